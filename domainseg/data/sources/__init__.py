@@ -1,0 +1,1 @@
+"""Data sources: each module has load(**settings) -> Manifest."""

@@ -1,0 +1,195 @@
+"""Who is trained on, tuned on and tested on: splits and folds that no patient straddles."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from domainseg.data.manifest import Manifest, ManifestError
+from domainseg.data.tables import SPLITS, is_binary_label, read_table
+from domainseg.files import atomic_path
+
+log = logging.getLogger(__name__)
+
+Cohort = Mapping[str, Sequence[str]]
+
+
+def clusters(images: pd.DataFrame) -> pd.Series:
+    """For each film the cluster that must stay on one side: films joined by patient (site, patient) or by group.
+
+    Two films are in one cluster when a chain of shared patients and shared groups leads from one to the other. A
+    cluster is named after its smallest member, whatever the order of rows. Raises ManifestError when a film has none.
+    """
+    neither = (images["patient"] == "") & (images["group"] == "")
+    if neither.any():
+        first = ", ".join(images.loc[neither, "image"].head(5))
+        raise ManifestError(
+            f"{int(neither.sum())} films have neither patient nor group, so that a split could put one patient on "
+            f"two sides: {first}. Fill one of the two columns"
+        )
+    parent: dict[str, str] = {}
+
+    def find(node: str) -> str:
+        while parent.setdefault(node, node) != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    names = []
+    for site, patient, group in zip(images["site"], images["patient"], images["group"], strict=True):
+        nodes = [f"patient {site}/{patient}"] if patient else []
+        nodes += [f"group {group}"] if group else []
+        names.append(nodes[0])
+        low, high = sorted(find(node) for node in (nodes[0], nodes[-1]))
+        parent[high] = low
+    return pd.Series([find(name) for name in names], index=images.index, name="cluster")
+
+
+def in_cohort(images: pd.DataFrame, cohort: Cohort | None) -> pd.Series:
+    """Which films belong to a cohort: every named column holds one of its values. None: all do."""
+    keep = pd.Series(True, index=images.index)
+    for column, values in (cohort or {}).items():
+        if column not in images.columns:
+            there = ", ".join(images.columns)
+            raise ManifestError(f"cohort: no column {column!r} in the images table; there are {there}")
+        keep &= images[column].isin([str(value) for value in values])
+    if not keep.any():
+        raise ManifestError(f"cohort: no film has {dict(cohort or {})}")
+    return keep
+
+
+def assign_splits(
+    manifest: Manifest,
+    *,
+    seed: int,
+    fractions: Mapping[str, float],
+    cohort: Cohort | None = None,
+    folds: int | None = None,
+) -> Manifest:
+    """Give every film a split: train, tune, test, or "" = used for nothing.
+
+    fractions: share of the patients for train, tune and test, summing to 1.
+    cohort: column -> values. Tune and test hold films of the cohort only, so their patients are drawn among those who
+        have one; fractions still count all patients. Other films of a tune or test patient go nowhere: training on
+        them would leak the patient, testing on them would leave the cohort. Their number is logged.
+    folds: each patient of the cohort is tested once. Fold k tests on part k, tunes on part k + 1 (modulo folds) and
+        trains on the rest and on all patients without a film of the cohort; the columns fold, split_fold0, ... say
+        so and ``fold_manifest`` picks one. ``fractions`` plays no part then.
+    A split column that is there already is kept (empty = used for nothing), checked, and held to the cohort.
+    Depends on the seed and the films, not on the order of rows; patients are spread evenly over every combination of
+    labels. Raises ManifestError, also when a patient stands on two sides.
+    """
+    images = manifest.images
+    cluster = clusters(images)
+    member = in_cohort(images, cohort)
+    if (images["split"] != "").any():
+        if folds:
+            raise ManifestError("data.folds makes its own splits: remove the split column or data.folds")
+        check_split(images["split"], cluster)
+        return manifest.with_images(split=_only_cohort(images["split"], member, "the given split"))
+    table = _strata(manifest, cluster).assign(cohort=member.groupby(cluster).any())
+    order = sorted(table.index, key=lambda name: (table.at[name, "stratum"], _shuffle(seed, name)))
+    eligible = [name for name in order if table.at[name, "cohort"]]
+    if folds:
+        if not 2 < folds <= len(eligible):
+            raise ManifestError(f"data.folds={folds}: from 3 to the number of patients in the cohort, {len(eligible)}")
+        part = dict(zip(eligible, _spread(len(eligible), [1 / folds] * folds), strict=True))
+        columns: dict[str, pd.Series] = {"fold": cluster.map(lambda name: str(part.get(name, "")))}
+        for fold in range(folds):
+            role = {fold: "test", (fold + 1) % folds: "tune"}
+            split = cluster.map(lambda name, role=role: role.get(part.get(name), "train"))
+            columns[f"split_fold{fold}"] = _only_cohort(split, member, f"fold {fold}")
+        return manifest.with_images(**columns)
+    shares = _shares(fractions, len(order), len(eligible))
+    given = dict(zip(eligible, (SPLITS[k] for k in _spread(len(eligible), shares)), strict=True))
+    split = cluster.map(lambda name: given.get(name, "train"))
+    return manifest.with_images(split=_only_cohort(split, member, "the split"))
+
+
+def fold_manifest(manifest: Manifest, fold: int) -> Manifest:
+    """The manifest with the split of one fold, of a manifest that has been through assign_splits with folds."""
+    column = f"split_fold{fold}"
+    if column not in manifest.images.columns:
+        raise ManifestError(f"no fold {fold}: the manifest has not been divided into that many folds")
+    return manifest.with_images(split=manifest.images[column])
+
+
+def check_split(split: pd.Series, cluster: pd.Series) -> None:
+    """Raise ManifestError naming the patients (or groups) that stand on two sides of a split."""
+    used = split[split != ""]
+    sides = used.groupby(cluster[used.index]).agg(lambda column: sorted(set(column)))
+    torn = sides[sides.map(len) > 1]
+    if len(torn):
+        names = "; ".join(f"{name} in {' and '.join(found)}" for name, found in torn.head(5).items())
+        raise ManifestError(f"{len(torn)} patients stand on two sides of the split: {names}")
+
+
+def write_splits(manifest: Manifest, path: Path | str) -> None:
+    """Write down who is where: a CSV of image, split and, with folds, fold and split_fold0, ..., sorted by image."""
+    columns = ["image", "split", *(name for name in manifest.images.columns if name.startswith(("fold", "split_fold")))]
+    table = manifest.images[columns].sort_values("image")
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def read_splits(manifest: Manifest, path: Path | str) -> Manifest:
+    """Apply splits that were written down. Raises ManifestError when they are of other films."""
+    table = read_table(path).set_index("image")
+    images = manifest.images["image"]
+    if not table.index.is_unique or set(table.index) != set(images):
+        raise ManifestError(f"{path}: the films of this split table are not those of the manifest")
+    found = table.loc[images].reset_index(drop=True).astype(str)
+    return manifest.with_images(**{column: found[column] for column in found.columns})
+
+
+def _only_cohort(split: pd.Series, member: pd.Series, what: str) -> pd.Series:
+    outside = split.isin(["tune", "test"]) & ~member
+    if outside.any():
+        log.info("%d films of tune and test patients in %s are not of the cohort: unused", int(outside.sum()), what)
+    return split.where(~outside, "")
+
+
+def _strata(manifest: Manifest, cluster: pd.Series) -> pd.DataFrame:
+    """Per cluster its stratum as text: for each label the highest that any part of any of its films has."""
+    of_image = pd.Series(cluster.to_numpy(), index=manifest.images["image"])
+    targets = manifest.targets
+    owner = targets["image"].map(of_image)
+    table = pd.DataFrame(index=sorted(set(cluster)))
+    labels = sorted(column for column in targets.columns if is_binary_label(column))
+    labels.sort(key=lambda column: column != "label_fracture")  # the rarest question first: it is spread most evenly
+    parts = [targets[column].groupby(owner).max().reindex(table.index).fillna(-1).astype(int) for column in labels]
+    table["stratum"] = ["/".join(map(str, row)) for row in zip(*parts, strict=True)] if parts else ""
+    return table
+
+
+def _shuffle(seed: int, name: str) -> str:
+    return hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()
+
+
+def _shares(fractions: Mapping[str, float], patients: int, eligible: int) -> list[float]:
+    if set(fractions) != set(SPLITS) or min(fractions.values()) < 0 or abs(sum(fractions.values()) - 1) > 1e-6:
+        raise ManifestError(f"data.fractions: shares of train, tune and test that sum to 1, not {dict(fractions)}")
+    held_out = [fractions[name] * patients / eligible for name in SPLITS[1:]]
+    if sum(held_out) > 1 + 1e-9:
+        raise ManifestError(
+            f"tune and test are to have {fractions['tune'] + fractions['test']:.0%} of {patients} patients, but only "
+            f"{eligible} have a film of the cohort: lower data.fractions.tune and test, or widen data.cohort"
+        )
+    return [max(0.0, 1 - sum(held_out)), *held_out]
+
+
+def _spread(count: int, shares: Sequence[float]) -> list[int]:
+    """Deal ``count`` cards one by one to the hand that is furthest below its share: even along the whole deck."""
+    wanted = np.asarray(shares)
+    dealt = np.zeros(len(wanted))
+    hands = []
+    for number in range(1, count + 1):
+        hand = int(np.argmax(wanted * number - dealt - (wanted == 0)))
+        dealt[hand] += 1
+        hands.append(hand)
+    return hands
