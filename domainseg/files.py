@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 
+class DomainsegError(Exception):
+    """An error for people: what is wrong, where, and what to do. Commands print it as one line and exit with 1."""
+
+
 def sha256_file(path: Path | str) -> str:
     """SHA-256 of a file's bytes as 64 hex digits, read in pieces of 1 MiB."""
     digest = hashlib.sha256()
