@@ -1,0 +1,51 @@
+"""PNG, JPEG and TIFF exports of films. Size and kind are checked in the header, before any pixel is decoded."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from domainseg.imaging.dicom import Refusal, check_size
+from domainseg.imaging.film import Film
+from domainseg.imaging.windows import Presentation
+
+_SIXTEEN_BITS = ("I;16", "I;16L", "I;16B")
+_EIGHT_BITS = ("1", "L", "LA", "P", "RGB", "RGBA")
+_GREY_TOLERANCE = 3  # between colour channels of a grey picture: what JPEG's colour transform may leave
+_WHITE_IS_ZERO, _PHOTOMETRIC_TAG = 0, 262
+
+
+def picture_film(data: bytes) -> Film:
+    """Read a film from a picture file's bytes; raises Refusal. Rotation tags are ignored: pixels are as stored."""
+    # Pillow's own limit warns or raises by count; ours is checked right after the header, which is all that open reads.
+    with Image.open(BytesIO(data), formats=["PNG", "JPEG", "TIFF"]) as picture:
+        check_size(picture.height, picture.width)
+        if getattr(picture, "n_frames", 1) != 1:
+            raise Refusal("holds several pictures: films have one")
+        if picture.mode in _SIXTEEN_BITS or (picture.mode == "I" and picture.format == "PNG"):
+            pixels = np.asarray(picture).astype(np.uint16)
+            inverted = picture.format == "TIFF" and _photometric(picture) == _WHITE_IS_ZERO
+            return Film(pixels=Presentation(inverted=inverted).apply(pixels, None))
+        if picture.mode not in _EIGHT_BITS:
+            raise Refusal(f"has pixels of kind {picture.mode}: films are grey with 8 or 16 bits")
+        return Film(pixels=_grey(picture).astype(np.float32) / np.float32(255))
+
+
+def _photometric(picture: Any) -> int:
+    return int(picture.tag_v2.get(_PHOTOMETRIC_TAG, 1))
+
+
+def _grey(picture: Image.Image) -> NDArray[np.uint8]:
+    if picture.mode in ("1", "L"):
+        return np.asarray(picture.convert("L"))
+    channels = np.asarray(picture.convert("RGBA" if "A" in picture.mode or "transparency" in picture.info else "RGB"))
+    if channels.shape[2] == 4 and channels[..., 3].min() < 255:
+        raise Refusal("is partly transparent: save it without an alpha channel")
+    red, green, blue = (channels[..., index].astype(np.int16) for index in range(3))
+    if max(int(np.abs(red - green).max()), int(np.abs(green - blue).max())) > _GREY_TOLERANCE:
+        raise Refusal("is a colour picture: films are grey")
+    return np.ascontiguousarray(channels[..., 1])

@@ -1,0 +1,88 @@
+"""Read one film or its raw pixels from a file; everything that goes wrong is an ImageReadError."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domainseg.imaging.film import Film, ImageReadError
+
+Result = TypeVar("Result")
+
+_PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+
+
+def read_film(path: Path | str) -> Film:
+    """Read a single-frame greyscale radiograph: DICOM (CR, DX, MG, secondary capture), PNG, JPEG or TIFF.
+
+    Grey values: modality LUT, then VOI LUT or else the first window (LINEAR, LINEAR_EXACT or SIGMOID), then at most one
+    inversion (MONOCHROME1 or PresentationLUTShape INVERSE), so that bright = dense. Without either, and in 16-bit
+    pictures, the range of the valid pixels is stretched to 0..1; 8-bit pictures are divided by 255. Padding and what
+    lies outside shutters is 0 and not valid; it counts for no range.
+
+    Spacing follows DICOM PS3.3 10.7.1.3. Calibrated: PixelSpacing with PixelSpacingCalibrationType, or one that differs
+    from ImagerPixelSpacing; or ImagerPixelSpacing divided by EstimatedRadiographicMagnificationFactor. Detector:
+    ImagerPixelSpacing alone, PixelSpacing equal to it, or NominalScannedPixelSpacing. Unknown: PixelSpacing alone.
+    Pictures have none.
+
+    Raises ImageReadError, and nothing else, for what is unreadable, implausible or not such a film: FOR PROCESSING,
+    several frames, colour, other modalities, reports, segmentations.
+    """
+    return _read(path, _film)
+
+
+def read_pixels(path: Path | str) -> NDArray[Any]:
+    """Stored pixels of a DICOM file, before any LUT, window or inversion: [rows, columns], or [frames, rows, columns].
+
+    Colour has its samples last; YBR is returned as RGB. Transfer syntaxes: uncompressed (little and big endian,
+    deflated), RLE, JPEG baseline, extended (12 bit) and lossless, JPEG-LS, JPEG 2000, HTJ2K. Raises ImageReadError.
+    """
+    return _read(path, _pixels)
+
+
+def _read(path: Path | str, reader: Callable[[bytes], Result]) -> Result:
+    from domainseg.imaging.dicom import MAX_BYTES, Refusal, quiet
+
+    try:
+        path = Path(os.fspath(path))
+        if not path.is_file():
+            raise Refusal("is no file" if path.exists() else "does not exist")
+        if path.stat().st_size > MAX_BYTES:
+            raise Refusal(f"is larger than {MAX_BYTES} bytes")
+        with quiet():
+            return reader(path.read_bytes())
+    except Refusal as refusal:
+        raise ImageReadError(path, str(refusal)) from None
+    except Exception as error:
+        # Texts of other errors can quote the header, and so the patient: only the kind of error is told.
+        raise ImageReadError(path, f"damaged or not an image ({type(error).__name__})") from None
+
+
+def _film(data: bytes) -> Film:
+    if data.startswith(_PICTURES):
+        from domainseg.imaging.pictures import picture_film
+
+        return picture_film(data)
+    from domainseg.imaging.radiographs import dicom_film
+
+    return dicom_film(_dicom(data))
+
+
+def _pixels(data: bytes) -> NDArray[Any]:
+    from domainseg.imaging.dicom import decode, read_header
+
+    dataset = _dicom(data)
+    return decode(dataset, read_header(dataset))
+
+
+def _dicom(data: bytes) -> Any:
+    from domainseg.imaging.dicom import Refusal, open_dicom
+
+    if len(data) < 140:
+        raise Refusal("is too short for an image")
+    return open_dicom(data)
