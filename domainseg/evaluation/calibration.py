@@ -1,0 +1,175 @@
+"""Probabilities that mean what they say: Platt's slope and intercept, and how far predictions are from outcomes.
+
+The same two-parameter logistic regression serves twice: fitted on tune it is the calibration (Platt 1999), fitted on
+test predictions its slope and intercept tell how well calibrated they are (Cox 1958; 1 and 0 are perfect).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+from scipy.special import logit as _logit
+
+from domainseg.evaluation.intervals import Array, Metric, empty, weighted
+
+_EDGE = 1e-7  # probabilities nearer to 0 or 1 are moved here before a logit is taken
+_BINS = 10
+_STEPS = 50
+
+
+@dataclass(frozen=True)
+class Platt:
+    """Calibrated probability = expit(slope * logit + intercept). ``method`` says how the two numbers were found."""
+
+    slope: float = 1.0
+    intercept: float = 0.0
+    method: str = "identity"
+    n_positive: int = 0
+    n_negative: int = 0
+
+    def __call__(self, logit: Array) -> Array:
+        """Network logits (any shape) -> probabilities in [0, 1]; NaN stays NaN."""
+        return np.asarray(expit(self.slope * np.asarray(logit, np.float64) + self.intercept))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as written to stages/<name>/calibration.json."""
+        return asdict(self)
+
+
+def logit(probability: Array) -> Array:
+    """Log-odds, with probabilities kept 1e-7 away from 0 and 1."""
+    return np.asarray(_logit(np.clip(np.asarray(probability, np.float64), _EDGE, 1 - _EDGE)))
+
+
+def fit_platt(label: NDArray[Any], logits: Array) -> Platt:
+    """Maximum-likelihood slope and intercept on tune; label 1, 0 or NaN [n], raw network logits [n] (NaN left out).
+
+    Where the classes are separated the likelihood has no maximum: Platt's smoothed targets, (n1 + 1) / (n1 + 2) and
+    1 / (n0 + 2), are fitted instead. A slope that isn't positive would turn the ranking round: then only the
+    intercept is fitted. With one class, or none, nothing can be fitted and the identity is returned.
+    """
+    label, logits = np.asarray(label, np.float64), np.asarray(logits, np.float64)
+    known = ~np.isnan(label) & np.isfinite(logits)
+    label, logits = label[known], logits[known]
+    m, n = int((label == 1).sum()), int((label == 0).sum())
+    if m == 0 or n == 0:
+        return Platt(method="identity: one class only", n_positive=m, n_negative=n)
+    low, high = logits[label == 1].min(), logits[label == 0].max()
+    target, method = label, "logistic regression"
+    if low >= high:
+        target = np.where(label == 1, (m + 1) / (m + 2), 1 / (n + 2))
+        method = "logistic regression on smoothed targets: classes are separated"
+    ones = np.ones((1, len(label)))
+    # Logits may lie far from 0: the fit is made on a standard scale and taken back.
+    centre, scale = float(logits.mean()), float(logits.std())
+    slope, intercept = 0.0, 0.0
+    if scale > 0:
+        slopes, intercepts = logistic(target, (logits - centre) / scale, ones)
+        slope, intercept = float(slopes[0]) / scale, float(intercepts[0] - slopes[0] * centre / scale)
+    if not (np.isfinite(slope) and slope > 0):
+        slope, intercept = 1.0, float(offset(label, logits, ones)[0])
+        method = "intercept only: the scores don't rise with the label"
+    return Platt(slope, intercept, method, m, n)
+
+
+def logistic(target: Array, x: Array, weights: Array) -> tuple[Array, Array]:
+    """Slopes and intercepts [b] of b weighted logistic regressions of target [n] in [0, 1] on x [n], weights [b, n].
+
+    Newton's method with halved steps; NaN where it does not converge (separated or constant data).
+    """
+    b = len(weights)
+    slope, intercept = np.zeros(b), np.zeros(b)
+    done = np.zeros(b, dtype=bool)
+
+    def loss(s: Array, i: Array, w: Array) -> Array:
+        eta = s[:, None] * x + i[:, None]
+        return np.asarray((w * (np.logaddexp(0, eta) - target * eta)).sum(axis=1))
+
+    active = np.arange(b)
+    for _ in range(_STEPS):
+        w, s, i = weights[active], slope[active], intercept[active]
+        p = expit(s[:, None] * x + i[:, None])
+        error, curve = w * (target - p), w * p * (1 - p)
+        g0, g1 = error.sum(axis=1), error @ x
+        h00, h01, h11 = curve.sum(axis=1), curve @ x, curve @ (x * x)
+        determinant = h00 * h11 - h01 * h01
+        with np.errstate(divide="ignore", invalid="ignore"):
+            step0, step1 = (h11 * g0 - h01 * g1) / determinant, (h00 * g1 - h01 * g0) / determinant
+        broken = ~(np.isfinite(step0) & np.isfinite(step1)) | (np.abs(s) > 1e4)
+        slope[active[broken]] = np.nan
+        step0[broken], step1[broken] = 0, 0
+        before, size = loss(s, i, w), np.ones(len(active))
+        for _ in range(10):
+            worse = loss(s + size * step1, i + size * step0, w) > before + 1e-9 * np.abs(before)
+            if not worse.any():
+                break
+            size[worse] /= 2
+        slope[active] += size * step1
+        intercept[active] += size * step0
+        settled = broken | ((np.abs(step0) < 1e-8) & (np.abs(step1) < 1e-8))
+        done[active[settled & ~broken]] = True
+        active = active[~settled]
+        if not len(active):
+            break
+    slope[~done], intercept[~done] = np.nan, np.nan
+    return slope, intercept
+
+
+def offset(target: Array, x: Array, weights: Array) -> Array:
+    """Intercepts [b] of weighted logistic regressions whose slope is fixed at 1; NaN where one class has no weight."""
+    total, hits = weights.sum(axis=1), weights @ target
+    possible = (hits > 0) & (hits < total)
+    low, high = np.full(len(weights), -60.0), np.full(len(weights), 60.0)
+    for _ in range(60):  # bisection: the sum of probabilities rises with the intercept
+        middle = (low + high) / 2
+        too_low = (weights * expit(x + middle[:, None])).sum(axis=1) < hits
+        low, high = np.where(too_low, middle, low), np.where(too_low, high, middle)
+    return np.where(possible, (low + high) / 2, np.nan)
+
+
+def calibration(
+    label: NDArray[Any], score: Array, clusters: NDArray[Any], *, resamples: int = 500, seed: int = 0
+) -> dict[str, Metric]:
+    """Calibration of probabilities [n] against labels 1 or 0 [n], each with a patient-bootstrap interval.
+
+    calibration_in_the_large: intercept at slope 1, in log-odds (0 is right, below 0 the scores are too high);
+    calibration_slope (1 is right, below 1 the scores are too extreme) with calibration_intercept; ece: expected
+    calibration error over ten bins of equal count; brier: mean squared error.
+    """
+    label, score = np.asarray(label, np.float64), np.asarray(score, np.float64)
+    x = logit(score)
+    statistics: dict[str, Callable[[Array], Array]] = {
+        "calibration_in_the_large": lambda weights: offset(label, x, weights),
+        "calibration_slope": lambda weights: logistic(label, x, weights)[0],
+        "calibration_intercept": lambda weights: logistic(label, x, weights)[1],
+        "ece": _ece(label, score),
+        "brier": lambda weights: weights @ (score - label) ** 2 / weights.sum(axis=1),
+    }
+    out = {}
+    for name, statistic in statistics.items():
+        if len(label) and name.startswith("calibration") and len(np.unique(label)) < 2:
+            out[name] = empty("one class only", len(label), len(np.unique(clusters)))
+        else:
+            out[name] = weighted(statistic, clusters, resamples=resamples, seed=seed)
+    return out
+
+
+def bins(score: Array, count: int = _BINS) -> NDArray[np.intp]:
+    """Bin of each score [n]: ``count`` bins of equal count; equal scores share a bin, so there may be fewer."""
+    edges = np.unique(np.quantile(score, np.linspace(0, 1, count + 1)[1:-1])) if len(score) else np.zeros(0)
+    return np.searchsorted(edges, score, side="right")
+
+
+def _ece(label: Array, score: Array) -> Callable[[Array], Array]:
+    member = np.eye(_BINS)[bins(score)]
+
+    def statistic(weights: Array) -> Array:
+        gap = (weights * (score - label)) @ member  # per bin: weight x (mean score - mean label)
+        return np.asarray(np.abs(gap).sum(axis=1) / weights.sum(axis=1))
+
+    return statistic

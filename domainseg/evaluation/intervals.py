@@ -1,0 +1,155 @@
+"""Intervals at 95 %: Wilson for independent proportions, the patient bootstrap for everything that is clustered.
+
+A metric is always the same record, ``{value, low, high, n, n_clusters, method}``: ``n`` counts rows, ``n_clusters``
+patients, ``method`` says how the interval was made. An empty group is NaN with n = 0, never 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import beta, binomtest
+
+LEVEL = 0.95
+RESAMPLES = 2000
+_CHUNK = 1 << 22  # resampled counts held at once: 16 MiB as float32
+
+Array = NDArray[np.float64]
+
+
+class Metric(TypedDict):
+    """A number with its 95 % interval; ``value``, ``low`` and ``high`` are NaN when the data can't give them."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    n_clusters: int
+    method: str
+
+
+def empty(method: str = "no cases", n: int = 0, n_clusters: int = 0) -> Metric:
+    """A metric without a value: NaN, and ``method`` says why."""
+    return Metric(value=np.nan, low=np.nan, high=np.nan, n=n, n_clusters=n_clusters, method=method)
+
+
+def exact(value: float, n: float, level: float = LEVEL) -> tuple[float, float]:
+    """Clopper-Pearson bounds of the proportion ``value`` among ``n`` > 0; ``value * n`` need not be whole."""
+    tail, hits = (1 - level) / 2, value * n
+    low = float(beta.ppf(tail, hits, n - hits + 1)) if hits > 0 else 0.0
+    high = float(beta.ppf(1 - tail, hits + 1, n - hits)) if hits < n else 1.0
+    return low, high
+
+
+def wilson(hits: int, n: int, level: float = LEVEL) -> tuple[float, float]:
+    """Wilson score bounds (1927, without continuity correction) of ``hits`` among ``n`` > 0."""
+    bounds = binomtest(hits, n).proportion_ci(level, method="wilson")
+    return float(bounds.low), float(bounds.high)
+
+
+def codes(clusters: NDArray[Any]) -> tuple[NDArray[np.intp], int]:
+    """Cluster names of rows -> (numbers 0..k-1 of rows, k)."""
+    unique, inverse = np.unique(clusters, return_inverse=True)
+    return inverse.astype(np.intp), len(unique)
+
+
+def resampled(n_clusters: int, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[NDArray[np.float32]]:
+    """How often each cluster is drawn: multinomial counts [resamples, n_clusters], in chunks of bounded size."""
+    if resamples * n_clusters <= _CHUNK:
+        yield _drawn_once(n_clusters, resamples, seed)
+        return
+    generator = np.random.default_rng(seed)
+    step = max(1, _CHUNK // n_clusters)
+    for start in range(0, resamples, step):
+        yield _drawn(n_clusters, min(step, resamples - start), generator)
+
+
+@lru_cache(maxsize=8)  # the metrics of one group share their draws: 8 x 16 MiB at most
+def _drawn_once(n_clusters: int, resamples: int, seed: int) -> NDArray[np.float32]:
+    counts = _drawn(n_clusters, resamples, np.random.default_rng(seed))
+    counts.setflags(write=False)
+    return counts
+
+
+def _drawn(n_clusters: int, resamples: int, generator: np.random.Generator) -> NDArray[np.float32]:
+    picks = generator.integers(n_clusters, size=(resamples, n_clusters))
+    picks += np.arange(resamples)[:, None] * n_clusters
+    counts = np.bincount(picks.ravel(), minlength=resamples * n_clusters)
+    return counts.reshape(resamples, n_clusters).astype(np.float32)
+
+
+def bootstrap(
+    statistic: Callable[[NDArray[np.float32]], NDArray[np.floating[Any]]],
+    n_clusters: int,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> tuple[float, float]:
+    """Percentile bounds of ``statistic``, which maps cluster weights [b, n_clusters] to values [b] (NaN = undefined).
+
+    Clusters are patients, drawn with replacement; resamples in which the statistic is undefined are left out.
+    Bounds are NaN for fewer than 2 clusters. The same seed gives the same bounds.
+    """
+    if n_clusters < 2:
+        return np.nan, np.nan
+    values = np.concatenate([statistic(weights) for weights in resampled(n_clusters, resamples, seed)])
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return np.nan, np.nan
+    tail = (1 - level) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def proportion(hits: NDArray[np.bool_], clusters: NDArray[Any], *, resamples: int = RESAMPLES, seed: int = 0) -> Metric:
+    """Fraction of rows that are hits. One row a patient: Wilson; several: patient bootstrap.
+
+    Where all rows are hits, or none, every resample is the same and a bootstrap interval would have width 0: Wilson
+    at the number of patients is given instead, and named.
+    """
+    n = len(hits)
+    if n == 0:
+        return empty()
+    rows, k = codes(clusters)
+    value = float(hits.mean())
+    if k == n:
+        low, high = wilson(int(hits.sum()), n)
+        method = "wilson"
+    elif value in (0.0, 1.0):
+        low, high = wilson(int(value) * k, k)
+        method = "wilson at the number of patients"
+    else:
+        found = np.bincount(rows, weights=hits, minlength=k).astype(np.float32)
+        size = np.bincount(rows, minlength=k).astype(np.float32)
+        low, high = bootstrap(
+            lambda weights: (weights @ found).astype(np.float64) / (weights @ size), k, resamples=resamples, seed=seed
+        )
+        method = "patient bootstrap"
+    return Metric(value=value, low=low, high=high, n=n, n_clusters=k, method=method)
+
+
+def weighted(
+    statistic: Callable[[Array], Array],
+    clusters: NDArray[Any],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    name: str = "patient bootstrap",
+) -> Metric:
+    """Metric of any ``statistic`` of row weights [b, n] -> [b], with the patient bootstrap around it."""
+    n = len(clusters)
+    if n == 0:
+        return empty()
+    rows, k = codes(clusters)
+    value = float(statistic(np.ones((1, n)))[0])
+    if not np.isfinite(value):
+        return empty("undefined", n, k)
+    low, high = bootstrap(
+        lambda weights: statistic(weights[:, rows].astype(np.float64)), k, resamples=resamples, seed=seed
+    )
+    return Metric(value=value, low=low, high=high, n=n, n_clusters=k, method=name)

@@ -1,0 +1,167 @@
+"""metrics.json from a prediction table: split -> target -> metric -> {value, low, high, n, n_clusters, method}.
+
+Metrics straight under a target are conditional: on the cases that were scored. Those under ``intention`` are on all
+eligible cases, an excluded positive scoring -inf and an excluded negative +inf; quality is judged there. Groups stand
+under ``by.<column>.<value>``, beside either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from domainseg.evaluation import intervals, roc
+from domainseg.evaluation.calibration import calibration
+from domainseg.evaluation.groups import GROUPS, groups_of
+from domainseg.evaluation.intervals import Metric, empty, proportion
+from domainseg.evaluation.location import localizer_metrics, location_metrics, pointing_metrics
+from domainseg.evaluation.tables import Rows, rows_of, targets_of, texts
+
+NO_THRESHOLD = "no frozen threshold"
+_SPLITS = ("train", "tune", "test")
+
+Metrics = dict[str, Any]
+
+
+def evaluate(
+    table: pd.DataFrame,
+    targets: Iterable[str] | None = None,
+    *,
+    groups: Sequence[str] = GROUPS,
+    splits: Iterable[str] | None = None,
+    resamples: int = intervals.RESAMPLES,
+    seed: int = 0,
+) -> Metrics:
+    """All metrics of a prediction table, as plain nested dicts (see the head of this module).
+
+    targets: all that the table holds when not given. splits: all present; a table without the column is all test.
+    resamples, seed: of the patient bootstrap; the same give the same bytes. Raises EvaluationError for a table that
+    lacks needed columns, naming them.
+    """
+    chosen = targets_of(table, targets)
+    if not len(table):
+        return {"test": {target: _target(rows_of(table, target), target, groups, resamples, seed) for target in chosen}}
+    names = np.array([name or "test" for name in texts(table, "split")], dtype=object)
+    present = [name for name in dict.fromkeys([*_SPLITS, *names]) if name in set(names)]
+    out: Metrics = {}
+    for split in present if splits is None else splits:
+        part = table[names == split]
+        out[split] = {t: _target(rows_of(part, t), t, groups, resamples, seed) for t in chosen}
+        if "fracture" in chosen and "label_location" in table and "location" in table:
+            out[split]["location"] = location_metrics(rows_of(part, "fracture"), groups, resamples, seed)
+    return out
+
+
+def _target(rows: Rows, target: str, groups: Sequence[str], resamples: int, seed: int) -> Metrics:
+    out = _metrics(rows, target, resamples, seed)
+    for column, value, members in groups_of(rows, target, groups):
+        here = _metrics(members, target, resamples, seed)
+        intention = here.pop("intention")
+        out.setdefault("by", {}).setdefault(column, {})[value] = here
+        out["intention"].setdefault("by", {}).setdefault(column, {})[value] = intention
+    return out
+
+
+def _metrics(rows: Rows, target: str, resamples: int, seed: int) -> Metrics:
+    scored, judged = rows.take(rows.scored), rows.judged()
+    out: Metrics = {
+        **_areas(scored),
+        **_decisions(scored, ("accuracy", "sensitivity", "specificity", "ppv", "npv"), resamples, seed),
+        "prevalence": proportion(scored.label == 1, scored.clusters, resamples=resamples, seed=seed),
+        **calibration(scored.label, scored.score, scored.clusters, resamples=min(resamples, 500), seed=seed),
+        **_coverage(rows, resamples, seed),
+        "intention": {
+            **_areas(judged),
+            **_decisions(judged, ("accuracy", "sensitivity", "specificity"), resamples, seed),
+        },
+    }
+    for special in (localizer_metrics if target == "localizer" else None, pointing_metrics):
+        if special is not None:
+            conditional, intention = special(rows, target, resamples, seed)
+            out.update(conditional)
+            out["intention"].update(intention)
+    return out
+
+
+def _areas(rows: Rows) -> dict[str, Metric]:
+    if len(np.unique(rows.fold)) < 2:
+        return {"auc": roc.auc(rows.label, rows.score, rows.clusters)}
+    return {
+        "auc": roc.auc(rows.label, rows.score, rows.clusters, rows.fold),
+        "auc_pooled": roc.auc(rows.label, rows.score, rows.clusters),
+    }
+
+
+def _decisions(rows: Rows, names: Sequence[str], resamples: int, seed: int) -> dict[str, Metric]:
+    if not len(rows):
+        return {name: empty() for name in names}
+    if (np.isnan(rows.threshold) & np.isfinite(rows.score)).any() or np.isnan(rows.threshold).all():
+        return {name: empty(NO_THRESHOLD, len(rows), len(np.unique(rows.clusters))) for name in names}
+    # An excluded case has no threshold of its own and needs none: -inf is never called, +inf always.
+    called = np.where(np.isfinite(rows.score), rows.score >= rows.threshold, rows.score > 0)
+    positive = rows.label == 1
+    among = {
+        "accuracy": np.ones(len(rows), dtype=bool),
+        "sensitivity": positive,
+        "specificity": ~positive,
+        "ppv": called,
+        "npv": ~called,
+    }
+    right = called == positive
+    return {
+        name: proportion(right[among[name]], rows.clusters[among[name]], resamples=resamples, seed=seed)
+        for name in names
+    }
+
+
+def _coverage(rows: Rows, resamples: int, seed: int) -> Metrics:
+    """What fraction of eligible cases was scored, and which stage wrongly excluded the others, by label."""
+    eligible = rows.take(rows.eligible)
+    scored = ~np.isnan(eligible.score)
+    sides = {"positive": eligible.label == 1, "negative": eligible.label == 0}
+
+    def fraction(hits: Any, mask: Any) -> Metric:
+        return proportion(hits[mask], eligible.clusters[mask], resamples=resamples, seed=seed)
+
+    out: Metrics = {"coverage": fraction(scored, np.ones(len(eligible), dtype=bool))}
+    for name, mask in sides.items():
+        out[f"coverage_{name}"] = fraction(scored, mask)
+        out[f"false_exclusion_{name}"] = fraction(~scored, mask)
+    stage = np.array([name or "not scored" for name in eligible.excluded_by], dtype=object)
+    stage[scored] = None
+    stages = [name for name in dict.fromkeys(stage) if name is not None]
+    if stages:
+        out["excluded"] = {
+            by: {name: fraction(stage == by, mask) for name, mask in sides.items()} for by in sorted(stages)
+        }
+    missed = rows.take(~rows.eligible)
+    out["missed_exclusion"] = proportion(~np.isnan(missed.score), missed.clusters, resamples=resamples, seed=seed)
+    return out
+
+
+def get(metrics: Mapping[str, Any], path: str) -> Any:
+    """Look up ``test.fracture.intention.auc`` or ``test.fracture.by.site.A.auc`` (keys may hold dots: longest first).
+
+    Returns the record, or the dict of records, at that path. Raises KeyError with the path when there is none.
+    """
+    found = _walk(metrics, path.split("."))
+    if found is None:
+        raise KeyError(f"no metric {path}; here are {', '.join(map(str, metrics))}")
+    return found
+
+
+def _walk(node: Any, names: list[str]) -> Any:
+    if not names:
+        return node
+    if not isinstance(node, Mapping):
+        return None
+    for size in range(len(names), 0, -1):
+        key = ".".join(names[:size])
+        if key in node:
+            found = _walk(node[key], names[size:])
+            if found is not None:
+                return found
+    return None

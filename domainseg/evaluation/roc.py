@@ -1,0 +1,181 @@
+"""Area under the ROC curve with its interval, for one row or several rows a patient, and for paired scores.
+
+Everything rests on placements: a positive's placement is the fraction of negatives below it (ties count half). The
+AUC is their mean; its variance comes from how they scatter between patients. DeLong, DeLong and Clarke-Pearson 1988,
+computed by ranks as in Sun and Xu 2014; with several rows a patient Obuchowski 1997, which becomes DeLong's when each
+patient has one. With folds, cases are compared within their fold only, and the AUC is the mean over all such pairs.
+Scores may be infinite: judged on intention, an excluded positive scores -inf and an excluded negative +inf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm, rankdata
+
+from domainseg.evaluation.intervals import LEVEL, Array, Metric, codes, empty, exact
+
+_TINY = 1e-20  # a variance below this is rounding: the scores can't say how sure the AUC is
+
+
+@dataclass(frozen=True)
+class Influence:
+    """An AUC and what each of k clusters adds to its error: ``positive`` and ``negative`` [k], summing to 0 each."""
+
+    auc: float
+    positive: Array
+    negative: Array
+
+
+def influence(label: NDArray[Any], score: Array, rows: NDArray[np.intp], k: int, fold: NDArray[Any]) -> Influence:
+    """Placements of all rows, summed by cluster. label 1 or 0 [n]; score [n], no NaN; rows: cluster number [n].
+
+    The AUC is NaN when no fold has both classes.
+    """
+    placement, weight = np.zeros(len(label)), np.zeros(len(label))
+    for name in np.unique(fold):
+        members = np.flatnonzero(fold == name)
+        positive, negative = members[label[members] == 1], members[label[members] == 0]
+        m, n = len(positive), len(negative)
+        if m == 0 or n == 0:
+            continue  # no pair to compare: the fold has no say
+        both = rankdata(score[np.concatenate([positive, negative])])
+        placement[positive] = (both[:m] - rankdata(score[positive])) / n
+        placement[negative] = 1 - (both[m:] - rankdata(score[negative])) / m
+        weight[positive], weight[negative] = n, m
+    pairs = float(weight[label == 1].sum())
+    if pairs == 0:
+        return Influence(np.nan, np.zeros(k), np.zeros(k))
+    auc = float((weight * placement)[label == 1].sum() / pairs)
+    residual = weight * (placement - auc) / pairs
+    share = [np.zeros(k), np.zeros(k)]
+    for side, sums in zip((1, 0), share, strict=True):
+        np.add.at(sums, rows[label == side], residual[label == side])
+    return Influence(auc, share[0], share[1])
+
+
+def variance(
+    positive: Array, negative: Array, has_positive: NDArray[np.bool_], has_negative: NDArray[np.bool_]
+) -> float:
+    """Obuchowski's variance from the influence of k clusters; NaN when a class has fewer than 2 patients."""
+    m, n, k = int(has_positive.sum()), int(has_negative.sum()), len(positive)
+    if m < 2 or n < 2:
+        return np.nan
+    own = m / (m - 1) * float(positive @ positive) + n / (n - 1) * float(negative @ negative)
+    return max(0.0, own + 2 * k / (k - 1) * float(positive @ negative))
+
+
+def auc(
+    label: NDArray[Any],
+    score: Array,
+    clusters: NDArray[Any] | None = None,
+    fold: NDArray[Any] | None = None,
+    *,
+    plain: bool = False,
+    level: float = LEVEL,
+) -> Metric:
+    """AUC of scores [n] (no NaN, infinities allowed) against labels 1 or 0 [n], with its interval on the logit scale.
+
+    clusters [n]: patients, one each when absent. fold [n]: compare within folds only (pair-weighted mean).
+    plain=True gives the interval AUC +- z SE, only to compare with pROC. An AUC whose variance is 0, as at exactly
+    1 or 0, gets the exact binomial bound at the smaller number of patients, method "degenerate".
+    """
+    label, score = np.asarray(label), np.asarray(score, dtype=np.float64)
+    if np.isnan(score).any():
+        raise ValueError("auc: a score is NaN; leave such rows out, or give them -inf or +inf")
+    n = len(label)
+    if n == 0:
+        return empty()
+    rows, k = codes(np.arange(n) if clusters is None else clusters)
+    folds = np.zeros(n, dtype=np.int8) if fold is None else fold
+    parts = influence(label, score, rows, k, folds)
+    if np.isnan(parts.auc):
+        return empty("one class only", n, k)
+    several = f", within {len(np.unique(folds))} folds" if len(np.unique(folds)) > 1 else ""
+    has = [np.bincount(rows[label == side], minlength=k) > 0 for side in (1, 0)]
+    spread = variance(parts.positive, parts.negative, has[0], has[1])
+    value = parts.auc
+    if value in (0.0, 1.0) or spread < _TINY:
+        low, high = exact(value, min(int(has[0].sum()), int(has[1].sum())), level)
+        method = "degenerate"
+    elif np.isnan(spread):
+        low, high, method = np.nan, np.nan, "fewer than 2 patients in a class"
+    else:
+        z, error = float(norm.ppf((1 + level) / 2)), float(np.sqrt(spread))
+        method = ("delong" if k == n else "obuchowski") + ("" if plain else " logit")
+        if plain:
+            low, high = max(0.0, value - z * error), min(1.0, value + z * error)
+        else:
+            centre, reach = np.log(value / (1 - value)), z * error / (value * (1 - value))
+            low, high = (float(1 / (1 + np.exp(-edge))) for edge in (centre - reach, centre + reach))
+    return Metric(value=value, low=low, high=high, n=n, n_clusters=k, method=method + several)
+
+
+def difference(
+    label: NDArray[Any],
+    score_a: Array,
+    score_b: Array,
+    clusters: NDArray[Any] | None = None,
+    fold: NDArray[Any] | None = None,
+    *,
+    level: float = LEVEL,
+) -> tuple[Metric, float]:
+    """AUC of a minus AUC of b on the same rows, with interval and two-sided p-value (normal approximation).
+
+    DeLong's paired test, Obuchowski's with several rows a patient. Where both scores order all pairs alike, the bound
+    is what 0 discordant patients of the smaller class can exclude, and p is 1.
+    """
+    n = len(label)
+    label = np.asarray(label)
+    rows, k = codes(np.arange(n) if clusters is None else clusters) if n else (np.zeros(0, np.intp), 0)
+    folds = np.zeros(n, dtype=np.int8) if fold is None else fold
+    a, b = (influence(label, np.asarray(score, np.float64), rows, k, folds) for score in (score_a, score_b))
+    value = a.auc - b.auc
+    if np.isnan(value):
+        return empty("one class only" if n else "no cases", n, k), np.nan
+    has = [np.bincount(rows[label == side], minlength=k) > 0 for side in (1, 0)]
+    spread = variance(a.positive - b.positive, a.negative - b.negative, has[0], has[1])
+    if np.isnan(spread):
+        return Metric(
+            value=value, low=np.nan, high=np.nan, n=n, n_clusters=k, method="fewer than 2 patients in a class"
+        ), np.nan
+    if spread < _TINY:
+        reach = exact(0.0, min(int(has[0].sum()), int(has[1].sum())), level)[1]
+        p, method = (1.0 if value == 0 else np.nan), "degenerate"
+    else:
+        reach = float(norm.ppf((1 + level) / 2) * np.sqrt(spread))
+        p, method = float(2 * norm.sf(abs(value) / np.sqrt(spread))), "delong paired" if k == n else "obuchowski paired"
+    low, high = max(-1.0, value - reach), min(1.0, value + reach)
+    return Metric(value=value, low=low, high=high, n=n, n_clusters=k, method=method), p
+
+
+def weighted_auc(label: NDArray[Any], score: Array) -> Callable[[Array], Array]:
+    """AUC as a function of row weights [b, n] -> [b], for the bootstrap: scores are sorted once, then only summed."""
+    order = np.argsort(score, kind="stable")
+    ranked = np.asarray(score)[order]
+    starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
+    is_positive = (np.asarray(label)[order] == 1).astype(np.float64)
+
+    def statistic(weights: Array) -> Array:
+        sorted_weights = weights[:, order]
+        positive = np.add.reduceat(sorted_weights * is_positive, starts, axis=1)
+        negative = np.add.reduceat(sorted_weights * (1 - is_positive), starts, axis=1)
+        below = np.cumsum(negative, axis=1) - negative / 2
+        pairs = positive.sum(axis=1) * negative.sum(axis=1)
+        out = np.full(len(weights), np.nan)
+        np.divide((positive * below).sum(axis=1), pairs, out=out, where=pairs > 0)
+        return out
+
+    return statistic
+
+
+def curve(label: NDArray[Any], score: Array) -> tuple[Array, Array]:
+    """False and true positive rates of the ROC curve, from (0, 0) to (1, 1); infinite scores allowed."""
+    from sklearn.metrics import roc_curve
+
+    false, true, _ = roc_curve(label, rankdata(score))
+    return np.asarray(false, np.float64), np.asarray(true, np.float64)

@@ -1,0 +1,203 @@
+"""The prediction table as evaluation sees it: which columns are needed, who is a patient, which rows count how."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from domainseg.evaluation.intervals import Array
+
+# In the order of the cascade; a table's own targets follow in alphabetical order.
+TARGETS = ("view_filter", "localizer", "implant_filter", "fracture")
+FILM_TARGETS = frozenset({"view_filter", "head_filter"})  # one decision a film, repeated on each of its rows
+
+
+class EvaluationError(Exception):
+    """A prediction table that can't be evaluated; the message names the columns or cells and what to do."""
+
+
+def read_table(path: Path | str, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Read a prediction table (.parquet or .csv). ``columns`` maps our names to the file's: {label_fracture: truth}.
+
+    Raises EvaluationError for a file that isn't there or isn't a table, and for mapped columns that are absent.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise EvaluationError(f"{path}: no such prediction table")
+    try:
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, low_memory=False)
+    except (ValueError, OSError, UnicodeDecodeError) as error:
+        raise EvaluationError(f"{path}: can't be read as a table ({error}); give a .parquet or .csv file") from error
+    absent = sorted(set((columns or {}).values()) - set(table.columns))
+    if absent:
+        raise EvaluationError(f"{path}: the mapping names {', '.join(absent)}; the table has {_listed(table.columns)}")
+    return table.rename(columns={theirs: ours for ours, theirs in (columns or {}).items()})
+
+
+def targets_of(table: pd.DataFrame, targets: Iterable[str] | None = None) -> list[str]:
+    """Targets to evaluate: those asked for, else all t with both label_t and score_t. EvaluationError names gaps."""
+    has = set(table.columns)
+    if targets is None:
+        found = [name[6:] for name in table.columns if name.startswith("label_") and f"score_{name[6:]}" in has]
+        order = {name: place for place, name in enumerate(TARGETS)}
+        chosen = sorted(found, key=lambda name: (order.get(name, len(order)), name))
+        if not chosen:
+            raise EvaluationError(
+                "prediction table: no target to evaluate; needed are label_<target> and score_<target> for at least "
+                f"one target, and the table has {_listed(table.columns)}"
+            )
+    else:
+        chosen = list(targets)
+    needed = ["image", *(f"{kind}_{target}" for target in chosen for kind in ("label", "score"))]
+    absent = [name for name in needed if name not in has]
+    if absent:
+        raise EvaluationError(
+            f"prediction table: missing columns {', '.join(absent)}; the table has {_listed(table.columns)}. "
+            "Name them with a mapping: columns: {label_fracture: your_column}"
+        )
+    return chosen
+
+
+def numbers(table: pd.DataFrame, name: str) -> Array:
+    """A column as float64 [n], empty cells NaN; all NaN when the column is absent. EvaluationError names a bad cell."""
+    if name not in table.columns:
+        return np.full(len(table), np.nan)
+    column = table[name]
+    values = pd.to_numeric(column, errors="coerce")
+    bad = values.isna() & column.notna() & (column.astype(str).str.strip() != "")
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise EvaluationError(f"prediction table: {name}, row {row + 1}: {column.iloc[row]!r} is not a number")
+    return np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
+
+
+def labels(table: pd.DataFrame, target: str) -> Array:
+    """label_<target> as 1, 0 or NaN (unknown) [n]."""
+    values = numbers(table, f"label_{target}")
+    odd = ~np.isnan(values) & (values != 0) & (values != 1)
+    if odd.any():
+        row = int(np.flatnonzero(odd)[0])
+        raise EvaluationError(f"prediction table: label_{target}, row {row + 1}: {values[row]:g} is not 1, 0 or empty")
+    return values
+
+
+def texts(table: pd.DataFrame, name: str) -> NDArray[Any]:
+    """A column as an object array of strings, None where empty; whole numbers without a decimal point."""
+    if name not in table.columns:
+        return np.full(len(table), None, dtype=object)
+    return np.array([_text(value) for value in table[name]], dtype=object)
+
+
+def _text(value: Any) -> str | None:
+    if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and np.isnan(value)):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip() or None
+
+
+def clusters_of(table: pd.DataFrame) -> NDArray[Any]:
+    """Who belongs together, as strings [n]: ``group`` where given, else the pair (site, patient), else the image."""
+    group, site, patient = (texts(table, name) for name in ("group", "site", "patient"))
+    return np.array(
+        [
+            f"group {g}" if g is not None else f"patient {s} {p}" if p is not None else f"image {i}"
+            for g, s, p, i in zip(group, site, patient, table["image"], strict=True)
+        ],
+        dtype=str,
+    )
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One target's rows, ready for metrics. All arrays have length n.
+
+    label 1, 0 or NaN; score, NaN = not scored; threshold, NaN = none; eligible: no known truth of an earlier stage
+    says that the case should have been excluded; excluded_by: a stage or None.
+    """
+
+    table: pd.DataFrame
+    label: Array
+    score: Array
+    threshold: Array
+    eligible: NDArray[np.bool_]
+    excluded_by: NDArray[Any]
+    clusters: NDArray[Any]
+    fold: NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def take(self, mask: NDArray[np.bool_]) -> Rows:
+        """The rows where ``mask`` [n] is true."""
+        return Rows(self.table[mask], *(getattr(self, name)[mask] for name in list(self.__dataclass_fields__)[1:]))
+
+    @property
+    def scored(self) -> NDArray[np.bool_]:
+        """Rows judged conditionally: label known, and a score."""
+        return ~np.isnan(self.label) & ~np.isnan(self.score)
+
+    @property
+    def intended(self) -> NDArray[np.bool_]:
+        """Rows judged on intention: label known, and eligible."""
+        return ~np.isnan(self.label) & self.eligible
+
+    def judged(self) -> Rows:
+        """The intended rows, excluded positives scoring -inf and excluded negatives +inf."""
+        rows = self.take(self.intended)
+        lost = np.where(rows.label == 1, -np.inf, np.inf)
+        score = np.where(np.isnan(rows.score), lost, rows.score)
+        return Rows(rows.table, rows.label, score, *(getattr(rows, n) for n in list(self.__dataclass_fields__)[3:]))
+
+
+def rows_of(table: pd.DataFrame, target: str) -> Rows:
+    """Rows of one target; a film-level target has one row a film. Without eligible_<target> every row is eligible."""
+    if target in FILM_TARGETS:
+        table = table.groupby("image", sort=False).first().reset_index()
+    eligible = numbers(table, f"eligible_{target}")
+    fold = texts(table, "fold")
+    score = numbers(table, f"score_{target}")
+    if np.isinf(score).any():
+        raise EvaluationError(f"prediction table: score_{target} holds infinite values; scores are probabilities")
+    return Rows(
+        table=table,
+        label=labels(table, target),
+        score=score,
+        threshold=numbers(table, f"threshold_{target}"),
+        eligible=np.isnan(eligible) | (eligible != 0),
+        excluded_by=texts(table, "excluded_by"),
+        clusters=clusters_of(table),
+        fold=np.array(["" if name is None else name for name in fold], dtype=str),
+    )
+
+
+def films(table: pd.DataFrame, target: str = "fracture") -> pd.DataFrame:
+    """One row a film, to compare with whole-film models: the score of its highest hip, label 1 if any hip is, 0 if all.
+
+    A hip whose label is unknown leaves the film unknown unless another is 1. A film is eligible when a hip is; only
+    eligible hips speak for it where there are any. The film's other columns come from its first row.
+    """
+    label, score, eligible = f"label_{target}", f"score_{target}", f"eligible_{target}"
+    out = []
+    for _, hips in table.groupby("image", sort=True):
+        row = hips.iloc[0].copy()
+        is_eligible = numbers(hips, eligible) != 0
+        kept = hips[is_eligible] if is_eligible.any() else hips
+        truth, scores = labels(kept, target), numbers(kept, f"score_{target}")
+        row[label] = 1.0 if (truth == 1).any() else 0.0 if len(truth) and (truth == 0).all() else np.nan
+        row[score] = np.nan if np.isnan(scores).all() else np.nanmax(scores)
+        row[eligible] = float(is_eligible.any())
+        row["part"] = "whole"
+        out.append(row)
+    return pd.DataFrame(out, columns=list(dict.fromkeys([*table.columns, "part", eligible])))
+
+
+def _listed(columns: Iterable[Any]) -> str:
+    names = [str(name) for name in columns]
+    return ", ".join(names[:40]) + (f" and {len(names) - 40} more" if len(names) > 40 else "")
