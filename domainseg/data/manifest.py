@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from domainseg.data.lesions import polygon_points
 from domainseg.data.tables import (
     IMAGE_COLUMNS,
     SHOWN,
@@ -208,7 +209,8 @@ def truth_table(manifest: Manifest, parts: Sequence[str] = HIPS) -> pd.DataFrame
     """What is known of every (image, part) of the manifest: one row each, in the order of the images.
 
     Columns: image, part, every label column, every other column of the targets (the first row's cell), and lists:
-    boxes (array [N, 4] as x, y, width, height), masks (list of paths as written in the table).
+    boxes (array [N, 4] as x, y, width, height), masks (list of paths as written in the table), polygons (list of
+    arrays [N, 2]); of a hip and of the whole film apart: a lesion of the film stands in the rows of parts=("whole",).
     Labels of a part: its own if known; otherwise 0 (none for label_location) where the whole film's label is 0;
     otherwise unknown. A positive label of the whole film is never copied. label_location is "none" where
     label_fracture is 0. Labels that only exist of a film (label_view_filter, label_view, label_turn) are repeated
@@ -238,9 +240,11 @@ def truth_table(manifest: Manifest, parts: Sequence[str] = HIPS) -> pd.DataFrame
         table["label_location"] = table["label_location"].where((table["label_location"] != "") | ~none, "none")
     boxes = {key: [_box(cell) for cell in cells if cell] for key, cells in rows["box"]}
     masks = {key: [cell for cell in cells if cell] for key, cells in rows["mask"]}
+    polygons = {key: [polygon_points(cell) for cell in cells if cell] for key, cells in rows["polygon"]}
     table["boxes"] = pd.Series([np.array(boxes.get(key, [])).reshape(-1, 4) for key in index], index, dtype=object)
     table["masks"] = pd.Series([masks.get(key, []) for key in index], index, dtype=object)
-    return table.drop(columns=["box", "mask"]).reset_index()
+    table["polygons"] = pd.Series([polygons.get(key, []) for key in index], index, dtype=object)
+    return table.drop(columns=["box", "mask", "polygon"]).reset_index()
 
 
 def _first_known(targets: pd.DataFrame, keys: list[str]) -> pd.DataFrame:

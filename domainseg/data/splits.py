@@ -81,8 +81,8 @@ def assign_splits(
         trains on the rest and on all patients without a film of the cohort; the columns fold, split_fold0, ... say
         so and ``fold_manifest`` picks one. ``fractions`` plays no part then.
     A split column that is there already is kept (empty = used for nothing), checked, and held to the cohort.
-    Depends on the seed and the films, not on the order of rows; patients are spread evenly over every combination of
-    labels. Raises ManifestError, also when a patient stands on two sides.
+    Depends on the seed and the films, not on the order of rows; every combination of labels is shared
+    out as evenly as whole patients allow. Raises ManifestError, also when a patient stands on two sides.
     """
     images = manifest.images
     cluster = clusters(images)
@@ -92,22 +92,20 @@ def assign_splits(
             raise ManifestError("data.folds makes its own splits: remove the split column or data.folds")
         check_split(images["split"], cluster)
         return manifest.with_images(split=_only_cohort(images["split"], member, "the given split"))
-    table = _strata(manifest, cluster).assign(cohort=member.groupby(cluster).any())
-    order = sorted(table.index, key=lambda name: (table.at[name, "stratum"], _shuffle(seed, name)))
-    eligible = [name for name in order if table.at[name, "cohort"]]
+    counts = _film_counts(manifest.where(member), cluster[member])
+    eligible, patients = len(counts), cluster.nunique()
     if folds:
-        if not 2 < folds <= len(eligible):
-            raise ManifestError(f"data.folds={folds}: from 3 to the number of patients in the cohort, {len(eligible)}")
-        part = dict(zip(eligible, _spread(len(eligible), [1 / folds] * folds), strict=True))
+        if not 2 < folds <= eligible:
+            raise ManifestError(f"data.folds={folds}: from 3 to the number of patients in the cohort, {eligible}")
+        part = _deal(counts, [1 / folds] * folds, seed)
         columns: dict[str, pd.Series] = {"fold": cluster.map(lambda name: str(part.get(name, "")))}
         for fold in range(folds):
             role = {fold: "test", (fold + 1) % folds: "tune"}
             split = cluster.map(lambda name, role=role: role.get(part.get(name), "train"))
             columns[f"split_fold{fold}"] = _only_cohort(split, member, f"fold {fold}")
         return manifest.with_images(**columns)
-    shares = _shares(fractions, len(order), len(eligible))
-    given = dict(zip(eligible, (SPLITS[k] for k in _spread(len(eligible), shares)), strict=True))
-    split = cluster.map(lambda name: given.get(name, "train"))
+    part = _deal(counts, _shares(fractions, patients, eligible), seed)
+    split = cluster.map(lambda name: SPLITS[part.get(name, 0)])
     return manifest.with_images(split=_only_cohort(split, member, "the split"))
 
 
@@ -154,21 +152,45 @@ def _only_cohort(split: pd.Series, member: pd.Series, what: str) -> pd.Series:
     return split.where(~outside, "")
 
 
-def _strata(manifest: Manifest, cluster: pd.Series) -> pd.DataFrame:
-    """Per cluster its stratum as text: for each label the highest that any part of any of its films has."""
-    of_image = pd.Series(cluster.to_numpy(), index=manifest.images["image"])
+def _film_counts(manifest: Manifest, cluster: pd.Series) -> pd.DataFrame:
+    """Per cluster its films: how many, and how many of each combination of labels and with each label positive.
+
+    A film's label is the highest that it or any of its parts has; unknown counts as a value of its own.
+    """
     targets = manifest.targets
-    owner = targets["image"].map(of_image)
-    table = pd.DataFrame(index=sorted(set(cluster)))
     labels = sorted(column for column in targets.columns if is_binary_label(column))
-    labels.sort(key=lambda column: column != "label_fracture")  # the rarest question first: it is spread most evenly
-    parts = [targets[column].groupby(owner).max().reindex(table.index).fillna(-1).astype(int) for column in labels]
-    table["stratum"] = ["/".join(map(str, row)) for row in zip(*parts, strict=True)] if parts else ""
-    return table
+    films = targets.groupby("image")[labels].max().reindex(manifest.images["image"]).fillna(-1).astype(int)
+    combination = pd.Series(["/".join(map(str, row)) for row in films.to_numpy()], index=films.index, dtype=str)
+    columns = {"films": np.ones(len(films), dtype=bool)}
+    columns |= {f"is {value}": (combination == value).to_numpy(bool) for value in sorted(set(combination))}
+    columns |= {label: (films[label] == 1).to_numpy(bool) for label in labels}
+    return pd.DataFrame(columns, index=cluster.to_numpy(), dtype=float).groupby(level=0).sum()
 
 
-def _shuffle(seed: int, name: str) -> str:
-    return hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()
+def _deal(counts: pd.DataFrame, shares: Sequence[float], seed: int) -> dict[str, int]:
+    """Deal clusters to hands so that every count is shared out like ``shares``: cluster -> number of the hand.
+
+    The rarest kinds of film and the largest clusters are dealt first, the order among equals is drawn from the seed;
+    each goes to the hand where it raises the chi-square distance from a perfect division least.
+    """
+    counts = counts.loc[:, counts.sum() > 0]
+    totals = counts.sum().to_numpy()
+    values = counts.to_numpy()
+    rarest = np.where(values > 0, totals, np.inf).min(axis=1)
+    rank = dict(zip(counts.index, zip(rarest, -values.sum(axis=1), strict=True), strict=True))
+    order = sorted(
+        counts.index,
+        key=lambda name: (*rank[name], hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()),
+    )
+    hands = [hand for hand, share in enumerate(shares) if share > 0]
+    wanted = np.asarray(shares, dtype=float)[hands, None] * totals
+    dealt = np.zeros_like(wanted)
+    found = {}
+    for name, row in zip(order, counts.loc[order].to_numpy(), strict=True):
+        hand = int(np.argmin(((2 * dealt + row) * row / wanted).sum(axis=1)))
+        dealt[hand] += row
+        found[str(name)] = hands[hand]
+    return found
 
 
 def _shares(fractions: Mapping[str, float], patients: int, eligible: int) -> list[float]:
@@ -181,15 +203,3 @@ def _shares(fractions: Mapping[str, float], patients: int, eligible: int) -> lis
             f"{eligible} have a film of the cohort: lower data.fractions.tune and test, or widen data.cohort"
         )
     return [max(0.0, 1 - sum(held_out)), *held_out]
-
-
-def _spread(count: int, shares: Sequence[float]) -> list[int]:
-    """Deal ``count`` cards one by one to the hand that is furthest below its share: even along the whole deck."""
-    wanted = np.asarray(shares)
-    dealt = np.zeros(len(wanted))
-    hands = []
-    for number in range(1, count + 1):
-        hand = int(np.argmax(wanted * number - dealt - (wanted == 0)))
-        dealt[hand] += 1
-        hands.append(hand)
-    return hands

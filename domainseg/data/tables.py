@@ -76,10 +76,10 @@ def _is_polygon(cell: str) -> bool:
 
 
 def _one_of(*allowed: str) -> tuple[Callable[[str], bool], str]:
-    return (lambda cell: cell in allowed), ", ".join(allowed[:-1]) + f" or {allowed[-1]}"
+    return (lambda cell: cell in allowed), ", ".join(allowed)
 
 
-_BINARY = (lambda cell: cell in ("1", "0", "1.0", "0.0")), "1 or 0"
+_BINARY = (lambda cell: cell in ("1", "0", "1.0", "0.0")), "1, 0"
 
 # column -> (is this non-empty cell allowed?, what is allowed in words); anything may be empty but image and part
 RULES: dict[str, tuple[Callable[[str], bool], str]] = {

@@ -1,0 +1,71 @@
+"""Keyed hashes: who is who stays with the holder of the key, and the same patient stays the same."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from pathlib import Path
+
+import pandas as pd
+
+from domainseg.data.tables import ManifestError
+
+
+def patient_key(path: Path | str | None, output: Path | str) -> bytes:
+    """The key for hashing patients: read from ``path`` (key=FILE), otherwise made anew in output/private/patient.key.
+
+    A key beside the output that is there already is used again, so that a resumed run keeps its names. The file holds
+    64 hex digits and is readable by its owner only (mode 600); it is needed to find a patient again and is never
+    copied. Raises ManifestError when the file is missing, malformed or readable by others.
+    """
+    if path is not None:
+        return _read_key(Path(path))
+    folder = Path(output) / "private"
+    file = folder / "patient.key"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return _read_key(file)
+    with os.fdopen(handle, "w") as stream:
+        stream.write(secrets.token_hex(32) + "\n")
+    return _read_key(file)
+
+
+def _read_key(file: Path) -> bytes:
+    try:
+        text = file.read_text().strip()
+        mode = file.stat().st_mode
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"key={file}: cannot be read ({type(error).__name__})") from error
+    if mode & 0o077:
+        raise ManifestError(f"key={file}: others may read it; run: chmod 600 '{file}'")
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) < 32:
+        raise ManifestError(f"key={file}: a key is 64 hex digits or more on one line")
+    return key
+
+
+def hash_patient(site: str, patient: str, key: bytes) -> str:
+    """A patient, the pair (site, patient), as 16 hex digits of HMAC-SHA-256; "" (unknown) stays ""."""
+    if not patient:
+        return ""
+    text = json.dumps(["patient", site, patient])  # a list: ("a", "bc") and ("ab", "c") stay apart
+    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()[:16]
+
+
+def hash_patients(images: pd.DataFrame, key: bytes) -> pd.Series:
+    """The column ``patient`` of a prediction table for the images table of a manifest.
+
+    A film of an unknown patient gets a hash of its group instead, so that intervals can still tell who belongs
+    together; with neither it is "".
+    """
+    rows = zip(images["site"], images["patient"], images["group"], strict=True)
+    hashed = [hash_patient(site, patient, key) or hash_patient("group", group, key) for site, patient, group in rows]
+    return pd.Series(hashed, index=images.index, name="patient", dtype=str)
