@@ -1,0 +1,236 @@
+"""Commands: from what was typed to a plain, checked configuration and a run folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from domainseg.files import DomainsegError, atomic_path
+from domainseg.overrides import (
+    ADDED_GROUPS,
+    PATH_KEYS,
+    UsageError,
+    check_key,
+    compose,
+    conf_folder,
+    extra_folders,
+    keys,
+    options,
+    parse,
+    rewrite,
+    typed_key,
+)
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+    from omegaconf import DictConfig
+
+Main = Callable[[dict[str, Any], Path], Any]
+
+# The extra that brings a module that the base does not install.
+EXTRAS = {
+    **dict.fromkeys(["albumentations", "monai", "pytorch_lightning", "segmentation_models_pytorch"], "train"),
+    **dict.fromkeys(["tensorboard", "torch", "torchmetrics", "torchvision"], "train"),
+}
+
+
+def launch(main: Main, config_name: str, argv: Sequence[str] | None = None, *, word: str | None = None) -> Any:
+    """Compose conf/<config_name>.yaml with what was typed, check it, and call ``main(config, output)``.
+
+    ``argv`` are the arguments without the program's name (default: those of the process). ``word`` names the group
+    from which a bare first argument picks (`phantom pelvis n=5`). ``main`` gets plain dicts and lists with every
+    interpolation resolved and every path absolute, and the folder to write to, which exists. Returns what ``main``
+    returned (in a multirun: for its last job). The text of `--help` is the docstring of ``main``'s module.
+
+    Exits with 2 when the command line cannot be used and with 1 on an error that is for people (DomainsegError, a
+    file that is missing, an extra that is not installed), each told in one line on stderr.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(_help_text(main, config_name, word))
+        return None
+    try:
+        folders = [conf_folder(), *extra_folders(arguments)]
+        arguments = rewrite(arguments, word=word)
+        resumed = _check(config_name, arguments, folders)
+    except UsageError as error:
+        _say_and_exit(f"{error}\nSee: python -m domainseg.{config_name} --help", 2)
+    if resumed is not None:
+        arguments = [argument for argument in arguments if typed_key(argument) in ("output", "resume")]
+    return _run(main, config_name, arguments, folders[0], resumed)
+
+
+def _check(config_name: str, arguments: Sequence[str], folders: list[Path]) -> dict[str, Any] | None:
+    """Raise UsageError for names that nobody knows and values that are missing; the saved config of a resumed run."""
+    from omegaconf import OmegaConf
+
+    typed, groups = parse(arguments, folders)
+    if any(override.key_or_group == "resume" and override.value() is True for override in typed):
+        return _resume(config_name, typed, groups, folders)
+    base = compose(config_name, groups, folders)
+    for override in typed:
+        if override not in groups:
+            check_key(override, base, folders)
+    if config_name == "train" and not any(override.key_or_group == "pipeline" for override in groups):
+        raise UsageError(f"no pipeline: add +pipeline=NAME, one of: {', '.join(options(folders, 'pipeline'))}")
+    missing = sorted(OmegaConf.missing_keys(compose(config_name, typed, folders)))
+    if missing:
+        raise UsageError(f"not given: {', '.join(f'{key}=' for key in missing)}")
+    return None
+
+
+# ---------------------------------------------------------------- resuming
+
+
+def _resume(config_name: str, typed: list[Override], groups: list[Override], folders: list[Path]) -> dict[str, Any]:
+    """The config of the run in `output`, with the trainer settings that were typed. A changed setting is refused."""
+    from omegaconf import DictConfig, OmegaConf
+
+    output = next((override.value() for override in typed if override.key_or_group == "output"), None)
+    if output is None:
+        raise UsageError("resume=true needs output=DIR, the folder of the run to go on with")
+    file = Path(str(output)) / "config.yaml"
+    if not file.is_file():
+        raise UsageError(f"output={output}: no run to resume, {file} does not exist")
+    saved = OmegaConf.load(file)
+    assert isinstance(saved, DictConfig)
+    trainer = [override for override in typed if _top(override.key_or_group) == "trainer"]
+    others = [override for override in typed if _top(override.key_or_group) not in ("trainer", "resume", "output")]
+    if any(override in groups for override in others):
+        now = OmegaConf.create(plain(compose(config_name, others, folders)))
+        compared = {key for key in (*keys(now), *keys(saved)) if _top(key) not in ("trainer", "resume", "output")}
+    else:
+        for override in others:
+            check_key(override, saved, folders)
+        now = OmegaConf.create(plain(_updated(OmegaConf.create(), others)))
+        compared = {override.key_or_group for override in others}
+    changed = sorted(key for key in compared if _differ(OmegaConf.select(now, key), OmegaConf.select(saved, key)))
+    if changed:
+        raise UsageError(f"resume=true: differs from {file}: {', '.join(changed)}. Only trainer settings may change")
+    chosen = [override for override in trainer if override in groups]
+    if chosen:
+        saved.trainer = compose(config_name, chosen, folders).trainer
+    single = [override for override in trainer if override not in groups]
+    for override in single:
+        check_key(override, saved, folders)
+    return plain(_updated(saved, single)) | {"resume": True}
+
+
+def _top(key: str) -> str:
+    return key.partition(".")[0]
+
+
+def _updated(config: DictConfig, overrides: Iterable[Override]) -> DictConfig:
+    from omegaconf import OmegaConf
+
+    for override in overrides:
+        OmegaConf.update(config, override.key_or_group, override.value(), force_add=True)
+    return config
+
+
+def _differ(one: Any, other: Any) -> bool:
+    from omegaconf import DictConfig
+
+    inner = isinstance(one, DictConfig), isinstance(other, DictConfig)
+    return inner[0] != inner[1] if any(inner) else bool(one != other)
+
+
+# ---------------------------------------------------------------- running
+
+
+def _run(main: Main, config_name: str, arguments: list[str], folder: Path, resumed: dict[str, Any] | None) -> Any:
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+
+    results: list[Any] = []
+
+    def job(config: DictConfig) -> Any:
+        output = Path(HydraConfig.get().runtime.output_dir)
+        try:
+            settings = (plain(config) if resumed is None else resumed) | {"output": str(output)}
+            _save(settings, output)
+            results.append(main(settings, output))
+        except ModuleNotFoundError as error:
+            extra = EXTRAS.get((error.name or "").partition(".")[0])
+            if extra is None:
+                raise
+            _say_and_exit(f'{error.name} is not installed: pip install "domainseg[{extra}]"', 1, error)
+        except (DomainsegError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+            _say_and_exit(str(error), 2 if isinstance(error, UsageError) else 1, error)
+        return results[-1]
+
+    before = sys.argv
+    sys.argv = [before[0] if before else config_name, *arguments]
+    try:
+        hydra.main(config_path=str(folder), config_name=config_name, version_base="1.3")(job)()
+    finally:
+        sys.argv = before
+    return results[-1] if results else None
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The config as plain dicts and lists, interpolations resolved, paths absolute."""
+    from omegaconf import OmegaConf
+
+    resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    for key in PATH_KEYS:
+        value = OmegaConf.select(resolved, key)
+        if isinstance(value, str) and value:
+            OmegaConf.update(resolved, key, str(Path(value).absolute()))
+    return {str(key): value for key, value in OmegaConf.to_container(resolved).items()}  # type: ignore[union-attr]
+
+
+def _save(settings: dict[str, Any], output: Path) -> None:
+    """Write the resolved config once. What can be resumed owns config.yaml and never overwrites a run."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    resumable = "resume" in settings
+    if resumable and settings["resume"]:
+        return
+    file = output / ("config.yaml" if resumable else f"{HydraConfig.get().job.name}.yaml")
+    if resumable and file.exists():
+        raise UsageError(f"output={output}: holds a run. Add resume=true to go on with it, or name another folder")
+    with atomic_path(file) as temporary:
+        temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(settings)))
+
+
+def _say_and_exit(message: str, code: int, error: Exception | None = None) -> NoReturn:
+    if error is not None and os.environ.get("HYDRA_FULL_ERROR"):
+        raise error
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+# ---------------------------------------------------------------- help
+
+
+def _help_text(main: Main, config_name: str, word: str | None) -> str:
+    """The docstring of the command, what its groups offer, and its settings with their comments; no Hydra is loaded."""
+    folder = conf_folder()
+    text = (sys.modules[main.__module__].__doc__ or "").strip()
+    own = (folder / f"{config_name}.yaml").read_text()
+    defaults = re.findall(r"^ +- (?:override )?/?(\w+):", own, re.MULTILINE)
+    groups = [*([word] if word else []), "pipeline", *defaults]
+    if "data" in defaults:
+        groups += ["experiment", "network"]
+    for group in groups:
+        choices = options([folder], group)
+        if choices:
+            title = f"{'+' if group in ADDED_GROUPS else ''}{group}="
+            text += f"\n\n{'NAME' if group == word else title}"
+        for name in choices:
+            text += f"\n  {name:18} {_first_comment(folder / group / f'{name}.yaml')}".rstrip()
+    text += "\n\nSettings and their defaults"
+    for comment, key, value in re.findall(r"((?:^# .*\n)+)^(\w+):(.*)$", own, re.MULTILINE):
+        text += f"\n  {key}={value.strip()}\n      {' '.join(line[2:] for line in comment.splitlines())}"
+    return text
+
+
+def _first_comment(file: Path) -> str:
+    comments = re.findall(r"^# (?!@)(.*)$", file.read_text(), re.MULTILINE)
+    return comments[0] if comments else ""

@@ -1,0 +1,27 @@
+"""Simulate films with known truth: DICOM files, masks and a manifest.
+
+  python -m domainseg.phantom NAME [key=value ...]
+
+Examples:
+  python -m domainseg.phantom pelvis n=500 output=films
+  python -m domainseg.phantom pelvis n=20 seed=7
+  python -m domainseg.phantom pelvis n=500 seed=7 output=films
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from domainseg.config import launch
+
+
+def simulate(cfg: dict[str, Any], output: Path) -> None:
+    """Simulate into the folder."""
+    from domainseg.phantom import simulate
+
+    simulate(cfg, output)
+
+
+if __name__ == "__main__":
+    launch(simulate, "phantom", word="phantom")

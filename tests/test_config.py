@@ -1,0 +1,327 @@
+"""What is typed is what arrives: paths, names, overlays, networks, resuming, errors in one line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from domainseg.config import launch
+from domainseg.files import DomainsegError
+from domainseg.overrides import PATH_KEYS, UsageError, rewrite
+
+PIPELINE = """\
+# @package _global_
+# A pipeline of one stage, for tests.
+defaults:
+  - /network@stage.fracture.network: small
+  - override /data: films
+  - _self_
+stage:
+  fracture:
+    epochs: 3
+    patience: 2
+"""
+
+FILES = {
+    "pipeline/toy.yaml": PIPELINE,
+    "experiment/tiny.yaml": "# @package _global_\nstage:\n  fracture:\n    epochs: 1\n",
+    "network/small.yaml": "width: 8\n",
+    "network/large.yaml": "width: 64\n",
+    "data/films.yaml": "path: null\ncohort: {}\nseed: ${seed}\n",
+    "data/other.yaml": "path: ???\n",
+}
+
+NASTY_PATHS = [
+    "a,b",
+    "a=b",
+    "a b",
+    " leading and trailing ",
+    "(a) [b] {c}",
+    "it's",
+    'say "x"',
+    "back\\slash",
+    "ends\\",
+    "quote\\'d",
+    "two\\\\",
+    "^caret#hash",
+    "12",
+    "null",
+    "true",
+    "1e3",
+    "$HOME",
+    "%s{}",
+    "a:b@c",
+    "*?;&|<>!",
+    "~home",
+    "äöü 股関節",
+    "new\nline",
+    "tab\there",
+    "+plus",
+    "-minus",
+    "a'b'c'",
+]
+
+
+@pytest.fixture(autouse=True)
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A working folder with groups of its own; Hydra's log handlers are closed again."""
+    for name, text in FILES.items():
+        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    yield
+    for handler in [handler for handler in root.handlers if handler not in before]:
+        root.removeHandler(handler)
+        handler.close()
+    root.handlers[:] = before
+    root.setLevel(level)
+
+
+class Recorder:
+    """A main function that keeps what it was given."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.calls: list[tuple[dict[str, Any], Path]] = []
+        self.error = error
+
+    def __call__(self, cfg: dict[str, Any], output: Path) -> float:
+        self.calls.append((cfg, output))
+        if self.error:
+            raise self.error
+        return 0.5
+
+
+def train(*argv: str, main: Recorder | None = None, output: str = "run") -> dict[str, Any]:
+    main = main or Recorder()
+    assert launch(main, "train", ["--config-dir", "groups", f"output={output}", *argv]) == 0.5
+    return main.calls[-1][0]
+
+
+def refused(capsys: pytest.CaptureFixture[str], *argv: str, command: str = "train", code: int = 2) -> str:
+    main = Recorder()
+    with pytest.raises(SystemExit) as stop:
+        launch(main, command, ["--config-dir", "groups", *argv])
+    assert stop.value.code == code
+    assert main.calls == []
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", NASTY_PATHS)
+def test_paths_arrive_literally(path: str, tmp_path: Path) -> None:
+    main = Recorder()
+    launch(main, "predict", [f"run={path}", "input=films", f"output=out/{path}"])
+    cfg, output = main.calls[0]
+    assert cfg["run"] == str(tmp_path / path)
+    assert str(output) == cfg["output"] == f"{tmp_path}/out/{path}"
+    assert output.is_dir()
+
+
+def test_paths_are_not_swept_in_a_multirun(tmp_path: Path) -> None:
+    main = Recorder()
+    launch(main, "train", ["--config-dir", "groups", "-m", "+pipeline=toy", "output=a,b", "data.path=c,d", "seed=1,2"])
+    assert [(cfg["seed"], cfg["data"]["path"], str(output)) for cfg, output in main.calls] == [
+        (1, f"{tmp_path}/c,d", f"{tmp_path}/a,b/0"),
+        (2, f"{tmp_path}/c,d", f"{tmp_path}/a,b/1"),
+    ]
+    assert yaml.safe_load((tmp_path / "a,b/1/config.yaml").read_text()) == main.calls[1][0]
+
+
+@pytest.mark.parametrize("key", PATH_KEYS)
+def test_interpolation_in_a_path_is_refused_by_name(key: str) -> None:
+    with pytest.raises(UsageError, match=key):
+        rewrite([f"{key}=${{oc.env:HOME}}"])
+
+
+def test_what_is_given_to_main_is_plain_and_what_is_saved(tmp_path: Path) -> None:
+    cfg = train("+pipeline=toy", "seed=7")
+    assert type(cfg["stage"]) is dict
+    assert cfg["data"] == {"path": None, "cohort": {}, "seed": 7}
+    assert cfg["stage"] == {"fracture": {"network": {"width": 8}, "epochs": 3, "patience": 2}}
+    assert yaml.safe_load((tmp_path / "run/config.yaml").read_text()) == cfg
+    assert {file.name for file in (tmp_path / "run").iterdir()} == {"config.yaml", "train.log"}
+
+
+def test_default_output_is_a_dated_folder(tmp_path: Path) -> None:
+    main = Recorder()
+    launch(main, "train", ["--config-dir", "groups", "+pipeline=toy"])
+    assert main.calls[0][1].parent.parent == tmp_path / "outputs"
+
+
+@pytest.mark.parametrize("argv", [("+experiment=tiny", "+pipeline=toy"), ("pipeline=toy", "experiment=tiny")])
+def test_experiment_overlays_the_pipeline_in_any_order(argv: tuple[str, ...]) -> None:
+    assert train(*argv)["stage"]["fracture"] == {"network": {"width": 8}, "epochs": 1, "patience": 2}
+
+
+def test_command_line_wins_over_the_experiment() -> None:
+    assert train("stage.fracture.epochs=9", "+experiment=tiny", "+pipeline=toy")["stage"]["fracture"]["epochs"] == 9
+
+
+def test_data_overrides_the_choice_of_the_pipeline(tmp_path: Path) -> None:
+    assert train("+pipeline=toy", "data=other", "data.path=x.csv")["data"] == {"path": f"{tmp_path}/x.csv"}
+
+
+def test_network_is_chosen_by_name_and_set_by_key() -> None:
+    assert train("+pipeline=toy", "stage.fracture.network=large")["stage"]["fracture"]["network"] == {"width": 64}
+    argv = ("+pipeline=toy", "stage.fracture.network.width=9")
+    assert train(*argv, output="other")["stage"]["fracture"]["network"] == {"width": 9}
+
+
+@pytest.mark.parametrize(
+    ("typed", "answer"),
+    [
+        (["+pipeline=toi"], "pipeline=toi: nobody knows this name. Did you mean toy?"),
+        (["+pipline=toy"], "pipline: nobody knows this name. Did you mean pipeline?"),
+        (["+pipeline=toy", "data=film"], "Did you mean films?"),
+        (["+pipeline=toy", "+experiment=tyni"], "Did you mean tiny?"),
+        (["+pipeline=toy", "stage.fracture.network=lerge"], "Did you mean large?"),
+        (["+pipeline=toy", "stage.fractur.network=large"], "Did you mean to override network@stage.fracture.network?"),
+        (["+pipeline=toy", "sed=3"], "Did you mean seed?"),
+        (["+pipeline=toy", "stage.fracture.epohcs=3"], "Did you mean stage.fracture.epochs?"),
+        (["+pipeline=toy", "epochs=3"], "Did you mean stage.fracture.epochs?"),
+        (["+pipeline=toy", "+sead=3"], "Did you mean seed?"),
+        (["+pipeline=toy", "trainer=tpu"], "Known: cpu, gpu"),
+        (["+pipeline=toy", "trainer.thread=1"], "Did you mean trainer.threads?"),
+        (["+pipeline=toy", "~sede"], "Did you mean seed?"),
+        (["+pipeline=toy", "data=other"], "not given: data.path="),
+        (["+pipeline=toy", "seed=[1"], "seed=[1"),
+        (["hip"], "hip: settings are typed as key=value"),
+        (["data=films"], "add +pipeline=NAME, one of:"),
+        (["+pipeline=toy", "resume=true"], "resume=true needs output=DIR"),
+        (["resume=true", "output=nowhere"], "no run to resume"),
+    ],
+)
+def test_what_nobody_knows_is_answered_before_anything_is_written(
+    typed: list[str], answer: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert answer in refused(capsys, *typed)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["groups"]
+
+
+def test_new_key_may_be_added_to_a_known_node() -> None:
+    assert train("+pipeline=toy", "+data.cohort.department=[emergency]")["data"]["cohort"] == {
+        "department": ["emergency"]
+    }
+
+
+def test_missing_values_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "not given: input=, run=" in refused(capsys, command="predict")
+
+
+def test_a_run_is_never_overwritten(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    train("+pipeline=toy")
+    before = (tmp_path / "run/config.yaml").read_text()
+    assert "holds a run" in refused(capsys, "+pipeline=toy", "seed=2", "output=run")
+    assert (tmp_path / "run/config.yaml").read_text() == before
+
+
+def test_evaluate_leaves_the_config_of_a_run_alone(tmp_path: Path) -> None:
+    train("+pipeline=toy")
+    before = (tmp_path / "run/config.yaml").read_text()
+    launch(Recorder(), "evaluate", ["predictions=table.csv", "output=run"])
+    assert (tmp_path / "run/config.yaml").read_text() == before
+
+
+def test_resume_takes_the_saved_config_and_new_trainer_settings(tmp_path: Path) -> None:
+    first = train("+pipeline=toy", "+experiment=tiny", "seed=4", "data.path=a,b", "trainer.precision=fp32")
+    saved = (tmp_path / "run/config.yaml").read_text()
+    again = train("resume=true")
+    assert again == first | {"resume": True}
+    again = train("resume=true", "trainer.threads=1")
+    assert again["trainer"] == first["trainer"] | {"threads": 1}
+    again = train("resume=true", "trainer=gpu", "trainer.devices=2")
+    assert (again["trainer"]["accelerator"], again["trainer"]["devices"]) == ("gpu", 2)
+    again = train("resume=true", "seed=4", "data.path=a,b", "stage.fracture.epochs=1")
+    assert again == first | {"resume": True}
+    again = train("resume=true", "+pipeline=toy", "+experiment=tiny", "seed=4", "data.path=a,b")
+    assert again == first | {"resume": True}
+    assert (tmp_path / "run/config.yaml").read_text() == saved
+
+
+@pytest.mark.parametrize(
+    ("typed", "named"),
+    [
+        (["seed=5"], ": seed."),
+        (["stage.fracture.epochs=4", "data.path=x"], ": data.path, stage.fracture.epochs."),
+        (["+pipeline=toy", "+experiment=tiny"], ": stage.fracture.epochs."),
+        (["+pipeline=toy", "stage.fracture.network=large"], ": stage.fracture.network.width."),
+        (["sead=5"], "Did you mean seed?"),
+        (["trainer.thread=5"], "Did you mean trainer.threads?"),
+    ],
+)
+def test_resume_refuses_a_changed_setting_by_name(
+    typed: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train("+pipeline=toy")
+    assert named in refused(capsys, "resume=true", "output=run", *typed)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (DomainsegError("films.csv row 3: no path"), "error: films.csv row 3: no path\n"),
+        (
+            ModuleNotFoundError("No module named 'torch'", name="torch"),
+            'torch is not installed: pip install "domainseg[train]"',
+        ),
+        (ModuleNotFoundError("x", name="pytorch_lightning.callbacks"), 'pip install "domainseg[train]"'),
+        (FileNotFoundError(2, "No such file or directory", "table.csv"), "No such file or directory: 'table.csv'"),
+    ],
+)
+def test_errors_for_people_are_one_line(error: Exception, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        launch(Recorder(error), "train", ["--config-dir", "groups", "+pipeline=toy", "output=run"])
+    printed = capsys.readouterr().err
+    assert stop.value.code == 1
+    assert line in printed
+    assert "Traceback" not in printed
+
+
+def test_other_errors_keep_their_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        launch(Recorder(KeyError("bug")), "train", ["--config-dir", "groups", "+pipeline=toy", "output=run"])
+    assert stop.value.code == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_bare_word_picks_the_phantom(capsys: pytest.CaptureFixture[str]) -> None:
+    assert rewrite(["pelvis", "n=5"], word="phantom") == ["+phantom@_global_=pelvis", "n=5"]
+    for argv in ([], ["n=5"], ["pelvys", "n=5"]):
+        with pytest.raises(SystemExit) as stop:
+            launch(Recorder(), "phantom", argv, word="phantom")
+        assert stop.value.code == 2
+        assert "pelvis" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["train", "predict", "evaluate", "phantom"])
+def test_help_lists_pipelines_and_three_examples_and_loads_nothing_slow(command: str, tmp_path: Path) -> None:
+    code = (
+        "import json, runpy, sys\n"
+        f"sys.argv = ['x', '--help']\n"
+        f"runpy.run_module('domainseg.{command}', run_name='__main__', alter_sys=True)\n"
+        "slow = ['torch', 'pandas', 'hydra', 'cv2', 'matplotlib', 'scipy', 'sklearn', 'pydicom']\n"
+        "print(json.dumps([name for name in slow if name in sys.modules]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    text, _, loaded = done.stdout.rstrip().rpartition("\n")
+    assert text.split("Examples:")[1].split("\n\n")[0].count(f"python -m domainseg.{command}") == 3
+    assert "+pipeline=\n  hip " in text
+    assert json.loads(loaded) == []
+
+
+def test_the_command_works_as_typed_from_any_folder(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "domainseg.train", "+pipline=hip"]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0] == "error: pipline: nobody knows this name. Did you mean pipeline?"
+    assert os.listdir(tmp_path) == ["groups"]
