@@ -8,10 +8,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from domainseg.files import DomainsegError
 from domainseg.imaging.geometry import Affine, identity
 
+# Part of every cache key: a change of what read_film makes of a file raises it.
+READER_VERSION = "1"
 
-class ImageReadError(Exception):
+
+class ImageReadError(DomainsegError):
     """A file that cannot be read, or whose content is implausible.
 
     ``path`` is for the person at the terminal only: logs and tables name the image, never the path. ``reason`` says

@@ -47,11 +47,16 @@ def mirror(width: int) -> Affine:
 
 
 def square(center: ArrayLike, side: float, size: int, *, mirrored: bool = False) -> Affine:
-    """From pixels of a ``size`` x ``size`` crop to the frame that holds a square of ``side`` pixels around ``center``."""
+    """From pixels of a ``size`` x ``size`` crop to the frame with a square of ``side`` pixels around ``center``."""
     x, y = np.asarray(center, dtype=float)
     step = side / size
     affine = np.array([[step, 0, x - step * (size - 1) / 2], [0, step, y - step * (size - 1) / 2], [0, 0, 1]])
     return affine @ mirror(size) if mirrored else affine
+
+
+def inverse(affine: Affine) -> Affine:
+    """The affine back."""
+    return np.asarray(np.linalg.inv(affine), dtype=np.float64)
 
 
 def transform(affine: Affine, points: ArrayLike) -> NDArray[np.float64]:
@@ -88,7 +93,7 @@ def warp(image: Array, affine: Affine, shape: Sequence[int], *, fill: float = 0.
             cv2.BORDER_REPLICATE,
         )
         small = cv2.resize(padded, (reduced[1], reduced[0]), interpolation=cv2.INTER_AREA)
-        affine = np.linalg.inv(resize(padded.shape, reduced)) @ affine
+        affine = inverse(resize(padded.shape, reduced)) @ affine
     else:
         small = np.ascontiguousarray(image)
     return cv2.warpAffine(

@@ -1,0 +1,73 @@
+"""What travels through a cascade: a case that goes on, or an exclusion that says why it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domainseg.imaging.film import Film
+from domainseg.imaging.geometry import Affine, inverse, warp
+
+
+@dataclass(frozen=True)
+class Case:
+    """One picture on its way through the stages; its key is (image, part).
+
+    film: the film as read.
+    affine: 3x3, from pixels of the frame at hand to source pixels; shape: height and width of that frame.
+    part: "" until the localizer names the hip: hip_left or hip_right as in the upright picture.
+    values: columns of the prediction table that the stages have filled so far.
+    arrays: what overlays draw, by name; never in the table.
+    """
+
+    image: str
+    film: Film
+    affine: Affine
+    shape: tuple[int, int]
+    part: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, image: str, film: Film) -> Case:
+        """The case of a whole film as read."""
+        return cls(image=image, film=film, affine=film.geometry, shape=film.shape)
+
+    def with_values(self, **values: Any) -> Case:
+        """The same case with more columns filled."""
+        return replace(self, values={**self.values, **values})
+
+    def sample(self, affine: Affine, shape: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Film pixels float32 [shape] in 0..1, and where they are valid; ``affine`` maps the frame to the source."""
+        to_array = inverse(self.film.geometry) @ affine
+        pixels = warp(self.film.pixels, to_array, shape)
+        valid = self.film.valid if self.film.valid is not None else np.ones(self.film.shape, dtype=bool)
+        if valid.all():
+            inside = _inside(to_array, shape, self.film.shape)
+        else:
+            inside = warp(valid, to_array, shape)
+        return pixels.astype(np.float32, copy=False), inside
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """A case that a stage took out: which stage, why in machine-readable form, and the columns filled until then."""
+
+    image: str
+    part: str
+    excluded_by: str
+    reason: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _inside(affine: Affine, shape: tuple[int, int], limits: tuple[int, int]) -> NDArray[np.bool_]:
+    """Which pixels of a frame lie within a picture of ``limits`` (height, width); separable where there is no shear."""
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    u = affine[0, 0] * x + affine[0, 1] * y + affine[0, 2]
+    v = affine[1, 0] * x + affine[1, 1] * y + affine[1, 2]
+    inside = (u >= -0.5) & (u <= limits[1] - 0.5) & (v >= -0.5) & (v <= limits[0] - 0.5)
+    return np.asarray(np.broadcast_to(inside, shape))

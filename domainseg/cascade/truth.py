@@ -1,0 +1,115 @@
+"""What the manifest knows of films and hips, in the form that training and the prediction table ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from domainseg.cascade.case import Case
+from domainseg.cascade.stages import PARTS
+from domainseg.data.lesions import lesion_to_part, polygon_points
+from domainseg.data.manifest import Manifest, truth_table
+from domainseg.imaging import ImageReadError
+from domainseg.imaging.geometry import Affine, inverse, transform, warp
+
+_FILM_LABELS = ("label_view_filter", "label_view", "label_turn", "label_fracture", "label_implant_filter")
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Truth by film and by (film, part); unknown is NaN or ""."""
+
+    manifest: Manifest
+
+    @cached_property
+    def _parts(self) -> Mapping[tuple[str, str], Mapping[str, Any]]:
+        table = truth_table(self.manifest, PARTS)
+        for column in ("label_view", "label_location"):
+            if column not in table:
+                table[column] = ""
+        for column in ("label_view_filter", "label_localizer", "label_implant_filter", "label_fracture", "label_turn"):
+            if column not in table:
+                table[column] = np.nan
+        return {(row["image"], row["part"]): row for row in table.to_dict("records")}
+
+    @cached_property
+    def _films(self) -> Mapping[str, Mapping[str, Any]]:
+        whole = self.manifest.targets[self.manifest.targets["part"] == "whole"]
+        columns = [name for name in _FILM_LABELS if name in whole]
+        first = whole.groupby("image", sort=False)[columns].first().to_dict("index")
+        missing = {name: ("" if name == "label_view" else np.nan) for name in _FILM_LABELS}
+        return {image: {**missing, **first.get(image, {})} for image in self.manifest.images["image"]}
+
+    @cached_property
+    def _polygons(self) -> Mapping[str, list[NDArray[np.float64]]]:
+        found: dict[str, list[NDArray[np.float64]]] = {}
+        targets = self.manifest.targets
+        for image, cell in targets.loc[targets["polygon"] != "", ["image", "polygon"]].itertuples(index=False):
+            found.setdefault(image, []).append(polygon_points(cell))
+        return found
+
+    def film(self, image: str) -> Mapping[str, Any]:
+        """Labels of the whole film."""
+        return self._films[image]
+
+    def part(self, image: str, part: str) -> Mapping[str, Any]:
+        """Labels, points and masks of one hip."""
+        return self._parts[image, part]
+
+    def has(self, image: str, part: str) -> bool:
+        """Whether the manifest knows of this hip: that it is in the film, or a label of its own."""
+        row = self.part(image, part)
+        named = not np.isnan(row["label_localizer"]) or not np.isnan(row["x"])
+        return bool(named and row["label_localizer"] != 0)
+
+    def label(self, target: str, image: str, part: str, roi: NDArray[np.float64] | None = None) -> float:
+        """1, 0 or NaN for a hip; ``roi``: the corners of its ROI, [4, 2] in source pixels, once it is localised.
+
+        A positive label of the whole film is no label of its hips, but where the lesion is outlined the hip whose ROI
+        it meets is positive (``lesion_to_part``); the other one stays unknown. The same holds for metal, which the
+        films concerned show at the broken bone (our choice).
+        """
+        known = float(self.part(image, part)[f"label_{target}"])
+        film = float(self.film(image).get(f"label_{target}", np.nan))
+        if roi is None or not np.isnan(known) or film != 1:
+            return known
+        return lesion_to_part(roi, self._polygons.get(image, []), film)[0]
+
+    def lesions(self, hip: Case) -> list[Any]:
+        """What outlines the hip's lesion: mask files of its own, or else the film's polygons, in source pixels."""
+        files = list(self.part(hip.image, hip.part)["masks"])
+        return files or [polygon.tolist() for polygon in self._polygons.get(hip.image, [])]
+
+    def draw(self, sources: Sequence[Any], affine: Affine, shape: tuple[int, int]) -> NDArray[np.bool_]:
+        """Masks (files, as the manifest names them) and polygons (source pixels) on a frame, as one mask.
+
+        A line thinner than a pixel of the frame is kept: a pixel counts when a tenth of it is covered.
+        Raises ImageReadError for a mask file that cannot be read.
+        """
+        drawn = np.zeros(shape, dtype=bool)
+        inverse = inverse(affine)
+        for source in sources:
+            if isinstance(source, str):
+                path = self.manifest.file(source)
+                mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+                if mask is None:
+                    raise ImageReadError(path, "the mask cannot be read as a picture")
+                drawn |= warp((mask > 0).astype(np.float32), affine, shape) > 0.1
+            else:
+                canvas = np.zeros(shape, np.uint8)
+                cv2.fillPoly(canvas, [np.round(transform(inverse, source)).astype(np.int32)], 1)
+                drawn |= canvas > 0
+        return drawn
+
+
+def roi_corners(hip: Case) -> NDArray[np.float64]:
+    """The corners of a case's frame, [4, 2] in source pixels, in order around it."""
+    height, width = hip.shape
+    corners = [[-0.5, -0.5], [width - 0.5, -0.5], [width - 0.5, height - 0.5], [-0.5, height - 0.5]]
+    return transform(hip.affine, corners)

@@ -1,0 +1,47 @@
+"""Numbers chosen on tune and then frozen: calibration and threshold of a stage."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domainseg.cascade.stages import Frozen
+from domainseg.evaluation.calibration import fit_platt, logit
+from domainseg.evaluation.operating import Threshold, choose_threshold
+
+
+def freeze(labels: NDArray[Any], logits: NDArray[Any], rule: str) -> tuple[Frozen, dict[str, Any]]:
+    """Calibration on the scored tune cases, threshold by ``rule`` on all eligible ones; and what to write down.
+
+    labels: 1, 0 or NaN [n]. logits: raw network logits [n]; -inf for an excluded positive, +inf for an excluded
+    negative, so that the rule is judged on intention.
+    """
+    scored = np.isfinite(logits)
+    platt = fit_platt(labels[scored], logits[scored])
+    scores = np.where(scored, platt(np.where(scored, logits, 0.0)), logits)
+    threshold = middle_of_gap(choose_threshold(labels, scores, rule), scores[scored])
+    frozen = Frozen(
+        threshold=threshold.value,
+        slope=platt.slope,
+        intercept=platt.intercept,
+        rule=rule,
+        provisional=threshold.provisional,
+    )
+    return frozen, {**threshold.to_dict(), "calibration": platt.to_dict()}
+
+
+def middle_of_gap(threshold: Threshold, scores: NDArray[np.float64]) -> Threshold:
+    """Move a threshold halfway (in log-odds) down to the next lower tune score: no call on tune changes.
+
+    The rule's threshold is the score of one tune case; a case of the same kind that scores a hair lower would fall.
+    Our choice.
+    """
+    lower = scores[scores < threshold.value]
+    if len(lower) == 0:
+        return replace(threshold, value=min(threshold.value, 0.5))
+    middle = float((logit(np.array([threshold.value])) + logit(np.array([lower.max()])))[0] / 2)
+    value = 1 / (1 + np.exp(-middle))
+    return replace(threshold, value=float(value)) if lower.max() < value <= threshold.value else threshold

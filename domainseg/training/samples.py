@@ -1,0 +1,265 @@
+"""What each stage trains on: cases that the earlier, already trained stages let through, as cached samples."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from rich.progress import track
+
+from domainseg.cascade.cascade import Cascade, read_ahead
+from domainseg.cascade.case import Case, Exclusion
+from domainseg.cascade.operations import fit_frame, preprocess, versioned
+from domainseg.cascade.stages import LOCATIONS, PARTS, Localizer, Stage
+from domainseg.cascade.truth import Truth, roi_corners
+from domainseg.data.cache import Cache, cache_key
+from domainseg.data.manifest import Manifest
+from domainseg.files import sha256_file
+from domainseg.imaging import Film, ImageReadError, read_film
+from domainseg.imaging.film import READER_VERSION
+from domainseg.imaging.geometry import inverse, quarter_turns, step, transform
+from domainseg.tasks.fracture import LESION
+from domainseg.tasks.items import Item, as_uint16
+from domainseg.tasks.localizer import FEMURS
+from domainseg.tasks.view import VIEWS
+
+log = logging.getLogger(__name__)
+
+Head = tuple[NDArray[np.float64], float]  # centre (x, y) and diameter in source pixels
+MaskPlanes = Mapping[str, Any]
+
+
+@dataclass
+class Films:
+    """Reads films of a manifest; keeps the one at hand, so that several samples of it decode it once."""
+
+    manifest: Manifest
+    workers: int = 2
+    _held: tuple[str, Film] | None = field(default=None, repr=False)
+    _hashes: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def get(self, image: str) -> Film:
+        """The film. Raises ImageReadError."""
+        if self._held is None or self._held[0] != image:
+            self._held = (image, read_film(self.manifest.path(image)))
+        return self._held[1]
+
+    def sha256(self, image: str) -> str:
+        """Hash of the film's file."""
+        if image not in self._hashes:
+            self._hashes[image] = sha256_file(self.manifest.path(image))
+        return self._hashes[image]
+
+    def each(self, what: str, images: Sequence[str] | None = None) -> Iterator[tuple[str, Film | ImageReadError]]:
+        """All films in order, read ahead on threads, with a progress bar."""
+        names = list(self.manifest.images["image"]) if images is None else list(images)
+        files = [(name, self.manifest.path(name)) for name in names]
+        for image, film in track(read_ahead(files, self.workers), description=what, total=len(files)):
+            if not isinstance(film, ImageReadError):
+                self._held = (image, film)
+            yield image, film
+
+
+@dataclass
+class Sampler:
+    """Makes the training items of each stage from the films of one split.
+
+    ``heads`` says where the ROIs of the training hips lie: (image, part) -> one or more heads in source pixels.
+    """
+
+    films: Films
+    truth: Truth
+    cache: Cache
+    seed: int = 0
+
+    def view(self, stage: Stage) -> list[Item]:
+        """Every readable film whose view is known."""
+        items = []
+        for image, film in self.films.each("view filter: samples"):
+            row = self.truth.film(image)
+            if isinstance(film, ImageReadError) or row["label_view"] not in VIEWS:
+                continue
+            turn = -1 if np.isnan(row["label_turn"]) else int(row["label_turn"])
+            items.append(self.item(Case.of(image, film), stage, {"view": VIEWS.index(row["label_view"]), "turn": turn}))
+        return items
+
+    def localizer(self, stage: Stage, before: Cascade, report: Counter[str]) -> list[Item]:
+        """Films that the view filter lets through and that have a femoral head marked or are known to hold none."""
+        items = []
+        for image, film in self.films.each("localizer: samples"):
+            rows = [self.truth.part(image, part) for part in PARTS]
+            known = [not np.isnan(row["label_localizer"]) for row in rows]
+            if not any(known) or (case := self._upright(image, film, before, report)) is None:
+                continue
+            affine = inverse(fit_frame(case, int(stage.preprocessing[0]["size"]))[0])
+            heads = np.full((2, 3), np.nan)
+            masks = {}
+            for k, row in enumerate(rows):
+                if row["label_localizer"] == 1 and not np.isnan(row["x"]):
+                    heads[k, :2] = transform(affine, [row["x"], row["y"]])
+                    heads[k, 2] = row["diameter"] * step(affine)
+                elif row["label_localizer"] == 1:
+                    known[k] = False
+                if row.get("femur_mask"):
+                    masks[FEMURS[k]] = [row["femur_mask"]]
+            if any(known):
+                items.append(self.item(case, stage, {"heads": heads.tolist(), "known": known}, masks))
+        return items
+
+    def hips(
+        self,
+        stage: Stage,
+        before: Cascade,
+        heads: Mapping[tuple[str, str], Sequence[Head]],
+        report: Counter[str],
+    ) -> list[Item]:
+        """Hips whose label for this stage is known, cut out at ``heads``, that the earlier stages let through."""
+        target = stage.decision.target
+        localizer = next(s.decision for s in before.stages if isinstance(s.decision, Localizer))
+        views = Cascade([s for s in before.stages if s.name == "view_filter"])
+        names = [s.name for s in before.stages]
+        filters = Cascade(before.stages[names.index("localizer") + 1 :])
+        items = []
+        wanted = {image for image, _ in heads}
+        images = [image for image in self.films.manifest.images["image"] if image in wanted]
+        for image, film in self.films.each(f"{stage.name}: samples", images):
+            case = self._upright(image, film, views, report)
+            if case is None:
+                continue
+            for part in PARTS:
+                for center, diameter in heads.get((image, part), ()):
+                    hip = localizer.roi(case, part, center, diameter)
+                    label = self.truth.label(target, image, part, roi_corners(hip))
+                    if np.isnan(label):
+                        continue
+                    if any(isinstance(result, Exclusion) for result in filters.run(hip)):
+                        report[f"excluded_by_filter_label_{int(label)}"] += 1
+                        continue
+                    report[f"used_label_{int(label)}"] += 1
+                    items.append(self._hip(stage, hip, target, int(label)))
+        return items
+
+    def _hip(self, stage: Stage, hip: Case, target: str, label: int) -> Item:
+        if target != "fracture":
+            return self.item(hip, stage, {"label": label})
+        location = self.truth.part(hip.image, hip.part)["label_location"] if label else "none"
+        known = LOCATIONS.index(location) if location in LOCATIONS else -1
+        lesions = self.truth.lesions(hip) if label else {}
+        return self.item(hip, stage, {"fracture": label, "location": known}, {LESION: lesions} if lesions else {})
+
+    def item(self, case: Case, stage: Stage, truth: Mapping[str, Any], masks: Mapping[str, Any] | None = None) -> Item:
+        """A cached sample of a case; ``masks`` name -> list of mask files, or of polygons in source pixels."""
+        masks = dict(masks or {})
+        affine, shape = fit_frame(case, int(stage.preprocessing[0]["size"]))
+        key = cache_key(
+            self.films.sha256(case.image),
+            reader=READER_VERSION,
+            lut_policy="presentation",
+            operations=versioned(stage.preprocessing),
+            affine=affine,
+        )
+        key["masks"] = json.loads(json.dumps(masks))
+        frame = replace(case, film=_NO_FILM, values={}, arrays={})
+
+        def build() -> tuple[NDArray[np.uint16], dict[str, Any]]:
+            film = self.films.get(frame.image)
+            picture = preprocess(replace(frame, film=film), stage.preprocessing).pixels
+            planes = [as_uint16(picture)]
+            for sources in masks.values():
+                planes.append(self.truth.draw(sources, affine, shape).astype(np.uint16) * 65535)
+            return np.stack(planes), {}
+
+        self.cache.get(key, build)
+        return Item(
+            image=case.image,
+            part=case.part,
+            planes=lambda: self.cache.get(key, build)[0],
+            affine=affine,
+            truth=truth,
+            masks=tuple(masks),
+        )
+
+    def _upright(self, image: str, film: Film | ImageReadError, views: Cascade, report: Counter[str]) -> Case | None:
+        """The film as the view filter lets it through, turned by its true turn where that is known."""
+        if isinstance(film, ImageReadError):
+            report["unreadable"] += 1
+            return None
+        row = self.truth.film(image)
+        (result,) = views.run(Case.of(image, film))
+        if isinstance(result, Exclusion):
+            label = row["label_view_filter"]
+            report[f"excluded_by_view_filter_label_{'unknown' if np.isnan(label) else int(label)}"] += 1
+            return None
+        if np.isnan(row["label_turn"]):
+            return result
+        turns = int(row["label_turn"])
+        shape = film.shape if turns % 2 == 0 else film.shape[::-1]
+        return replace(result, affine=film.geometry @ quarter_turns(film.shape, turns), shape=shape)
+
+
+def true_heads(truth: Truth, images: Sequence[str]) -> dict[tuple[str, str], list[Head]]:
+    """Where the manifest says that the femoral heads are."""
+    found: dict[tuple[str, str], list[Head]] = {}
+    for image in images:
+        for part in PARTS:
+            row = truth.part(image, part)
+            if row["label_localizer"] == 1 and not np.isnan(row["x"]) and not np.isnan(row["diameter"]):
+                found[image, part] = [(np.array([row["x"], row["y"]]), float(row["diameter"]))]
+    return found
+
+
+def jittered_heads(
+    heads: Mapping[tuple[str, str], Sequence[Head]], errors: pd.DataFrame, *, variants: int, seed: int
+) -> dict[tuple[str, str], list[Head]]:
+    """True heads moved and resized as the localizer errs on films it has not seen.
+
+    errors: columns dx, dy (in head diameters) and log_diameter, one row a head of the tune split; rows are drawn whole,
+    so that errors keep their tails. Without any row a spread of 3 % of the diameter is assumed.
+    """
+    rng = np.random.default_rng((seed, 7))
+    table = errors[["dx", "dy", "log_diameter"]].to_numpy(float) if len(errors) else rng.normal(0, 0.03, (100, 3))
+    moved: dict[tuple[str, str], list[Head]] = {}
+    for key, (head, *_) in heads.items():
+        center, diameter = head
+        draws = table[rng.integers(len(table), size=variants)]
+        moved[key] = [(center + diameter * draw[:2], diameter * float(np.exp(draw[2]))) for draw in draws]
+    return moved
+
+
+def found_heads(
+    films: Films, cascade: Cascade, what: str, images: Sequence[str] | None = None
+) -> dict[tuple[str, str], list[Head]]:
+    """Heads as a cascade that ends with the localizer finds them."""
+    found: dict[tuple[str, str], list[Head]] = {}
+    for image, film in films.each(what, images):
+        if isinstance(film, ImageReadError):
+            continue
+        for result in cascade.run(Case.of(image, film)):
+            if isinstance(result, Case):
+                values = result.values
+                center = np.array([values["head_x"], values["head_y"]])
+                found[image, result.part] = [(center, float(values["head_diameter"]))]
+    return found
+
+
+def head_errors(
+    found: Mapping[tuple[str, str], Sequence[Head]], true: Mapping[tuple[str, str], Sequence[Head]]
+) -> pd.DataFrame:
+    """Errors of found against true heads, in head diameters; gross misses (over half a diameter) are no jitter."""
+    rows = []
+    for key in found.keys() & true.keys():
+        (center, diameter), (wanted, size) = found[key][0], true[key][0]
+        dx, dy = (center - wanted) / size
+        if np.hypot(dx, dy) < 0.5:
+            rows.append({"dx": dx, "dy": dy, "log_diameter": float(np.log(diameter / size))})
+    return pd.DataFrame(rows, columns=["dx", "dy", "log_diameter"])
+
+
+_NO_FILM = Film(pixels=np.zeros((1, 1), np.float32))

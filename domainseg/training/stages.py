@@ -1,0 +1,94 @@
+"""Stages from their settings, and their folder: weights with a checksum, frozen numbers, settings."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from torch import nn
+
+from domainseg.cascade.operations import versioned
+from domainseg.cascade.stages import Frozen, Stage
+from domainseg.files import DomainsegError, atomic_path, read_json, sha256_file, write_json
+from domainseg.training.runner import TorchNetwork
+
+log = logging.getLogger(__name__)
+
+RECORD = "stage.json"  # written last: a folder without it is not finished
+WEIGHTS = "network.pt"
+
+
+class RunError(DomainsegError):
+    """A run folder that cannot be used; the message says which, why and what to do."""
+
+
+def new_stage(name: str, settings: Mapping[str, Any], accelerator: str, seed: int) -> Stage:
+    """An untrained stage from its part of the configuration; the same seed gives the same weights."""
+    torch.manual_seed(seed)
+    network: nn.Module = instantiate(settings["network"])
+    return Stage(
+        name=name,
+        preprocessing=versioned(settings["preprocessing"]),
+        decision=instantiate(settings["decision"]),
+        network=TorchNetwork(network, accelerator=accelerator),
+    )
+
+
+def module_of(stage: Stage) -> nn.Module:
+    """The torch network of a stage."""
+    assert isinstance(stage.network, TorchNetwork)
+    return stage.network.module
+
+
+def save_stage(stage: Stage, settings: Mapping[str, Any], folder: Path, **notes: Any) -> None:
+    """Write weights, their SHA-256, the frozen numbers and the settings that rebuild the stage."""
+    with atomic_path(folder / WEIGHTS) as temporary:
+        torch.save({key: value.cpu().contiguous() for key, value in module_of(stage).state_dict().items()}, temporary)
+    record = {
+        "name": stage.name,
+        "sha256": sha256_file(folder / WEIGHTS),
+        "frozen": asdict(stage.frozen),
+        "settings": {key: settings[key] for key in ("decision", "network", "preprocessing")},
+        **notes,
+    }
+    write_json(folder / RECORD, record)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a stage was trained to its end there."""
+    return (folder / RECORD).is_file() and (folder / WEIGHTS).is_file()
+
+
+def load_stage(folder: Path, accelerator: str) -> Stage:
+    """A trained stage. Raises RunError when it is missing, unfinished or damaged."""
+    if not is_finished(folder):
+        raise RunError(f"{folder}: holds no finished stage; train it first")
+    record = read_json(folder / RECORD)
+    stage = new_stage(record["name"], record["settings"], accelerator, seed=0)
+    load_weights(stage, folder)
+    return replace(stage, frozen=Frozen(**record["frozen"]))
+
+
+def load_weights(stage: Stage, folder: Path) -> None:
+    """Put the weights of a finished stage into ``stage``. Raises RunError when they are damaged or do not fit."""
+    record = read_json(folder / RECORD)
+    if sha256_file(folder / WEIGHTS) != record["sha256"]:
+        raise RunError(f"{folder / WEIGHTS}: damaged, its checksum is not the one written down")
+    state = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
+    try:
+        module_of(stage).load_state_dict(state)
+    except RuntimeError as error:
+        raise RunError(f"{folder}: these weights belong to another network ({str(error).splitlines()[0]})") from error
+
+
+def load_cascade(run: Path, accelerator: str) -> list[Stage]:
+    """The stages of a finished run, in order. Raises RunError."""
+    order = run / "cascade.json"
+    if not order.is_file():
+        raise RunError(f"{run}: is not the folder of a finished run (no cascade.json)")
+    return [load_stage(run / "stages" / name, accelerator) for name in read_json(order)["stages"]]
