@@ -27,67 +27,76 @@ class Cache:
     The .json holds the key, the SHA-256 of the .npy and what ``build`` gave with the array (a crop's affine). An
     entry is verified when a process first opens it; a damaged one is built anew and the log says so. Files are
     written beside their place and renamed, so that processes may share a folder: at worst two build the same entry.
-    folder: created when needed. max_bytes: above it the entries that were opened longest ago are removed.
+    folder: created when needed. max_bytes: above it the entries that were first opened longest ago are removed.
     """
 
     def __init__(self, folder: Path | str, max_bytes: int) -> None:
         self.folder = Path(folder)
         self.max_bytes = int(max_bytes)
-        self._verified: set[str] = set()
-        self._bytes: int | None = None
         self.built = 0
         self.reused = 0
+        self._extras: dict[str, dict[str, Any]] = {}  # of the entries that this process has verified
+        self._bytes: int | None = None
+        self._too_small = False
 
     def get(self, key: Mapping[str, Any], build: Build) -> tuple[NDArray[np.uint16], dict[str, Any]]:
         """The array (read-only memory map) and the extras of a key; ``build`` makes both when they are not there.
 
-        key: everything that the array depends on, as JSON values; see ``cache_key``.
+        key: everything that the array depends on, as JSON values; see ``cache_key``. What ``build`` raises passes
+        through and nothing is kept.
         """
         name = hash_json(dict(key))
         path = self.folder / name[:2] / f"{name}.npy"
+        seen = name in self._extras
         found = self._open(path, name)
         if found is not None:
-            self.reused += 1
+            self.reused += not seen
             return found
         array, extras = build()
         if array.dtype != np.uint16:
             raise TypeError(f"the cache holds uint16 arrays, not {array.dtype}")
+        extras = json.loads(json.dumps(extras, allow_nan=False))  # the same types, built or reused
         self._write(path, dict(key), array, extras)
         self.built += 1
-        self._verified.add(name)
-        return np.load(path, mmap_mode="r"), json.loads(json.dumps(extras))
+        self._extras[name] = extras
+        try:
+            return np.load(path, mmap_mode="r"), dict(extras)
+        except FileNotFoundError:  # another process needed the room already
+            array.setflags(write=False)
+            return array, dict(extras)
 
     def summary(self) -> str:
         """One line for the log."""
-        return f"cache {self.folder}: {self.built} built, {self.reused} reused"
+        return f"cache {self.folder}: {self.built} arrays built, {self.reused} reused"
 
     def _open(self, path: Path, name: str) -> tuple[NDArray[np.uint16], dict[str, Any]] | None:
         try:
-            record = read_json(path.with_suffix(".json"))
-            if name not in self._verified:
+            if name not in self._extras:
+                record = read_json(path.with_suffix(".json"))
                 if sha256_file(path) != record["sha256"]:
                     raise ValueError("its checksum is wrong")
-                self._verified.add(name)
+                self._extras[name] = dict(record["extras"])
                 os.utime(path)
-            array = np.load(path, mmap_mode="r")
-            return array, record["extras"]
+            return np.load(path, mmap_mode="r"), dict(self._extras[name])
         except FileNotFoundError:
-            self._verified.discard(name)
+            self._extras.pop(name, None)
             return None
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-            log.warning("cache: entry %s is damaged (%s), built anew", name[:12], error)
-            self._verified.discard(name)
+            log.warning("cache: entry %s is damaged (%s) and is built anew", name[:12], error)
+            self._extras.pop(name, None)
             return None
 
     def _write(self, path: Path, key: dict[str, Any], array: NDArray[np.uint16], extras: dict[str, Any]) -> None:
-        # both files change under the lock: readers that meet an old .json with a new .npy see a wrong sum and build
         with atomic_path(path) as temporary:
             with open(temporary, "wb") as stream:
                 np.save(stream, np.ascontiguousarray(array))
-            digest = sha256_file(temporary)
-            with self._locked():
-                write_json(path.with_suffix(".json"), {"sha256": digest, "extras": extras, "key": key})
-        self._bytes = (self._size() if self._bytes is None else self._bytes) + path.stat().st_size
+            # The record comes first: whoever meets it without its array, or with a damaged one, builds anew.
+            record = {"sha256": sha256_file(temporary), "extras": extras, "key": key}
+            write_json(path.with_suffix(".json"), record)
+        if self._bytes is None or self.built % 64 == 0:  # other processes write here too
+            self._bytes = self._size()
+        else:
+            self._bytes += array.nbytes
         if self._bytes > self.max_bytes:
             self._trim(keep=path)
 
@@ -107,7 +116,7 @@ class Cache:
         with self._locked():
             entries = sorted(self._entries())
             total = sum(size for _, size, _ in entries)
-            removed = 0
+            removed = own = 0
             for _, size, path in entries:
                 if total <= 0.9 * self.max_bytes:
                     break
@@ -115,12 +124,14 @@ class Cache:
                     continue
                 path.with_suffix(".json").unlink(missing_ok=True)
                 path.unlink(missing_ok=True)  # a map that is open keeps its bytes until it is closed
-                self._verified.discard(path.stem)
+                own += self._extras.pop(path.stem, None) is not None
                 total -= size
                 removed += 1
             self._bytes = total
-        if removed:
-            log.info("cache %s: %d entries removed to stay under %d MB", self.folder, removed, self.max_bytes // 10**6)
+        log.info("cache %s: %d arrays removed, %d MB allowed", self.folder, removed, self.max_bytes // 10**6)
+        if own and not self._too_small:
+            self._too_small = True
+            log.warning("cache %s is too small for this run, arrays are built again and again", self.folder)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
