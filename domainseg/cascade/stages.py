@@ -25,7 +25,7 @@ ROI_SIZE = 1024  # pixels of the ROI that Gale et al. 2017 (arXiv 1711.06504) cu
 
 @dataclass(frozen=True)
 class Frozen:
-    """What was chosen on the tune split and then frozen: P = sigmoid(slope * logit + intercept), call = P >= threshold."""
+    """Chosen on the tune split, then frozen: P = sigmoid(slope * logit + intercept), call = P >= threshold."""
 
     threshold: float = 0.5
     slope: float = 1.0

@@ -58,7 +58,7 @@ def film_rows(
             continue
         row = {**whole, "part": part}
         if found:  # the film went on with its other hip
-            shared = {key: rows[0][key] for key in ("score_view_filter", "turns") if key in rows[0]}
+            shared: dict[str, Any] = {key: rows[0][key] for key in ("score_view_filter", "turns") if key in rows[0]}
             row |= {**shared, "excluded_by": "localizer", "exclusion_reason": "hip_not_found"}
         rows.append(row)
     if any(row["part"] for row in rows):

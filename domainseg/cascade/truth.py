@@ -36,7 +36,7 @@ class Truth:
         for column in ("label_view_filter", "label_localizer", "label_implant_filter", "label_fracture", "label_turn"):
             if column not in table:
                 table[column] = np.nan
-        return {(row["image"], row["part"]): row for row in table.to_dict("records")}
+        return {(row["image"], row["part"]): _named(row) for row in table.to_dict("records")}
 
     @cached_property
     def _films(self) -> Mapping[str, Mapping[str, Any]]:
@@ -44,7 +44,7 @@ class Truth:
         columns = [name for name in _FILM_LABELS if name in whole]
         first = whole.groupby("image", sort=False)[columns].first().to_dict("index")
         missing = {name: ("" if name == "label_view" else np.nan) for name in _FILM_LABELS}
-        return {image: {**missing, **first.get(image, {})} for image in self.manifest.images["image"]}
+        return {image: missing | _named(first.get(image, {})) for image in self.manifest.images["image"]}
 
     @cached_property
     def _polygons(self) -> Mapping[str, list[NDArray[np.float64]]]:
@@ -93,7 +93,7 @@ class Truth:
         Raises ImageReadError for a mask file that cannot be read.
         """
         drawn = np.zeros(shape, dtype=bool)
-        inverse = inverse(affine)
+        to_frame = inverse(affine)
         for source in sources:
             if isinstance(source, str):
                 path = self.manifest.file(source)
@@ -103,9 +103,13 @@ class Truth:
                 drawn |= warp((mask > 0).astype(np.float32), affine, shape) > 0.1
             else:
                 canvas = np.zeros(shape, np.uint8)
-                cv2.fillPoly(canvas, [np.round(transform(inverse, source)).astype(np.int32)], 1)
+                cv2.fillPoly(canvas, [np.round(transform(to_frame, source)).astype(np.int32)], 1)
                 drawn |= canvas > 0
         return drawn
+
+
+def _named(row: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(column): value for column, value in row.items()}
 
 
 def roi_corners(hip: Case) -> NDArray[np.float64]:

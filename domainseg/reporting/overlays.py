@@ -50,7 +50,8 @@ def overlay(film: Film, results: Sequence[Case | Exclusion], *, heat: bool = Tru
         else:
             called = values.get("location", "none") != "none"
             color = _CALLED if called else _CLEAR
-            text = f"{result.part} {values['side']}: {values.get('score_fracture', float('nan')):.2f} {values.get('location', '')}"
+            score, location = values.get("score_fracture", float("nan")), values.get("location", "")
+            text = f"{result.part} {values['side']}: {score:.2f} {location}"
         cv2.polylines(picture, [np.round(corners).astype(np.int32)], True, color, 2, cv2.LINE_AA)
         x, y = transform(to_picture, [values["head_x"], values["head_y"]])
         radius = values["head_diameter"] / 2 / step(affine)

@@ -39,7 +39,7 @@ class StepModule(pl.LightningModule):
 
     def __init__(self, network: nn.Module, *, steps: int, lr: float, weight_decay: float = 1e-2) -> None:
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=torch.channels_last)
         self.steps, self.lr, self.weight_decay = steps, lr, weight_decay
 
     def loss(self, batch: Any) -> dict[str, Tensor]:

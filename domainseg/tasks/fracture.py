@@ -22,7 +22,7 @@ from domainseg.imaging.geometry import Affine, warp
 from domainseg.networks import FractureDenseNet
 from domainseg.tasks.augment import Augmenter
 from domainseg.tasks.fit import FitContext, StepModule, fit
-from domainseg.tasks.items import Item, balancing
+from domainseg.tasks.items import Item, as_unit, balancing
 
 LESION = "lesion"
 
@@ -62,8 +62,8 @@ class PatchDataset(Dataset[dict[str, Any]]):
         middle = (self.size - 1) / 2
         affine = _translate(column, row) @ turn @ _translate(shift[0] - middle, shift[1] - middle)
         shape = (self.size, self.size)
-        picture = warp(np.asarray(planes[0]), affine, shape, fill=32768).astype(np.float32) / 65535
-        picture = self.augmenter(picture, epoch=draw, index=index).image
+        cut = as_unit(warp(np.asarray(planes[0]), affine, shape, fill=32768))
+        picture = self.augmenter(cut, epoch=draw, index=index).image
         lesion = np.zeros(shape, np.float32)
         if index in self.spots:
             plane = np.asarray(planes[1 + list(item.masks).index(LESION)])

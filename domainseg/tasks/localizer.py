@@ -87,7 +87,7 @@ class LocalizerModule(StepModule):
         negative = F.softplus(logits) * probability**2 * (1 - heat) ** 4 * ~top
         known = batch["known"][..., None, None]
         head = ((positive + negative) * known).sum() / present.sum().clamp(min=1)
-        small = F.adaptive_avg_pool2d(batch["femur"], list(logits.shape[-2:]))
+        small = F.adaptive_avg_pool2d(batch["femur"], (logits.shape[-2], logits.shape[-1]))
         each = F.binary_cross_entropy_with_logits(outputs["femur"].float(), small, reduction="none").mean((-2, -1))
         femur = (each * batch["traced"]).sum() / batch["traced"].sum().clamp(min=1)
         near = (distance <= (0.25 * diameter[..., None, None]) ** 2) & present[..., None, None]

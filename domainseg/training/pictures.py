@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from domainseg.cascade.cascade import Cascade
 from domainseg.cascade.case import Case
@@ -21,6 +22,7 @@ from domainseg.training.stages import load_cascade
 
 log = logging.getLogger(__name__)
 
+Picture = NDArray[np.uint8]
 EACH = 4  # pictures of each kind
 
 
@@ -62,8 +64,10 @@ def choose(table: pd.DataFrame) -> dict[str, list[Mapping[str, Any]]]:
         "clear": high[~call & intact][::-1],
         "wrongly_excluded": wrong,
     }
+    shown = {kind: rows.drop_duplicates("image").head(EACH) for kind, rows in kinds.items() if len(rows)}
     return {
-        kind: rows.drop_duplicates("image").head(EACH).to_dict("records") for kind, rows in kinds.items() if len(rows)
+        kind: [{str(column): value for column, value in row.items()} for row in rows.to_dict("records")]
+        for kind, rows in shown.items()
     }
 
 
@@ -79,16 +83,14 @@ def caption(kind: str, row: Mapping[str, Any]) -> str:
     return text
 
 
-def contact_sheet(
-    manifest: Manifest, count: int = 24, columns: int = 8, side: int = 240
-) -> np.ndarray[Any, Any] | None:
+def contact_sheet(manifest: Manifest, count: int = 24, columns: int = 8, side: int = 240) -> Picture | None:
     """The first films of each view side by side, 8-bit BGR; None when none can be read."""
     whole = manifest.targets[manifest.targets["part"] == "whole"].drop_duplicates("image")
     views = dict(zip(whole["image"], whole["label_view"], strict=True))
     view = manifest.images["image"].map(views).fillna("")
     # Views take turns: the first film of each, then the second of each.
     images = manifest.images["image"].iloc[view.groupby(view).cumcount().argsort(kind="stable")]
-    tiles = []
+    tiles: list[Picture] = []
     for image in images:
         if len(tiles) == count:
             break

@@ -69,7 +69,10 @@ def predict_manifest(
     what: str = "predicting",
     overlays: Path | None = None,
 ) -> pd.DataFrame:
-    """The prediction table of all films of a manifest; patients are hashed with ``key``; without one it is for use within a run."""
+    """The prediction table of all films of a manifest.
+
+    Patients are hashed with ``key``; a table made without one is for use within a run and is never written.
+    """
     cascade = Cascade(stages)
     files = [(image, manifest.path(image)) for image in manifest.images["image"]]
     rows: list[dict[str, Any]] = []

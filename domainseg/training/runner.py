@@ -13,7 +13,7 @@ class TorchNetwork:
 
     def __init__(self, network: nn.Module, *, accelerator: str = "cpu") -> None:
         self.device = torch.device("cuda" if accelerator == "gpu" else "cpu")
-        self.module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.module = network.to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def __call__(self, pictures: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
