@@ -36,7 +36,7 @@ def localizer_metrics(rows: Rows, target: str, resamples: int, seed: int) -> Pai
         countable = measured | lost  # found but not measured: no true centre, or no spacing
         if column.endswith("mm"):
             has_spacing = ~np.isnan(numbers(rows.table, "spacing")) if "spacing" in rows.table else measured.any()
-            countable &= measured | has_spacing
+            countable &= measured | has_spacing | (rows.excluded_by == "read")
         mask = there & measured
         conditional[name] = proportion(error[mask] <= limit, rows.clusters[mask], resamples=resamples, seed=seed)
         conditional[f"{column}_median"] = weighted(

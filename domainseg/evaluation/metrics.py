@@ -18,7 +18,7 @@ from domainseg.evaluation.calibration import calibration
 from domainseg.evaluation.groups import GROUPS, groups_of
 from domainseg.evaluation.intervals import Metric, empty, proportion
 from domainseg.evaluation.location import localizer_metrics, location_metrics, pointing_metrics
-from domainseg.evaluation.tables import Rows, rows_of, targets_of, texts
+from domainseg.evaluation.tables import Rows, rows_of, should_stop, targets_of, texts
 
 NO_THRESHOLD = "no frozen threshold"
 _SPLITS = ("train", "tune", "test")
@@ -72,7 +72,7 @@ def _metrics(rows: Rows, target: str, resamples: int, seed: int) -> Metrics:
         **_decisions(scored, ("accuracy", "sensitivity", "specificity", "ppv", "npv"), resamples, seed),
         "prevalence": proportion(scored.label == 1, scored.clusters, resamples=resamples, seed=seed),
         **calibration(scored.label, scored.score, scored.clusters, resamples=min(resamples, 500), seed=seed),
-        **_coverage(rows, resamples, seed),
+        **_coverage(rows, target, resamples, seed),
         "intention": {
             **_areas(judged),
             **_decisions(judged, ("accuracy", "sensitivity", "specificity"), resamples, seed),
@@ -117,9 +117,14 @@ def _decisions(rows: Rows, names: Sequence[str], resamples: int, seed: int) -> d
     }
 
 
-def _coverage(rows: Rows, resamples: int, seed: int) -> Metrics:
-    """What fraction of eligible cases was scored, and which stage wrongly excluded the others, by label."""
-    eligible = rows.take(rows.eligible)
+def _coverage(rows: Rows, target: str, resamples: int, seed: int) -> Metrics:
+    """What fraction of eligible cases was scored, and which stage wrongly excluded the others, by label.
+
+    ``coverage`` also counts cases of unknown label: a film whose fracture nobody could place on a hip was still missed.
+    ``missed_exclusion``: fraction scored of the cases that a known truth says should have been excluded.
+    """
+    unlabelled = np.isnan(rows.label)
+    eligible = rows.take(np.where(unlabelled, ~should_stop(rows.table, target), rows.eligible))
     scored = ~np.isnan(eligible.score)
     sides = {"positive": eligible.label == 1, "negative": eligible.label == 0}
 
@@ -137,7 +142,7 @@ def _coverage(rows: Rows, resamples: int, seed: int) -> Metrics:
         out["excluded"] = {
             by: {name: fraction(stage == by, mask) for name, mask in sides.items()} for by in sorted(stages)
         }
-    missed = rows.take(~rows.eligible)
+    missed = rows.take(~rows.eligible & ~unlabelled)
     out["missed_exclusion"] = proportion(~np.isnan(missed.score), missed.clusters, resamples=resamples, seed=seed)
     return out
 

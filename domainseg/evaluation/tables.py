@@ -15,6 +15,7 @@ from domainseg.evaluation.intervals import Array
 
 # In the order of the cascade; a table's own targets follow in alphabetical order.
 TARGETS = ("view_filter", "localizer", "implant_filter", "fracture")
+STOPS = {"view_filter": 0, "localizer": 0, "implant_filter": 1}  # the label at which a stage should exclude
 FILM_TARGETS = frozenset({"view_filter", "head_filter"})  # one decision a film, repeated on each of its rows
 
 
@@ -175,6 +176,16 @@ def rows_of(table: pd.DataFrame, target: str) -> Rows:
         clusters=clusters_of(table),
         fold=np.array(["" if name is None else name for name in fold], dtype=str),
     )
+
+
+def should_stop(table: pd.DataFrame, target: str) -> NDArray[np.bool_]:
+    """Cases [n] that a known truth says a stage before ``target`` should exclude."""
+    stop = np.zeros(len(table), dtype=bool)
+    for stage, excluding in STOPS.items():
+        if stage == target:
+            break
+        stop |= numbers(table, f"label_{stage}") == excluding
+    return stop
 
 
 def films(table: pd.DataFrame, target: str = "fracture") -> pd.DataFrame:

@@ -46,7 +46,9 @@ def prediction_table(patients: int = 300, seed: int = 0) -> pd.DataFrame:
     return table
 
 
-def _scored(rng: np.random.Generator, metal: bool, broken: bool, kind: str, row: dict[str, object]) -> dict[str, object]:
+def _scored(
+    rng: np.random.Generator, metal: bool, broken: bool, kind: str, row: dict[str, object]
+) -> dict[str, object]:
     error = abs(rng.normal(0, 2.2))
     out: dict[str, object] = {
         "score_localizer": float(expit(rng.normal(4, 1))), "threshold_localizer": 0.3, "head_x": 500 + error / 0.15,

@@ -19,7 +19,9 @@ def test_platt_is_statsmodels_logistic_regression() -> None:
     fit = sm.GLM(label, sm.add_constant(x), family=sm.families.Binomial()).fit()
     ours = fit_platt(np.r_[label, np.nan], np.r_[x, 3.0])
     assert (ours.intercept, ours.slope) == pytest.approx(tuple(fit.params), abs=1e-6)
-    assert ours(np.array([0.7, np.nan])) == pytest.approx([expit(0.7 * ours.slope + ours.intercept), np.nan], nan_ok=True)
+    assert ours(np.array([0.7, np.nan])) == pytest.approx(
+        [expit(0.7 * ours.slope + ours.intercept), np.nan], nan_ok=True
+    )
 
 
 def test_weighted_fits_are_statsmodels() -> None:

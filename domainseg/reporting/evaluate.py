@@ -1,0 +1,52 @@
+"""The evaluate command: a prediction table in, metrics.json, figures and a report out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from domainseg.evaluation import evaluate, read_table
+from domainseg.evaluation.metrics import Metrics
+from domainseg.files import atomic_path, write_json
+from domainseg.reporting import report, sections
+from domainseg.reporting.content import Content
+
+
+def evaluate_command(cfg: dict[str, Any], output: Path) -> Metrics:
+    """Evaluate a prediction table, write metrics.json, figures/*.svg and report.html to ``output``; returns metrics.
+
+    cfg: predictions (path of .parquet or .csv); optional columns (our name -> the file's), targets, resamples, seed.
+    Raises EvaluationError for a table that can't be read or lacks needed columns.
+    """
+    path = Path(cfg["predictions"])
+    table = read_table(path, cfg.get("columns"))
+    metrics = evaluate(
+        table, cfg.get("targets"), resamples=int(cfg.get("resamples", 2000)), seed=int(cfg.get("seed", 0))
+    )
+    content = Content(name=path.stem, metrics=metrics, table=table, config={"predictions": path.name})
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / "metrics.json", metrics)
+    for name, svg in report.draw(content).items():
+        with atomic_path(output / "figures" / f"{name}.svg") as temporary:
+            temporary.write_text(svg)
+    report.write(content, output / "report.html")
+    print_key_figures(content)
+    return metrics
+
+
+def print_key_figures(content: Content, console: Console | None = None) -> None:
+    """Print the key figures with their intervals as a table."""
+    shown = Table(title=f"{content.name}: {content.split} split, 95 % intervals", title_justify="left")
+    for heading in ("", "On intention", "Scored only"):
+        shown.add_column(heading)
+    shown.add_column("n", justify="right")
+    shown.add_column("patients", justify="right")
+    for block in sections.key_figures(content):
+        shown.add_row(f"[bold]{block['title']}[/bold]", end_section=False)
+        for row in block["rows"]:
+            cells = (f"  {row['name']}", row["intention"], row["conditional"], str(row["n"]), str(row["patients"]))
+            shown.add_row(*cells)
+    (console or Console()).print(shown)

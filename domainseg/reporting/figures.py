@@ -1,0 +1,228 @@
+"""The report's figures, each drawn from numbers that are in the prediction table or in metrics.json.
+
+Figures are SVG text without dates or random names, so that the same run gives the same report. Colours are told apart
+by people who see red and green alike; what a colour says is also said by a line style or a word.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from domainseg.evaluation import roc
+from domainseg.evaluation.calibration import bins
+from domainseg.evaluation.intervals import wilson
+from domainseg.evaluation.tables import Rows, numbers
+from domainseg.reporting.words import CLASSES, TITLES, number
+
+POSITIVE, NEGATIVE, MUTED, INK = "#b5482a", "#2f6690", "#8a8f98", "#1f2933"
+_PANEL = 3.1  # inches
+
+_STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans"],
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.edgecolor": MUTED,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "domainseg",
+}
+
+
+@contextmanager
+def _drawing(panels: int, height: float = _PANEL, width: float = _PANEL) -> Iterator[tuple[Figure, list[Axes]]]:
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width * panels, height), layout="constrained")
+        yield figure, [figure.add_subplot(1, panels, k + 1) for k in range(panels)]
+
+
+def _svg(figure: Figure) -> str:
+    with matplotlib.rc_context(_STYLE):
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+        return stream.getvalue()
+
+
+def two_classes(rows: Rows) -> bool:
+    """Whether both classes were scored, without which there is no curve to draw."""
+    return len(np.unique(rows.take(rows.scored).label)) == 2
+
+
+def roc_curves(rows: Mapping[str, Rows]) -> str:
+    """ROC curves, one panel a target: on intention (full line), conditional (dashed), the frozen operating point."""
+    with _drawing(len(rows)) as (figure, axes):
+        for axis, (target, all_rows) in zip(axes, rows.items(), strict=True):
+            scored, judged = all_rows.take(all_rows.scored), all_rows.judged()
+            axis.plot([0, 1], [0, 1], color="#d5d8dc", linewidth=0.8)
+            for part, style, name in ((judged, "-", "on intention"), (scored, "--", "scored only")):
+                if len(np.unique(part.label)) == 2:
+                    false, true = roc.curve(part.label, part.score)
+                    value = roc.auc(part.label, part.score, part.clusters, _folds(part))["value"]
+                    color = POSITIVE if style == "-" else MUTED
+                    axis.plot(false, true, style, color=color, linewidth=1.6, label=f"{name}, AUC {number(value)}")
+            point = _operating_point(judged)
+            if point is not None:
+                axis.plot(*point, "o", color=INK, markersize=5, label="frozen threshold")
+            axis.set(title=TITLES.get(target, target), xlabel="1 − specificity", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+            axis.set_aspect("equal")
+            axis.legend(loc="lower right", handlelength=1.6)
+        axes[0].set_ylabel("sensitivity")
+        return _svg(figure)
+
+
+def _folds(rows: Rows) -> Any:
+    return rows.fold if len(np.unique(rows.fold)) > 1 else None
+
+
+def _operating_point(rows: Rows) -> tuple[float, float] | None:
+    finite = np.isfinite(rows.score)
+    if not finite.any() or np.isnan(rows.threshold[finite]).any():
+        return None
+    called = np.where(finite, rows.score >= rows.threshold, rows.score > 0)
+    if not ((rows.label == 1).any() and (rows.label == 0).any()):
+        return None
+    return float(called[rows.label == 0].mean()), float(called[rows.label == 1].mean())
+
+
+def score_histograms(rows: Mapping[str, Rows]) -> str:
+    """Calibrated scores of both classes, one panel a target, with the frozen threshold."""
+    edges = np.linspace(0, 1, 26).tolist()
+    with _drawing(len(rows), height=2.5) as (figure, axes):
+        for axis, (target, all_rows) in zip(axes, rows.items(), strict=True):
+            scored = all_rows.take(all_rows.scored)
+            names = CLASSES.get(target, ("negative", "positive"))
+            for side, color in ((0, NEGATIVE), (1, POSITIVE)):
+                values = scored.score[scored.label == side]
+                axis.hist(
+                    values,
+                    edges,
+                    histtype="step" if side else "stepfilled",
+                    color=color,
+                    alpha=1 if side else 0.45,
+                    linewidth=1.6,
+                    label=f"{names[side]} ({len(values)})",
+                )
+            for k, threshold in enumerate(np.unique(scored.threshold[~np.isnan(scored.threshold)])):
+                axis.axvline(threshold, color=INK, linewidth=1, linestyle=":", label=None if k else "threshold")
+            axis.set_yscale("symlog", linthresh=10)
+            axis.yaxis.set_major_formatter("{x:.0f}")
+            axis.yaxis.set_minor_formatter(NullFormatter())
+            axis.set(title=TITLES.get(target, target), xlabel="calibrated score", xlim=(-0.01, 1.01))
+            axis.legend(loc="upper center", handlelength=1.2)
+            axis.set_ylim(0, axis.get_ylim()[1] * 3)
+        axes[0].set_ylabel("cases")
+        return _svg(figure)
+
+
+def calibration_curves(rows: Mapping[str, Rows]) -> str:
+    """Observed fraction against mean score in ten bins of equal count, with Wilson intervals."""
+    with _drawing(len(rows)) as (figure, axes):
+        for axis, (target, all_rows) in zip(axes, rows.items(), strict=True):
+            scored = all_rows.take(all_rows.scored)
+            axis.plot([0, 1], [0, 1], color="#d5d8dc", linewidth=0.8)
+            member = bins(scored.score)
+            for b in np.unique(member):
+                label = scored.label[member == b]
+                low, high = wilson(int(label.sum()), len(label))
+                x = scored.score[member == b].mean()
+                axis.plot([x, x], [low, high], color=NEGATIVE, linewidth=1)
+                axis.plot(x, label.mean(), "o", color=NEGATIVE, markersize=4)
+            axis.set(title=TITLES.get(target, target), xlabel="mean score", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+            axis.set_aspect("equal")
+        axes[0].set_ylabel("observed fraction")
+        return _svg(figure)
+
+
+def forest(entries: Sequence[tuple[str, str, Mapping[str, Any]]], metric: str) -> str:
+    """Group metrics with intervals: entries are (column heading, group, metric record); the first is the whole."""
+    with _drawing(1, height=0.9 + 0.24 * (len(entries) + len({heading for heading, _, _ in entries})), width=6.6) as (
+        figure,
+        (axis,),
+    ):
+        y, ticks, names, last = 0.0, [], [], None
+        for heading, name, record in entries:
+            if heading != last and last is not None:
+                y -= 0.7
+            last, color = heading, INK if heading == entries[0][0] else NEGATIVE
+            if record["value"] is not None and np.isfinite(record["value"]):
+                if record["low"] is not None and np.isfinite(record["low"]):
+                    axis.plot([record["low"], record["high"]], [y, y], color=color, linewidth=1.4)
+                axis.plot(record["value"], y, "s", color=color, markersize=4.5)
+            ticks.append(y)
+            names.append(
+                f"{name}  (n = {record['n']})" if heading == name else f"{heading}: {name}  (n = {record['n']})"
+            )
+            y -= 1
+        whole = entries[0][2]["value"]
+        if whole is not None and np.isfinite(whole):
+            axis.axvline(whole, color=MUTED, linewidth=0.8, linestyle=":")
+        axis.set_yticks(ticks, names)
+        axis.set_ylim(y + 0.3, 0.7)
+        lows = [r["low"] for _, _, r in entries if r["low"] is not None and np.isfinite(r["low"])]
+        axis.set_xlim(max(0.0, min([0.5, *lows]) - 0.02), 1.01)
+        axis.set_xlabel(metric)
+        axis.spines["left"].set_visible(False)
+        axis.tick_params(axis="y", length=0)
+        return _svg(figure)
+
+
+def head_errors(rows: Rows) -> str:
+    """Distance between found and true femoral heads: cumulative, in mm where known, in % of the film's width."""
+    columns = [("head_error_mm", "mm", 5.0), ("head_error_pct", "% of the film's width", 6.0)]
+    known = [(c, unit, t, e[~np.isnan(e)]) for c, unit, t in columns for e in [numbers(rows.table, c)]]
+    known = [entry for entry in known if len(entry[3])]
+    with _drawing(max(1, len(known)), height=2.4) as (figure, axes):
+        for axis, (_, unit, tolerance, error) in zip(axes, known, strict=True):
+            values = np.sort(error)
+            axis.step(values, np.arange(1, len(values) + 1) / len(values), color=NEGATIVE, linewidth=1.6, where="post")
+            axis.axvline(tolerance, color=INK, linewidth=1, linestyle=":")
+            axis.annotate(f"tolerance {tolerance:g}", (tolerance, 0.05), (3, 0), textcoords="offset points", fontsize=8)
+            right = max(2 * tolerance, float(np.quantile(values, 0.99)))
+            axis.set(xlabel=f"error in {unit}", xlim=(0, right), ylim=(0, 1.02))
+        axes[0].set_ylabel("heads found within")
+        return _svg(figure)
+
+
+def training_curves(curves: pd.DataFrame, title: str) -> str:
+    """Curves of one stage: losses on the left, other quantities on the right, against the step."""
+    step = "step" if "step" in curves else curves.columns[0]
+    names = [
+        str(name) for name in curves if name not in (step, "epoch") and pd.api.types.is_numeric_dtype(curves[name])
+    ]
+    names = [name for name in names if curves[name].notna().any()]
+    parts = [[n for n in names if "loss" in n], [n for n in names if "loss" not in n]]
+    parts = [part for part in parts if part] or [[]]
+    with _drawing(len(parts), height=2.3) as (figure, axes):
+        palette = [NEGATIVE, POSITIVE, "#5b8c5a", "#7d5ba6", MUTED, "#c29b2c"]
+        for axis, part in zip(axes, parts, strict=True):
+            for k, name in enumerate(part[:6]):
+                shown = curves[[step, name]].dropna()
+                marker = "." if len(shown) < 30 else None
+                axis.plot(shown[step], shown[name], color=palette[k], linewidth=1.3, label=name, marker=marker)
+            axis.set_xlabel(str(step))
+            if part:
+                axis.legend(loc="best", handlelength=1.2)
+        axes[0].set_title(title)
+        return _svg(figure)

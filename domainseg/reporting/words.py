@@ -1,0 +1,95 @@
+"""How things are called and numbers are written in reports: for readers who never saw the code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+TITLES = {
+    "view_filter": "View filter",
+    "localizer": "Femoral head localizer",
+    "implant_filter": "Implant filter",
+    "fracture": "Fracture",
+    "location": "Fracture location",
+}
+QUESTIONS = {
+    "view_filter": "Is this a frontal film of the hip or pelvis?",
+    "localizer": "Where is the femoral head?",
+    "implant_filter": "Is there metal in this hip?",
+    "fracture": "Is the proximal femur of this hip fractured?",
+    "location": "Intra- or extra-capsular?",
+}
+CLASSES = {  # (negative, positive)
+    "view_filter": ("other film", "frontal hip or pelvis"),
+    "localizer": ("hip not in the film", "hip in the film"),
+    "implant_filter": ("no metal", "metal"),
+    "fracture": ("no fracture", "fracture"),
+}
+COLUMNS = {
+    "site": "Site",
+    "department": "Department",
+    "view": "View (tag)",
+    "portable": "Portable",
+    "sex": "Sex",
+    "image_side": "Side in the picture",
+    "fracture_class": "Fracture class",
+    "fracture_width": "Fracture width",
+    "label_location": "Location",
+    "implant": "Implant",
+    "label_view": "Other view",
+}
+METRICS = {
+    "auc": "AUC",
+    "auc_pooled": "AUC, folds pooled",
+    "accuracy": "Accuracy",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "prevalence": "Prevalence",
+    "coverage": "Coverage",
+    "coverage_positive": "Coverage, positives",
+    "coverage_negative": "Coverage, negatives",
+    "missed_exclusion": "Scored though it should have been excluded",
+    "within_5mm": "Within 5 mm",
+    "within_6pct": "Within 6 % of the film's width",
+    "head_error_mm_median": "Median error, mm",
+    "head_error_pct_median": "Median error, % of width",
+    "pointing_hit": "Map points at the fracture",
+    "calibration_in_the_large": "Calibration in the large (0 is right)",
+    "calibration_slope": "Calibration slope (1 is right)",
+    "calibration_intercept": "Calibration intercept (0 is right)",
+    "ece": "Expected calibration error",
+    "brier": "Brier score",
+}
+STAGES = {
+    "read": "Unreadable file",
+    "view_filter": "View filter",
+    "localizer": "Localizer",
+    "implant_filter": "Implant filter",
+    "not scored": "Not scored",
+}
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A number with fixed digits, a dash when there is none (None, NaN)."""
+    if value is None or not np.isfinite(value):
+        return "–"
+    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def interval(metric: Mapping[str, Any] | None, digits: int = 3) -> str:
+    """0.845 (0.774 to 0.896), or a dash."""
+    if metric is None or number(metric["value"]) == "–":
+        return "–"
+    if number(metric["low"]) == "–":
+        return number(metric["value"], digits)
+    low, high = number(metric["low"], digits), number(metric["high"], digits)
+    return f"{number(metric['value'], digits)} ({low} to {high})"
+
+
+def title(name: str, names: Mapping[str, str]) -> str:
+    """The name a reader knows, or the column's own in plain words."""
+    return names.get(name, name.replace("_", " "))
