@@ -1,0 +1,113 @@
+"""From attenuation to a stored film: exposure, scatter, noise, sharpness, and each site's own processing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from domainseg.phantom.canvas import Map, blur
+
+
+@dataclass(frozen=True)
+class Site:
+    """A hospital's detector and processing. Lengths in mm; ``rows`` x ``columns`` is the film's size (landscape).
+
+    sigmoid: steepness of the display curve; flatten: how much of the slow variation is taken out; edge: gain of the
+    unsharp mask with radius ``edge_mm``; dose: photons a mm2 behind no patient, in thousands.
+    """
+
+    name: str
+    spacing: float
+    rows: int
+    columns: int
+    bits: int
+    photometric: str
+    dose: float
+    blur_mm: float
+    sigmoid: float
+    flatten: float
+    edge: float
+    edge_mm: float
+    marker: str
+    institution: str
+    manufacturer: str
+    model: str
+
+
+SITE = {
+    "A": Site("A", 0.148, 2208, 2688, 14, "MONOCHROME2", 260.0, 0.10, 2.1, 0.45, 0.5, 1.2, "block", "Northfield General Hospital", "Lumora", "DX-400"),
+    "B": Site("B", 0.168, 1952, 2400, 12, "MONOCHROME1", 170.0, 0.14, 2.7, 0.62, 1.0, 0.8, "round", "St. Aldwin Infirmary", "Helion", "FlatPano 3"),
+    "C": Site("C", 0.187, 1792, 2176, 12, "MONOCHROME2", 110.0, 0.19, 1.7, 0.30, 0.3, 2.0, "plate", "Riverside Trauma Centre", "Korvex", "CR-Reader 85"),
+}  # fmt: skip
+#: What all sites look like inside the region of interest where only what lies outside may tell them apart.
+NEUTRAL = {"dose": 170.0, "blur_mm": 0.14, "sigmoid": 2.2, "flatten": 0.45, "edge": 0.6, "edge_mm": 1.2}
+
+
+def site_inside(site: Site, place: str) -> Site:
+    """The site as it shapes the grey scale; the neutral one where only its borders may give it away."""
+    return replace(site, **NEUTRAL) if place == "outside" else site  # type: ignore[arg-type]
+
+
+def expose(
+    attenuation: Map, spacing: float, site: Site, rng: np.random.Generator, *, portable: bool
+) -> tuple[Map, Map]:
+    """Logarithm of what the detector measures [H, W], bright = dense, and its slow part (for ``process``).
+
+    ``attenuation`` [H, W] is the line integral without scatter. Scatter is a wide blur of the primary, without a grid
+    (portable) about four times as strong. Noise is that of photon counts, correlated by the detector's blur.
+    """
+    factor = 8
+    height, width = attenuation.shape
+    small = cv2.resize(attenuation, (-(-width // factor), -(-height // factor)), interpolation=cv2.INTER_AREA)
+    primary = np.exp(-small)
+    ratio = 0.9 if portable else 0.30
+    step = spacing * factor
+    scatter = ratio * (0.6 * blur(primary, 18 / step) + 0.4 * blur(primary, 55 / step)) + 1e-4
+    signal = np.exp(-attenuation)
+    signal += cv2.resize(scatter, (width, height), interpolation=cv2.INTER_LINEAR)
+    photons = site.dose * 1e3 * spacing**2 * rng.uniform(0.7, 1.4) * (0.6 if portable else 1.0)
+    noise = rng.standard_normal(attenuation.shape, dtype=np.float32)
+    sigma = site.blur_mm / spacing
+    noise = cv2.GaussianBlur(noise, (3, 3), max(0.35, 0.7 * sigma))
+    noise *= np.float32(1 / noise[::16, ::16].std() / np.sqrt(photons))
+    cv2.sqrt(signal, signal_root := np.empty_like(signal))
+    noise *= signal_root
+    signal += noise
+    np.maximum(signal, 2e-5, out=signal)
+    if sigma > 0.4:
+        signal = cv2.GaussianBlur(signal, (5, 5), sigma)
+    log = cv2.log(signal)
+    np.negative(log, out=log)
+    slow = -np.log(np.exp(-small) + scatter)
+    return log, np.asarray(slow, np.float32)
+
+
+def process(log: Map, slow: Map, spacing: float, site: Site, field: tuple[float, float]) -> Map:
+    """The site's picture 0..1, bright = dense: slow parts flattened, edges enhanced, display curve.
+
+    ``field`` is (low, high): the logarithms that should come out dark and bright.
+    """
+    height, width = log.shape
+    wide = blur(slow, 12 / (spacing * 8))
+    middle = 0.5 * (field[0] + field[1])
+    log -= cv2.resize(np.float32(site.flatten) * (wide - middle), (width, height), interpolation=cv2.INTER_LINEAR)
+    if site.edge:
+        half = cv2.resize(log, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+        soft = cv2.resize(blur(half, site.edge_mm / spacing / 2), (width, height), interpolation=cv2.INTER_LINEAR)
+        log += np.float32(site.edge) * (log - soft)
+    span = (field[1] - field[0]) * (1 - 0.5 * site.flatten)
+    scaled = (log - np.float32(middle)) * np.float32(2 * site.sigmoid / span)
+    np.clip(scaled, -12, 12, out=scaled)
+    return np.asarray(1 / (1 + cv2.exp(-scaled)), np.float32)
+
+
+def quantise(picture: Map, site: Site) -> NDArray[np.uint16]:
+    """Stored values: ``bits`` deep, inverted for MONOCHROME1."""
+    top = np.float32(2**site.bits - 1)
+    stored = np.clip(picture, 0, 1) * top
+    if site.photometric == "MONOCHROME1":
+        stored = top - stored
+    return (stored + np.float32(0.5)).astype(np.uint16)

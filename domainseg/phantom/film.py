@@ -1,0 +1,171 @@
+"""One simulated film: the plan drawn, exposed, processed, turned, with everything that is true about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from domainseg.imaging import geometry
+from domainseg.phantom import border, fracture, scene
+from domainseg.phantom.canvas import Canvas, Map, Points
+from domainseg.phantom.cohort import FilmPlan, plan
+from domainseg.phantom.detector import SITE, Site, expose, process, quantise, site_inside
+from domainseg.phantom.parts import other
+from domainseg.phantom.scene import MU_BONE, Hip, Scene
+from domainseg.phantom.settings import Settings
+
+#: Size of the film relative to the site's full detector, and whether it stands upright.
+FORMATS = {
+    "pelvis_ap": (1.0, 1.0, False),
+    "frog_leg": (1.0, 1.0, False),
+    "hip_ap": (0.80, 0.80, True),
+    "hip_lateral": (0.80, 0.80, False),
+    "chest": (1.0, 1.0, True),
+    "knee": (0.66, 0.62, True),
+    "hand": (0.60, 0.62, True),
+    "shoulder": (0.72, 0.62, False),
+    "spine": (0.85, 0.95, True),
+    "skull": (0.72, 0.68, True),
+}
+
+
+@dataclass(frozen=True)
+class HipTruth:
+    """What is true of one hip; positions and lengths in pixels of the stored film unless named _mm.
+
+    femur and line are bool [H, W] masks of the proximal femur and of the fracture line (None without a fracture).
+    """
+
+    part: str
+    side: str
+    x: float
+    y: float
+    diameter: float
+    femur: NDArray[np.bool_]
+    line: NDArray[np.bool_] | None
+    implant: str
+    fracture_class: str
+    place: str
+    location: str
+    width_mm: float
+    displacement_mm: float
+
+
+@dataclass(frozen=True)
+class SimulatedFilm:
+    """pixels: uint16 [H, W] as stored (MONOCHROME1 is inverted). hips: those with their centre in the film."""
+
+    plan: FilmPlan
+    site: Site
+    pixels: NDArray[np.uint16]
+    spacing: float
+    hips: tuple[HipTruth, ...]
+
+
+def film(seed: int, index: int, settings: Settings | dict[str, Any] | None = None) -> SimulatedFilm:
+    """Simulate film ``index``; the result depends on seed, index and settings only."""
+    if settings is None or isinstance(settings, dict):
+        settings = Settings.of({**(settings or {}), "seed": seed})
+    elif settings.seed != seed:
+        settings = Settings.of({**settings.plain(), "seed": seed})
+    chosen = plan(settings, index)
+    site = SITE[chosen.site]
+    rng = np.random.default_rng([settings.seed, index, 301])
+    high, wide, standing = FORMATS[chosen.part if chosen.view == "other" else chosen.view]
+    rows, columns = round(site.rows * high), round(site.columns * wide)
+    if standing:
+        rows, columns = columns, rows
+    half = 2 * settings.reduction
+    canvas = Canvas(rows // half, columns // half, site.spacing * settings.reduction)
+    if chosen.view == "other":
+        drawn = other(canvas, chosen.part, rng)
+    elif chosen.view == "hip_lateral":
+        drawn = scene.lateral(canvas, settings, chosen, rng)
+    else:
+        drawn = scene.frontal(canvas, settings, chosen, rng)
+    picture = _picture(drawn, settings, chosen, site, rng)
+    shape = picture.shape
+    stored = quantise(picture, site)
+    stored = np.ascontiguousarray(np.rot90(stored, -chosen.turns))
+    to_source = np.linalg.inv(geometry.quarter_turns(shape, -chosen.turns % 4))
+    hips = tuple(_truth(hip, canvas, shape, chosen.turns, to_source) for hip in drawn.hips)
+    return SimulatedFilm(chosen, site, stored, canvas.spacing, hips)
+
+
+def _picture(drawn: Scene, settings: Settings, chosen: FilmPlan, site: Site, rng: np.random.Generator) -> Map:
+    canvas = drawn.canvas
+    shape = (2 * canvas.height, 2 * canvas.width)
+    attenuation = np.asarray(
+        cv2.resize(drawn.attenuation, shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32
+    )
+    for hip in drawn.hips:
+        if hip.fracture is not None and hip.fracture.depth:
+            _cut(attenuation, canvas, hip, hip.fracture, chosen.patient_number)
+    inside = site_inside(site, settings.confounder_place)
+    marks = site if settings.confounder_place != "inside" else SITE["A"]
+    portable_in = chosen.portable and settings.confounder_place != "outside"
+    portable_out = chosen.portable and settings.confounder_place != "inside"
+    frame = border.Border.of(marks, chosen, shape, canvas.spacing, rng, portable=portable_out)
+    frame.lead(attenuation)
+    log, slow = expose(attenuation, canvas.spacing, inside, rng, portable=portable_in)
+    body = slow[slow > 0.6]
+    body = body if body.size > 100 else slow
+    low, high = (float(value) for value in np.quantile(body[::7], (0.04, 0.985)))
+    jitter = rng.normal(0, 0.06, 2)
+    picture = process(log, slow, canvas.spacing, inside, (low - 0.25 + jitter[0], high + 0.45 + jitter[1]))
+    frame.annotate(picture)
+    return picture
+
+
+def _cut(attenuation: Map, canvas: Canvas, hip: Hip, broken: fracture.Fracture, seed: int) -> None:
+    """Take the bone out of a thin fracture gap, at the film's own resolution."""
+    linear, centre = hip.affine[:, :2], hip.affine[:, 2]
+    middle = linear @ broken.centre + centre
+    reach = 62.0
+    y0, y1, x0, x1 = (
+        max(canvas.box([middle], reach)[i], hip.box[i]) if i % 2 == 0 else min(canvas.box([middle], reach)[i], hip.box[i])
+        for i in range(4)
+    )
+    if y1 <= y0 or x1 <= x0:
+        return
+    dense = hip.dense[y0 - hip.box[0] : y1 - hip.box[0], x0 - hip.box[2] : x1 - hip.box[2]]
+    fine = cv2.resize(dense, (2 * (x1 - x0), 2 * (y1 - y0)), interpolation=cv2.INTER_LINEAR)
+    x = np.arange(2 * x0, 2 * x1, dtype=np.float32)[None, :] * np.float32(canvas.spacing) - np.float32(centre[0])
+    y = np.arange(2 * y0, 2 * y1, dtype=np.float32)[:, None] * np.float32(canvas.spacing) - np.float32(centre[1])
+    inverse = np.linalg.inv(linear).astype(np.float32)
+    u, v = inverse[0, 0] * x + inverse[0, 1] * y, inverse[1, 0] * x + inverse[1, 1] * y
+    share = fracture.gap(broken, u, v, seed)
+    attenuation[2 * y0 : 2 * y1, 2 * x0 : 2 * x1] -= MU_BONE * fine * share
+
+
+def _truth(hip: Hip, canvas: Canvas, shape: tuple[int, int], turns: int, to_source: Points) -> HipTruth:
+    upright = hip.centre / canvas.spacing
+    x, y = geometry.transform(to_source, upright)
+
+    def whole(local: Map) -> NDArray[np.bool_]:
+        y0, y1, x0, x1 = hip.box
+        mask = np.zeros(shape, np.bool_)
+        mask[2 * y0 : 2 * y1, 2 * x0 : 2 * x1] = np.repeat(np.repeat(local > 0.5, 2, 0), 2, 1)
+        return np.ascontiguousarray(np.rot90(mask, -turns))
+
+    broken = hip.fracture
+    line = whole(hip.line) if broken is not None else None
+    return HipTruth(
+        part="hip_left" if hip.image_side < 0 else "hip_right",
+        side=hip.side,
+        x=float(x),
+        y=float(y),
+        diameter=hip.head_mm / canvas.spacing,
+        femur=whole(hip.femur),
+        line=line,
+        implant=hip.plan.implant,
+        fracture_class=broken.kind if broken is not None else "",
+        place=broken.place if broken is not None else "",
+        location=broken.location if broken is not None else "none",
+        width_mm=broken.visible_width if broken is not None else float("nan"),
+        displacement_mm=broken.displacement if broken is not None else float("nan"),
+    )

@@ -1,0 +1,61 @@
+"""A contact sheet: films of a manifest side by side, as whole pictures and as hips, to be looked at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from domainseg.files import atomic_path
+from domainseg.imaging import geometry, read_film
+
+_TILE = 320
+
+
+def contact_sheet(manifest_folder: Path | str, path: Path | str, *, columns: int = 6) -> Path:
+    """Write a PNG with films of every view and hips of every kind (240 mm and 4 head diameters wide); returns path.
+
+    manifest_folder holds images.parquet, targets.parquet and what they name, as ``simulate`` writes it.
+    """
+    folder, path = Path(manifest_folder), Path(path)
+    images = pd.read_parquet(folder / "images.parquet")
+    targets = pd.read_parquet(folder / "targets.parquet")
+    tiles = []
+    for _, rows in images.groupby(["projection", "body_part"], sort=True):
+        for row in rows.head(columns if rows["projection"].iloc[0] == "pelvis_ap" else 2).itertuples():
+            film = read_film(folder / str(row.path))
+            tiles.append(_labelled(_fit(film.pixels), f"{row.site} {row.body_part} {row.projection}"))
+    hips = targets[targets["part"] != "whole"].merge(images[["image", "path", "site", "projection"]], on="image")
+    hips = hips[hips["projection"].isin(["pelvis_ap", "hip_ap"])]
+    kinds = hips["implant"].where(hips["implant"] != "", hips["fracture_class"])
+    whole = targets[targets["part"] == "whole"].set_index("image")
+    for kind, rows in hips.groupby(kinds, sort=True):
+        for row in rows.head(columns if kind in ("", "hairline", "undisplaced", "displaced") else 2).itertuples():
+            film = read_film(folder / str(row.path))
+            turn = geometry.quarter_turns(film.shape, int(whole.loc[row.image, "label_turn"]))
+            centre = geometry.transform(np.linalg.inv(turn), (row.x, row.y))
+            square = geometry.square(centre + (0, 0.5 * row.diameter), 2.9 * row.diameter, _TILE)
+            tile = geometry.warp(film.pixels, turn @ square, (_TILE, _TILE))
+            name = f"{kind or 'normal'} {row.fracture_place if kind else ''}"
+            tiles.append(_labelled(tile, name))
+    while len(tiles) % columns:
+        tiles.append(np.zeros((_TILE, _TILE), np.uint8))
+    sheet = np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
+    with atomic_path(path) as temporary:
+        cv2.imwrite(str(temporary), sheet)
+    return path
+
+
+def _fit(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    side = max(pixels.shape)
+    affine = geometry.square(((pixels.shape[1] - 1) / 2, (pixels.shape[0] - 1) / 2), side, _TILE)
+    return np.asarray(geometry.warp(pixels, affine, (_TILE, _TILE)), np.float32)
+
+
+def _labelled(tile: NDArray[np.float32], text: str) -> NDArray[np.uint8]:
+    picture = np.clip(tile * 255, 0, 255).astype(np.uint8)
+    cv2.putText(picture, text, (6, _TILE - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.42, 255, 1, cv2.LINE_AA)
+    return picture
