@@ -1,19 +1,16 @@
 """Which decoder reads which transfer syntax, and what compressed frames say about themselves.
 
-One decoder for each syntax, the fastest of the allowed ones as measured; no second try with another, since a codec that
-is laxer about damage would return another picture.
+One decoder for each syntax, the fastest of the allowed ones as measured; no second try with another, since a codec
+that is laxer about damage would return another picture. gdcm runs in a process of its own (``guarded``), so 8-bit
+JPEG, which Pillow reads as fast and safely, is Pillow's.
 """
 
 from __future__ import annotations
 
-import gdcm  # type: ignore[import-untyped]
 from pydicom import uid
-from pydicom.pixels import get_decoder
-from pydicom.pixels.decoders.base import DecodeRunner
+from pydicom.pixels.decoders.base import get_decoder
 
-# gdcm writes to standard error about files that are refused with a reason anyway.
-gdcm.Trace.WarningOff()
-gdcm.Trace.ErrorOff()
+from domainseg.imaging import guarded
 
 NATIVE = frozenset(
     (
@@ -25,10 +22,10 @@ NATIVE = frozenset(
 )
 _PLUGINS = {
     uid.RLELossless: "pylibjpeg",
-    uid.JPEGBaseline8Bit: "gdcm",
-    uid.JPEGExtended12Bit: "gdcm",
-    uid.JPEGLossless: "gdcm",
-    uid.JPEGLosslessSV1: "gdcm",
+    uid.JPEGBaseline8Bit: "pillow",
+    uid.JPEGExtended12Bit: "guarded gdcm",
+    uid.JPEGLossless: "guarded gdcm",
+    uid.JPEGLosslessSV1: "guarded gdcm",
     uid.JPEGLSLossless: "pyjpegls",
     uid.JPEGLSNearLossless: "pyjpegls",
     uid.JPEG2000Lossless: "pylibjpeg",
@@ -37,38 +34,9 @@ _PLUGINS = {
     uid.HTJ2KLosslessRPCL: "pylibjpeg",
     uid.HTJ2K: "pylibjpeg",
 }
-_TWELVE_BITS = "domainseg"
 
-# What pydicom asks of a module that offers a decoder.
-DECODER_DEPENDENCIES = {uid.JPEGExtended12Bit: ("gdcm>=3.0.10",)}
-
-
-def is_available(syntax: str) -> bool:
-    """Whether ``decode_twelve_bits`` can be used; gdcm is a fixed dependency."""
-    return syntax in DECODER_DEPENDENCIES
-
-
-def decode_twelve_bits(frame: bytes, runner: DecodeRunner) -> bytes:
-    """Decode a 12-bit JPEG frame (process 4) with gdcm, which pydicom's own gdcm plugin declines to do."""
-    fragment = gdcm.Fragment()
-    fragment.SetByteStringValue(frame)
-    fragments = gdcm.SequenceOfFragments.New()
-    fragments.AddFragment(fragment)
-    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
-    element.SetValue(fragments.__ref__())
-    image = gdcm.Image()
-    image.SetNumberOfDimensions(2)
-    image.SetDimensions((runner.columns, runner.rows, 1))
-    image.SetDataElement(element)
-    kind = gdcm.PhotometricInterpretation.GetPIType(str(runner.photometric_interpretation))
-    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(kind))
-    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(str(runner.transfer_syntax))))
-    bits = runner.bits_stored
-    image.SetPixelFormat(gdcm.PixelFormat(1, 16, bits, bits - 1, runner.pixel_representation))
-    return bytes(image.GetBuffer().encode("utf-8", "surrogateescape"))
-
-
-get_decoder(uid.JPEGExtended12Bit).add_plugin(_TWELVE_BITS, (__name__, "decode_twelve_bits"))
+for _syntax in guarded.DECODER_DEPENDENCIES:
+    get_decoder(_syntax).add_plugin("guarded gdcm", (guarded.__name__, "decode_frame"))
 
 
 def is_native(syntax: str) -> bool:
@@ -76,22 +44,22 @@ def is_native(syntax: str) -> bool:
     return syntax in NATIVE
 
 
-def plugin(syntax: str, bits_stored: int) -> str | None:
-    """Name of the pydicom decoding plugin, "native" where none is needed, None where there is no decoder."""
+def plugin(syntax: str) -> str | None:
+    """Name of the pydicom decoding plugin, "" where none is needed, None where there is no decoder."""
     if is_native(syntax):
-        return "native"
-    if syntax == uid.JPEGExtended12Bit and bits_stored > 8:
-        return _TWELVE_BITS
+        return ""
     return _PLUGINS.get(uid.UID(syntax))
 
 
 def stream_problem(frame: bytes, syntax: str, rows: int, columns: int, samples: int, bits: int) -> str:
-    """What in a compressed frame's header contradicts rows, columns, samples or bits allocated; "" when nothing does."""
+    """What in a compressed frame's own header contradicts the DICOM header; "" when nothing does."""
     if syntax == uid.RLELossless:
         segments = int.from_bytes(frame[:4], "little")
         if segments != samples * -(-bits // 8):
             return f"its RLE frame has {segments} segments instead of {samples * -(-bits // 8)}"
         return ""
+    if _END not in frame[-16:]:
+        return "a compressed frame has no end: cut off"
     found = _jpeg2000(frame) if uid.UID(syntax) in _JPEG2000 else _jpeg(frame)
     if found is None:
         return "a compressed frame has no readable header"
@@ -103,6 +71,7 @@ def stream_problem(frame: bytes, syntax: str, rows: int, columns: int, samples: 
 
 
 _JPEG2000 = frozenset((uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K))
+_END = b"\xff\xd9"  # the same in JPEG, JPEG-LS and JPEG 2000; padding may follow
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 
 

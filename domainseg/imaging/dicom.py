@@ -6,6 +6,7 @@ A damaged file must not become another picture: pydicom and the codecs accept he
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import warnings
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import generate_frames
 from pydicom.filereader import read_dataset
-from pydicom.pixels import pixel_array
+from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID
 
 from domainseg.imaging import codecs
@@ -43,7 +44,7 @@ PHOTOMETRIC_SAMPLES = {
     "YBR_RCT": 3,
 }
 
-_warnings_lock = threading.Lock()
+_quiet_lock = threading.Lock()
 
 
 class Refusal(Exception):
@@ -52,13 +53,22 @@ class Refusal(Exception):
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Swallow pydicom's warnings: their texts can hold patient data, and what matters here is checked by value.
+    """Swallow warnings and log records of pydicom and the codecs.
 
-    Python's warning filters belong to the process, so threads take turns.
+    Their texts quote values of the header, and so the patient; what matters here is checked by value. Filters and log
+    levels belong to the process, so threads take turns.
     """
-    with _warnings_lock, warnings.catch_warnings():
+    loggers = [logging.getLogger(name) for name in ("pydicom", "pylibjpeg", "openjpeg", "PIL")]
+    with _quiet_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        levels = [logger.level for logger in loggers]
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.CRITICAL + 1)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 @dataclass(frozen=True)
@@ -83,7 +93,7 @@ def open_dicom(data: bytes) -> Dataset:
     if UID(str(meta.get("TransferSyntaxUID", ""))) == pydicom.uid.DeflatedExplicitVRLittleEndian:
         return _inflate(data, start, meta)
     dataset = pydicom.dcmread(BytesIO(data), force=True)
-    if not isinstance(dataset, Dataset) or not any(tag.group >= 8 for tag in dataset.keys()):
+    if not isinstance(dataset, Dataset) or not dataset:
         raise Refusal("holds no DICOM elements: not a DICOM file, or cut off")
     return dataset
 
@@ -131,7 +141,7 @@ def read_header(dataset: Dataset) -> PixelHeader:
 
 def decode(dataset: Dataset, header: PixelHeader) -> NDArray[Any]:
     """Stored pixels, [rows, columns], with frames first and samples last where there are several."""
-    plugin = codecs.plugin(header.syntax, header.bits_stored)
+    plugin = codecs.plugin(header.syntax)
     if plugin is None:
         raise Refusal(f"its pixels are stored as {UID(header.syntax).name}, which domainseg has no decoder for")
     buffer = dataset.PixelData
@@ -139,6 +149,7 @@ def decode(dataset: Dataset, header: PixelHeader) -> NDArray[Any]:
         raise Refusal("its pixel data are not bytes")
     if codecs.is_native(header.syntax):
         expected = _expected_bytes(header)
+        # One byte more is the padding to an even length; more than that is another size than the header's.
         if len(buffer) not in (expected, expected + expected % 2):
             raise Refusal(
                 f"holds {len(buffer)} bytes of pixels where {header.frames} x {header.rows} x {header.columns} x "
@@ -146,8 +157,7 @@ def decode(dataset: Dataset, header: PixelHeader) -> NDArray[Any]:
             )
     else:
         _check_streams(buffer, header)
-    options = {} if plugin == "native" else {"decoding_plugin": plugin}
-    pixels = np.asarray(pixel_array(dataset, **options))
+    pixels = np.asarray(pixel_array(dataset, decoding_plugin=plugin))
     shape = ((header.frames,) if header.frames > 1 else ()) + (header.rows, header.columns)
     shape += (header.samples,) if header.samples > 1 else ()
     if pixels.shape != shape:
@@ -158,7 +168,9 @@ def decode(dataset: Dataset, header: PixelHeader) -> NDArray[Any]:
 def check_size(rows: int, columns: int) -> None:
     """Refuse pictures larger than any film before memory is taken for them."""
     if not (1 <= rows <= MAX_SIDE and 1 <= columns <= MAX_SIDE and rows * columns <= MAX_PIXELS):
-        raise Refusal(f"{rows} x {columns} pixels is no plausible size (at most {MAX_SIDE} a side, {MAX_PIXELS} in all)")
+        raise Refusal(
+            f"its size {rows} x {columns} is no plausible size: at most {MAX_SIDE} a side, {MAX_PIXELS} in all"
+        )
 
 
 def text(dataset: Dataset, keyword: str) -> str:
@@ -224,7 +236,7 @@ def _check_streams(buffer: bytes, header: PixelHeader) -> None:
             frame, header.syntax, header.rows, header.columns, header.samples, header.bits_allocated
         )
         if problem:
-            raise Refusal(f"{problem}: damaged")
+            raise Refusal(problem)
     if count != header.frames:
         raise Refusal(f"NumberOfFrames is {header.frames}, but {'more' if count > header.frames else count} are there")
 
@@ -234,7 +246,7 @@ def _meta(data: bytes, start: int) -> FileMetaDataset:
     stream.seek(start)
     try:
         return FileMetaDataset(read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2))
-    except Exception:  # noqa: BLE001 - without meta elements dcmread decides what the bytes are
+    except Exception:  # without meta elements dcmread decides what the bytes are
         return FileMetaDataset()
 
 

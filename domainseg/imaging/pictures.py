@@ -21,8 +21,11 @@ _WHITE_IS_ZERO, _PHOTOMETRIC_TAG = 0, 262
 
 def picture_film(data: bytes) -> Film:
     """Read a film from a picture file's bytes; raises Refusal. Rotation tags are ignored: pixels are as stored."""
-    # Pillow's own limit warns or raises by count; ours is checked right after the header, which is all that open reads.
-    with Image.open(BytesIO(data), formats=["PNG", "JPEG", "TIFF"]) as picture:
+    try:
+        opened = Image.open(BytesIO(data), formats=["PNG", "JPEG", "TIFF"])  # reads the header only
+    except Image.DecompressionBombError:
+        raise Refusal("has more pixels than any film") from None
+    with opened as picture:
         check_size(picture.height, picture.width)
         if getattr(picture, "n_frames", 1) != 1:
             raise Refusal("holds several pictures: films have one")

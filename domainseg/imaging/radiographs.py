@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import UID
 
-from domainseg.imaging.dicom import Refusal, decode, integer, number, numbers, read_header, text
+from domainseg.imaging.dicom import Refusal, decode, number, numbers, read_header, text
 from domainseg.imaging.film import Film
 from domainseg.imaging.shutters import valid_pixels
 from domainseg.imaging.windows import Lut, Presentation, Rescale, Window
@@ -46,9 +46,7 @@ def dicom_film(dataset: Dataset) -> Film:
         raise Refusal(f"is a colour image ({header.photometric}): films are grey")
     if header.bits_allocated not in (8, 16):
         raise Refusal(f"has {header.bits_allocated} bits allocated a pixel: films have 8 or 16")
-    presentation = Presentation(
-        _modality(dataset), _voi(dataset), _inverted(dataset, header.photometric)
-    )
+    presentation = Presentation(_modality(dataset), _voi(dataset), _inverted(dataset, header.photometric))
     spacing, kind = _spacing(dataset)
     pixels = decode(dataset, header)
     valid = valid_pixels(dataset, pixels)
@@ -155,7 +153,8 @@ def _spacing(dataset: Dataset) -> tuple[tuple[float, float] | None, str]:
     magnification = number(dataset, "EstimatedRadiographicMagnificationFactor")
     if magnification is not None and not 0.9 <= magnification <= 20:
         raise Refusal(f"EstimatedRadiographicMagnificationFactor {magnification} is implausible")
-    if pixel and (text(dataset, "PixelSpacingCalibrationType") or (imager and not np.allclose(pixel, imager, rtol=1e-3))):
+    corrected = pixel and imager and not np.allclose(pixel, imager, rtol=1e-3)
+    if pixel and (corrected or text(dataset, "PixelSpacingCalibrationType")):
         return pixel, "calibrated"
     if imager and magnification:
         return (imager[0] / magnification, imager[1] / magnification), "calibrated"

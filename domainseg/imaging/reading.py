@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from domainseg.imaging.film import Film, ImageReadError
@@ -48,23 +46,32 @@ def read_pixels(path: Path | str) -> NDArray[Any]:
 def _read(path: Path | str, reader: Callable[[bytes], Result]) -> Result:
     from domainseg.imaging.dicom import MAX_BYTES, Refusal, quiet
 
+    path = Path(path)
     try:
-        path = Path(os.fspath(path))
         if not path.is_file():
             raise Refusal("is no file" if path.exists() else "does not exist")
         if path.stat().st_size > MAX_BYTES:
             raise Refusal(f"is larger than {MAX_BYTES} bytes")
-        with quiet():
-            return reader(path.read_bytes())
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImageReadError(path, f"cannot be opened: {error.strerror}") from None
     except Refusal as refusal:
         raise ImageReadError(path, str(refusal)) from None
-    except Exception as error:
+    try:
+        with quiet():
+            return reader(data)
+    except Refusal as refusal:
+        raise ImageReadError(path, str(refusal)) from None
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic inside pylibjpeg-rle is no Exception
         # Texts of other errors can quote the header, and so the patient: only the kind of error is told.
         raise ImageReadError(path, f"damaged or not an image ({type(error).__name__})") from None
 
 
 def _film(data: bytes) -> Film:
-    if data.startswith(_PICTURES):
+    # A DICOM file's preamble may hold a TIFF header (both names are then right); the DICOM header knows more.
+    if data.startswith(_PICTURES) and data[128:132] != b"DICM":
         from domainseg.imaging.pictures import picture_film
 
         return picture_film(data)

@@ -21,10 +21,10 @@ def patient_side(film: Film, upright: Affine, image_side: str) -> tuple[str, str
     upright: 3x3 affine from the upright picture's pixels to source pixels; image_side: "left" or "right" there.
     Sources, in this order:
 
-    - "orientation": PatientOrientation gives the direction of that side in the untouched source, whatever view the film
-      is and however it is turned or mirrored.
-    - "laterality": a laterality tag names the one hip in the film. In a film of an unpaired part (pelvis) it counts only
-      for the hip that lies where the viewing convention puts it.
+    - "orientation": PatientOrientation gives the direction of that side in the untouched source, whatever the view and
+      however the film is turned or mirrored.
+    - "laterality": a laterality tag names the one hip in the film. In a film of an unpaired part (pelvis) it counts
+      only for the hip that lies where the viewing convention puts it.
     - "assumed": frontal films are hung with the patient's right at the picture's left, PA as AP.
     - "none": lateral and other views, and an orientation that contradicts the upright picture; the side is "unknown".
     """

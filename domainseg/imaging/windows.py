@@ -25,7 +25,7 @@ class Lut:
 
     def __call__(self, values: Values) -> Values:
         index = np.clip(np.rint(values) - self.first, 0, len(self.data) - 1).astype(np.int64)
-        return self.data[index].astype(np.float64)
+        return np.asarray(self.data[index], dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Rescale:
 
 @dataclass(frozen=True)
 class Window:
-    """A window of DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3; ``function`` is LINEAR, LINEAR_EXACT or SIGMOID. Gives 0..1."""
+    """A window of DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3 (LINEAR, LINEAR_EXACT or SIGMOID); gives 0..1."""
 
     center: float
     width: float
@@ -84,7 +84,7 @@ class Presentation:
             shown = 1.0 - shown
         film = cv2.LUT(np.ascontiguousarray(pixels).view(unsigned), shown.astype(np.float32))
         if valid is not None:
-            film[~valid] = 0.0
+            np.copyto(film, np.float32(0), where=~valid)
         return np.asarray(film, dtype=np.float32)
 
     def _show(self, measured: Values, bottom: float, top: float) -> Values:
@@ -96,5 +96,5 @@ class Presentation:
 
 def extremes(pixels: NDArray[np.integer], valid: NDArray[np.bool_] | None) -> tuple[int, int]:
     """Lowest and highest of the valid pixels."""
-    seen = pixels if valid is None else pixels[valid]
-    return int(seen.min()), int(seen.max())
+    low, high, _, _ = cv2.minMaxLoc(pixels, mask=None if valid is None else valid.view(np.uint8))
+    return int(low), int(high)
