@@ -20,6 +20,8 @@ import pandera.pandas as pa
 import pyarrow
 import pyarrow.parquet
 
+from domainseg.files import DomainsegError
+
 PARTS = ("hip_left", "hip_right", "head", "whole")
 SPLITS = ("train", "tune", "test")
 SHOWN = 10  # wrong cells written out in an error; all of them are counted
@@ -36,7 +38,7 @@ TARGET_COLUMNS = (
 # fmt: on
 
 
-class ManifestError(Exception):
+class ManifestError(DomainsegError):
     """A manifest, or a split of it, that cannot be used; the message says what, where and what to do."""
 
 
@@ -97,7 +99,7 @@ RULES: dict[str, tuple[Callable[[str], bool], str]] = {
     "fracture_class": _one_of("hairline", "undisplaced", "displaced"),
     "label_view": _one_of("hip_frontal", "hip_other", "other"),
     "label_location": _one_of("none", "intra", "extra"),
-    "label_turn": _one_of("0", "1", "2", "3", "0.0", "1.0", "2.0", "3.0"),
+    "label_turn": ((lambda cell: cell.removesuffix(".0") in ("0", "1", "2", "3")), "0, 1, 2, 3"),
 }
 TEXT_LABELS = ("label_view", "label_location", "label_origin")
 _NUMERIC = ("age", "x", "y", "diameter")

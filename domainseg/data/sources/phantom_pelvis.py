@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,45 +14,34 @@ from domainseg.files import hash_json, read_json, write_json
 
 log = logging.getLogger(__name__)
 
-RECORD = "simulated.json"
+RECORD = "complete.json"  # written last: without it the simulation was interrupted and goes on where it stopped
 
 
-def load(n: int, seed: int, root: Path | str | None = None, **settings: Any) -> Manifest:
+def load(n: int, seed: int, root: Path | str | None = None, workers: int | None = None, **settings: Any) -> Manifest:
     """The films of a simulation: made now, or reused when they have been made with the same settings.
 
     n: films. seed: of the simulation. root: the folder for the films; by default
     outputs/data/phantom_pelvis-<8 digits of the hash of all settings and of the phantom's version>.
-    settings: further settings of the simulation (``domainseg.phantom``; conf/phantom/pelvis.yaml lists them).
-    The films appear in the folder all at once, so an interrupted simulation leaves none.
-    Raises ManifestError when ``root`` holds something else.
+    workers: processes that simulate, by default as many as cores; the films do not depend on it.
+    settings: further settings of the simulation (conf/phantom/pelvis.yaml lists them).
+    Raises ManifestError when ``root`` holds something else, and what the simulation raises at wrong settings.
     """
     wanted = {"n": n, "seed": seed, **settings}
     digest = hash_json({"settings": wanted, "version": phantom.VERSION})
     folder = Path(root) if root is not None else Path("outputs/data") / f"phantom_pelvis-{digest[:8]}"
-    if not folder.exists() or not any(folder.iterdir()):
-        _simulate(wanted, digest, folder)
     record = folder / RECORD
-    if not record.is_file() or read_json(record)["digest"] != digest:
-        raise ManifestError(
-            f"data.root={folder}: holds something other than the films of these settings; "
-            "name an empty folder, or leave data.root out"
-        )
+    if record.is_file():
+        if read_json(record)["digest"] != digest:
+            raise ManifestError(
+                f"data.root={folder}: holds films of other settings; name an empty folder, or leave data.root out"
+            )
+        log.info("simulated films found in %s", folder)
+    else:
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / "phantom.json").is_file():
+            raise ManifestError(f"data.root={folder}: is neither empty nor a folder of simulated films")
+        log.info("simulating %d films into %s", n, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        phantom.simulate({**wanted, "workers": workers}, folder)
+        write_json(record, {"digest": digest, "version": phantom.VERSION, "settings": wanted})
     manifest = load_manifest(folder / "images.parquet", folder / "targets.parquet")
-    return Manifest(manifest.images, manifest.targets, folder, "phantom_pelvis")
-
-
-def _simulate(settings: dict[str, Any], digest: str, folder: Path) -> None:
-    log.info("simulating %d films into %s", settings["n"], folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
-        unfinished.chmod(0o755)
-        phantom.simulate(settings, unfinished)
-        write_json(unfinished / RECORD, {"digest": digest, "version": phantom.VERSION, "settings": settings})
-        try:
-            unfinished.rename(folder)
-        except OSError:  # another process was faster; whether its films are the same is checked by the caller
-            if not folder.is_dir():
-                raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    return replace(manifest, name="phantom_pelvis")
