@@ -312,7 +312,7 @@ def test_help_lists_pipelines_and_three_examples_and_loads_nothing_slow(command:
         f"    runpy.run_module('domainseg.{command}', run_name='__main__', alter_sys=True)\n"
         "except SystemExit as stop:\n"
         "    assert not stop.code\n"
-        "slow = ['torch', 'pandas', 'hydra', 'cv2', 'matplotlib', 'scipy', 'sklearn', 'pydicom']\n"
+        "slow = ['torch', 'hydra', 'matplotlib', 'scipy', 'sklearn', 'albumentations', 'pyarrow.parquet', 'pandera']\n"
         "print(json.dumps([name for name in slow if name in sys.modules]))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
