@@ -75,7 +75,8 @@ def assign_splits(
 
     fractions: share of the patients for train, tune and test, summing to 1.
     cohort: column -> values. Tune and test hold films of the cohort only, so their patients are drawn among those who
-        have one; fractions still count all patients. Other films of a tune or test patient go nowhere: training on
+        have one; fractions still count all patients (when too few have one, all of those are held out, in the same
+            proportion, with a warning). Other films of a tune or test patient go nowhere: training on
         them would leak the patient, testing on them would leave the cohort. Their number is logged.
     folds: each patient of the cohort is tested once. Fold k tests on part k, tunes on part k + 1 (modulo folds) and
         trains on the rest and on all patients without a film of the cohort; the columns fold, split_fold0, ... say
@@ -197,9 +198,14 @@ def _shares(fractions: Mapping[str, float], patients: int, eligible: int) -> lis
     if set(fractions) != set(SPLITS) or min(fractions.values()) < 0 or abs(sum(fractions.values()) - 1) > 1e-6:
         raise ManifestError(f"data.fractions: shares of train, tune and test that sum to 1, not {dict(fractions)}")
     held_out = [fractions[name] * patients / eligible for name in SPLITS[1:]]
-    if sum(held_out) > 1 + 1e-9:
-        raise ManifestError(
-            f"tune and test are to have {fractions['tune'] + fractions['test']:.0%} of {patients} patients, but only "
-            f"{eligible} have a film of the cohort: lower data.fractions.tune and test, or widen data.cohort"
+    if sum(held_out) > 1:
+        if eligible < 2 * sum(share > 0 for share in held_out):
+            raise ManifestError(f"only {eligible} patients have a film of the cohort: widen data.cohort")
+        log.warning(
+            "tune and test were to have %.0f %% of %d patients; only %d have a film of the cohort: all of them go there",
+            100 * (fractions["tune"] + fractions["test"]),
+            patients,
+            eligible,
         )
+        held_out = [share / sum(held_out) for share in held_out]
     return [max(0.0, 1 - sum(held_out)), *held_out]

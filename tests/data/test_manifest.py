@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from domainseg.data.manifest import ManifestError, build_manifest, load_manifest, truth_table
+from domainseg.data.tables import IMAGE_COLUMNS, RULES, TARGET_COLUMNS
 
 
 def write(path, text):
@@ -251,3 +255,19 @@ def test_truth_gathers_boxes_masks_and_polygons(tmp_path):
     assert truth.at["hip_left", "x"] == 5
     assert truth.at["hip_right", "boxes"].shape == (0, 4)
     assert truth.at["hip_right", "polygons"] == []
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "manifest.md"
+
+
+def test_the_page_names_every_column():
+    rows = [line.split("|")[1] for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert named >= {*IMAGE_COLUMNS, *TARGET_COLUMNS, *RULES}
+
+
+def test_the_examples_of_the_page_load(tmp_path):
+    blocks = re.findall(r"(?:^    .+\n)+", PAGE.read_text(), re.MULTILINE)
+    both, images, targets = (re.sub("^    ", "", block, flags=re.MULTILINE) for block in blocks if "image," in block)
+    assert len(read(tmp_path, both).targets) == 3
+    assert truth_table(read(tmp_path, images, targets))["label_fracture"].tolist()[:2] == [1, 0]

@@ -148,8 +148,17 @@ def test_cohorts_that_cannot_be():
     with pytest.raises(ManifestError, match="no film has"):
         assign_splits(manifest(), seed=0, fractions=FRACTIONS, cohort={"department": ["x"]})
     few = table(patient=list("abcdef"), department=["emergency"] + ["ward"] * 5)
-    with pytest.raises(ManifestError, match="only 1 have a film of the cohort"):
+    with pytest.raises(ManifestError, match="only 1 patients have a film of the cohort"):
         assign_splits(manifest(few), seed=0, fractions=FRACTIONS, cohort=EMERGENCY)
+
+
+def test_a_cohort_that_is_too_small_is_held_out_as_a_whole(caplog):
+    small = table(patient=[str(number) for number in range(100)], department=["emergency"] * 20 + ["ward"] * 80)
+    with caplog.at_level(logging.WARNING, "domainseg"):
+        found = assign_splits(manifest(small), seed=0, fractions=FRACTIONS, cohort=EMERGENCY).images
+    assert found["split"][:20].value_counts().to_dict() == {"test": 12, "tune": 8}
+    assert set(found["split"][20:]) == {"train"}
+    assert "only 20 have a film of the cohort" in caplog.text
 
 
 @pytest.mark.parametrize(
