@@ -202,7 +202,7 @@ def _shares(fractions: Mapping[str, float], patients: int, eligible: int) -> lis
         if eligible < 2 * sum(share > 0 for share in held_out):
             raise ManifestError(f"only {eligible} patients have a film of the cohort: widen data.cohort")
         log.warning(
-            "tune and test were to have %.0f %% of %d patients; only %d have a film of the cohort: all of them go there",
+            "tune and test were to have %.0f %% of %d patients; only %d have a film of the cohort: all go there",
             100 * (fractions["tune"] + fractions["test"]),
             patients,
             eligible,
