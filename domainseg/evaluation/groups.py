@@ -22,15 +22,16 @@ ONE_CLASS = {
     "label_view": ("view_filter", 0),
 }
 WIDTHS = (1.0, 2.0, 4.0)  # mm; under 1 mm a fracture is gone at 224 pixels
+WIDTH_NAMES = ("under 1 mm", "1 to 2 mm", "2 to 4 mm", "4 mm and over")
+_ORDER = {name: place for place, name in enumerate((*WIDTH_NAMES, "hairline", "undisplaced", "displaced"))}
 
 
 def widths(rows: Rows) -> NDArray[np.object_]:
     """fracture_width_mm of each row in words, None where unknown."""
     values = numbers(rows.table, "fracture_width_mm")
-    names = ["under 1 mm", "1 to 2 mm", "2 to 4 mm", "4 mm and over"]
     out = np.full(len(rows), None, dtype=object)
     for index in np.flatnonzero(~np.isnan(values)):
-        out[index] = names[int(np.searchsorted(WIDTHS, values[index], side="right"))]
+        out[index] = WIDTH_NAMES[int(np.searchsorted(WIDTHS, values[index], side="right"))]
     return out
 
 
@@ -40,7 +41,7 @@ def groups_of(rows: Rows, target: str, columns: Sequence[str] = GROUPS) -> Itera
         if column in ONE_CLASS:
             continue
         values = texts(rows.table, column)
-        names = sorted({name for name in values if name is not None})
+        names = _names(values)
         if 0 < len(names) <= MOST:
             for name in names:
                 yield column, name, rows.take(values == name)
@@ -49,5 +50,10 @@ def groups_of(rows: Rows, target: str, columns: Sequence[str] = GROUPS) -> Itera
             continue
         values = widths(rows) if column == "fracture_width" else texts(rows.table, column)
         members = rows.label == side
-        for name in sorted({name for name in values[members] if name is not None}):
+        for name in _names(values[members]):
             yield column, name, rows.take((members & (values == name)) | (rows.label == 1 - side))
+
+
+def _names(values: NDArray[np.object_]) -> list[str]:
+    """Distinct values: mild before severe where we know which is which, else by alphabet."""
+    return sorted({name for name in values if name is not None}, key=lambda name: (_ORDER.get(name, -1), name))

@@ -98,11 +98,16 @@ def _areas(rows: Rows) -> dict[str, Metric]:
 def _decisions(rows: Rows, names: Sequence[str], resamples: int, seed: int) -> dict[str, Metric]:
     if not len(rows):
         return {name: empty() for name in names}
+    positive = rows.label == 1
     if (np.isnan(rows.threshold) & np.isfinite(rows.score)).any() or np.isnan(rows.threshold).all():
-        return {name: empty(NO_THRESHOLD, len(rows), len(np.unique(rows.clusters))) for name in names}
+        asked = {"sensitivity": rows.take(positive), "specificity": rows.take(~positive)}
+        return {
+            name: empty(NO_THRESHOLD, len(part), len(np.unique(part.clusters)))
+            for name in names
+            for part in [asked.get(name, rows)]
+        }
     # An excluded case has no threshold of its own and needs none: -inf is never called, +inf always.
     called = np.where(np.isfinite(rows.score), rows.score >= rows.threshold, rows.score > 0)
-    positive = rows.label == 1
     among = {
         "accuracy": np.ones(len(rows), dtype=bool),
         "sensitivity": positive,

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from domainseg.evaluation.intervals import Array
+from domainseg.files import DomainsegError
 
 # In the order of the cascade; a table's own targets follow in alphabetical order.
 TARGETS = ("view_filter", "localizer", "implant_filter", "fracture")
@@ -19,7 +20,7 @@ STOPS = {"view_filter": 0, "localizer": 0, "implant_filter": 1}  # the label at 
 FILM_TARGETS = frozenset({"view_filter", "head_filter"})  # one decision a film, repeated on each of its rows
 
 
-class EvaluationError(Exception):
+class EvaluationError(DomainsegError):
     """A prediction table that can't be evaluated; the message names the columns or cells and what to do."""
 
 
@@ -160,7 +161,8 @@ class Rows:
 def rows_of(table: pd.DataFrame, target: str) -> Rows:
     """Rows of one target; a film-level target has one row a film. Without eligible_<target> every row is eligible."""
     if target in FILM_TARGETS:
-        table = table.groupby("image", sort=False).first().reset_index()
+        keys = ["image", "fold"] if "fold" in table else ["image"]  # a tune film may be in several folds
+        table = table.groupby(keys, sort=False, dropna=False).first().reset_index()
     eligible = numbers(table, f"eligible_{target}")
     fold = texts(table, "fold")
     score = numbers(table, f"score_{target}")
@@ -196,7 +198,7 @@ def films(table: pd.DataFrame, target: str = "fracture") -> pd.DataFrame:
     """
     label, score, eligible = f"label_{target}", f"score_{target}", f"eligible_{target}"
     out = []
-    for _, hips in table.groupby("image", sort=True):
+    for _, hips in table.groupby(["image", "fold"] if "fold" in table else ["image"], sort=True, dropna=False):
         row = hips.iloc[0].copy()
         is_eligible = numbers(hips, eligible) != 0
         kept = hips[is_eligible] if is_eligible.any() else hips

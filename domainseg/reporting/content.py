@@ -13,6 +13,7 @@ import yaml
 from domainseg.evaluation import Metric, read_table
 from domainseg.evaluation.metrics import Metrics
 from domainseg.files import read_json
+from domainseg.reporting.words import PICTURES
 
 MOST_PICTURES = 32
 
@@ -68,7 +69,8 @@ def gather(run: Path) -> Content:
 
     config.yaml, environment.json, metrics.json, predictions.parquet (or .csv), stages/<name>/threshold.json and
     curves.csv (folds/<k>/stages/... too), pictures/*.png with pictures/captions.json (file name -> caption, or ->
-    {caption, group}; in its order), pictures/contact_sheet.png. What is absent is skipped and listed in ``missing``.
+    {caption, group}, in its order; found_1.png and its like go under their own headings), pictures/contact_sheet.png.
+    What is absent is skipped and listed in ``missing``.
     """
     content = Content(name=run.resolve().name, metrics={})
     for name, piece in (("metrics.json", "metrics"), ("environment.json", "environment")):
@@ -127,7 +129,8 @@ def _pictures(folder: Path) -> tuple[list[Picture], Path | None]:
     for name, said in named.items():
         said = said if isinstance(said, Mapping) else {"caption": said}
         if (folder / name).is_file() and name != sheet.name:
-            pictures.append(Picture(folder / name, str(said.get("caption", "")), str(said.get("group", ""))))
+            kind = PICTURES.get(Path(name).stem.rsplit("_", 1)[0], "")
+            pictures.append(Picture(folder / name, str(said.get("caption", "")), str(said.get("group", kind))))
     for path in sorted(folder.glob("*.png")):
         if path.name not in named and path != sheet:
             pictures.append(Picture(path, path.stem.replace("_", " ")))

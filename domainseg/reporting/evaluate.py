@@ -9,10 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from domainseg.evaluation import evaluate, read_table
+from domainseg.evaluation.intervals import RESAMPLES
 from domainseg.evaluation.metrics import Metrics
 from domainseg.files import atomic_path, write_json
 from domainseg.reporting import report, sections
-from domainseg.reporting.content import Content
+from domainseg.reporting.content import Content, gather
 
 
 def evaluate_command(cfg: dict[str, Any], output: Path) -> Metrics:
@@ -24,7 +25,7 @@ def evaluate_command(cfg: dict[str, Any], output: Path) -> Metrics:
     path = Path(cfg["predictions"])
     table = read_table(path, cfg.get("columns"))
     metrics = evaluate(
-        table, cfg.get("targets"), resamples=int(cfg.get("resamples", 2000)), seed=int(cfg.get("seed", 0))
+        table, cfg.get("targets"), resamples=int(cfg.get("resamples", RESAMPLES)), seed=int(cfg.get("seed", 0))
     )
     content = Content(name=path.stem, metrics=metrics, table=table, config={"predictions": path.name})
     output.mkdir(parents=True, exist_ok=True)
@@ -33,6 +34,20 @@ def evaluate_command(cfg: dict[str, Any], output: Path) -> Metrics:
         with atomic_path(output / "figures" / f"{name}.svg") as temporary:
             temporary.write_text(svg)
     report.write(content, output / "report.html")
+    print_key_figures(content)
+    return metrics
+
+
+def evaluate_run(run: Path, *, resamples: int = RESAMPLES, seed: int = 0) -> Metrics:
+    """Evaluate run/predictions.parquet (or .csv), write run/metrics.json and run/report.html; returns the metrics.
+
+    Raises EvaluationError as ``evaluate_command`` does.
+    """
+    path = run / "predictions.parquet"
+    metrics = evaluate(read_table(path if path.is_file() else path.with_suffix(".csv")), resamples=resamples, seed=seed)
+    write_json(run / "metrics.json", metrics)
+    content = gather(run)
+    report.write(content, run / "report.html")
     print_key_figures(content)
     return metrics
 

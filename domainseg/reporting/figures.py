@@ -130,7 +130,7 @@ def score_histograms(rows: Mapping[str, Rows]) -> str:
             axis.yaxis.set_major_formatter("{x:.0f}")
             axis.yaxis.set_minor_formatter(NullFormatter())
             axis.set(title=TITLES.get(target, target), xlabel="calibrated score", xlim=(-0.01, 1.01))
-            axis.legend(loc="upper center", handlelength=1.2)
+            axis.legend(loc="upper center", handlelength=1.2, frameon=True, edgecolor="none", framealpha=0.9)
             axis.set_ylim(0, axis.get_ylim()[1] * 3)
         axes[0].set_ylabel("cases")
         return _svg(figure)
@@ -157,7 +157,7 @@ def calibration_curves(rows: Mapping[str, Rows]) -> str:
 
 def forest(entries: Sequence[tuple[str, str, Mapping[str, Any]]], metric: str) -> str:
     """Group metrics with intervals: entries are (column heading, group, metric record); the first is the whole."""
-    with _drawing(1, height=0.9 + 0.24 * (len(entries) + len({heading for heading, _, _ in entries})), width=6.6) as (
+    with _drawing(1, height=0.9 + 0.24 * (len(entries) + len({heading for heading, _, _ in entries})), width=8.2) as (
         figure,
         (axis,),
     ):
@@ -171,9 +171,7 @@ def forest(entries: Sequence[tuple[str, str, Mapping[str, Any]]], metric: str) -
                     axis.plot([record["low"], record["high"]], [y, y], color=color, linewidth=1.4)
                 axis.plot(record["value"], y, "s", color=color, markersize=4.5)
             ticks.append(y)
-            names.append(
-                f"{name}  (n = {record['n']})" if heading == name else f"{heading}: {name}  (n = {record['n']})"
-            )
+            names.append(name if heading == name else f"{heading}: {name}")
             y -= 1
         whole = entries[0][2]["value"]
         if whole is not None and np.isfinite(whole):
@@ -199,7 +197,7 @@ def head_errors(rows: Rows) -> str:
             axis.step(values, np.arange(1, len(values) + 1) / len(values), color=NEGATIVE, linewidth=1.6, where="post")
             axis.axvline(tolerance, color=INK, linewidth=1, linestyle=":")
             axis.annotate(f"tolerance {tolerance:g}", (tolerance, 0.05), (3, 0), textcoords="offset points", fontsize=8)
-            right = max(2 * tolerance, float(np.quantile(values, 0.99)))
+            right = max(1.4 * tolerance, float(np.quantile(values, 0.98)))
             axis.set(xlabel=f"error in {unit}", xlim=(0, right), ylim=(0, 1.02))
         axes[0].set_ylabel("heads found within")
         return _svg(figure)

@@ -15,6 +15,7 @@ from domainseg.reporting import figures, sections
 from domainseg.reporting.content import Content, Picture, gather, record
 from domainseg.reporting.words import CLASSES, COLUMNS, METRICS, TITLES, interval, title
 
+FIGURES = ("roc", "scores", "calibration", "heads", "groups")
 _WIDEST = 1400  # pixels of a picture in the report; wider ones are reduced
 _LARGE = 300_000  # bytes; larger pictures are stored as JPEG
 
@@ -46,6 +47,7 @@ def render(content: Content) -> str:
     )
     rows = _rows(content)
     main = content.main
+    steps = sections.waterfall(rows[main], main) if main in rows else []
     return environment.get_template("report.html").render(
         content=content,
         brief=sections.brief(content),
@@ -54,7 +56,10 @@ def render(content: Content) -> str:
         thresholds=sections.thresholds(content),
         calibration=sections.calibration_rows(content),
         calibration_heads=sections.CALIBRATION_HEADS,
-        waterfall=sections.waterfall(rows[main], main) if main in rows else [],
+        waterfall=steps,
+        sides=("positive", "negative", "unknown")
+        if steps and steps[0]["left"]["unknown"]
+        else ("positive", "negative"),
         classes=CLASSES.get(main or "", ("negative", "positive")),
         main_title=title(main or "", TITLES),
         coverage=_coverage(content),
@@ -64,7 +69,8 @@ def render(content: Content) -> str:
         confusion=content.results.get("location", {}).get("confusion"),
         location_accuracy=interval(record(content.results, "location", "accuracy")),
         pointing=interval(record(content.results, "fracture", "pointing_hit")),
-        figures={name: _image(svg.encode(), "image/svg+xml") for name, svg in draw(content, rows).items()},
+        figures=dict.fromkeys(FIGURES, "")
+        | {name: _image(svg.encode(), "image/svg+xml") for name, svg in draw(content, rows).items()},
         curves={
             stage: _image(figures.training_curves(curves, title(stage, TITLES)).encode(), "image/svg+xml")
             for stage, curves in content.curves.items()
@@ -75,7 +81,7 @@ def render(content: Content) -> str:
 
 
 def draw(content: Content, rows: dict[str, Rows] | None = None) -> dict[str, str]:
-    """The figures that the content allows, as SVG text by name: roc, scores, calibration, heads, groups."""
+    """The figures that the content allows, as SVG text by name (see FIGURES)."""
     rows = _rows(content) if rows is None else rows
     out = {}
     both = {target: part for target, part in rows.items() if figures.two_classes(part)}
@@ -91,8 +97,10 @@ def draw(content: Content, rows: dict[str, Rows] | None = None) -> dict[str, str
     if main is not None and (whole := record(content.results, main, "intention", "auc")) is not None:
         entries: list[tuple[str, str, Any]] = [("All", "All", whole)]
         for column, group, metrics in sections.groups(content, main):
-            if (metric := record(metrics, "auc")) is not None and metric["n"]:
-                entries.append((COLUMNS.get(column, title(column, {})), group.replace("_", " "), metric))
+            metric, positives = record(metrics, "auc"), record(metrics, "sensitivity")
+            if metric is not None and positives is not None and metric["n"]:
+                name = f"{group.replace('_', ' ')}  ({positives['n']} of {metric['n']} positive)"
+                entries.append((COLUMNS.get(column, title(column, {})), name, metric))
         if len(entries) > 1:
             out["groups"] = figures.forest(entries, f"{METRICS['auc']} on intention, {title(main, TITLES).lower()}")
     return out

@@ -9,7 +9,18 @@ import numpy as np
 
 from domainseg.evaluation.tables import STOPS, Rows, labels, texts
 from domainseg.reporting.content import Content, record
-from domainseg.reporting.words import CLASSES, COLUMNS, METRICS, QUESTIONS, STAGES, TITLES, interval, number, title
+from domainseg.reporting.words import (
+    CLASSES,
+    COLUMNS,
+    METRICS,
+    QUESTIONS,
+    STAGES,
+    TITLES,
+    interval,
+    method,
+    number,
+    title,
+)
 
 _KEY = {
     "localizer": ("within_5mm", "within_6pct", "head_error_mm_median", "head_error_pct_median"),
@@ -41,7 +52,7 @@ def key_figures(content: Content) -> list[dict[str, Any]]:
                     "conditional": interval(conditional, digits),
                     "n": first["n"],
                     "patients": first["n_clusters"],
-                    "method": first["method"],
+                    "method": method(first["method"]),
                 }
             )
         if rows:
@@ -207,6 +218,7 @@ def group_rows(content: Content, target: str) -> list[dict[str, Any]]:
                 "group": group.replace("_", " "),
                 "n": max(metric["n"] for metric in shown),
                 "patients": max(metric["n_clusters"] for metric in shown),
+                "positives": positives["n"] if (positives := record(metrics, "sensitivity")) else "–",
                 "cells": [interval(metric) for metric in records],
             }
         )
@@ -229,18 +241,31 @@ def groups(content: Content, target: str) -> Iterator[tuple[str, str, Mapping[st
             yield column, group, metrics
 
 
+_CONFIG = ("predictions", "pipeline", "target", "rois", "seed", "only", "data", "trainer")
+
+
 def facts(content: Content) -> list[tuple[str, str]]:
     """What was trained on what: the lines of config and environment that a reader asks for first."""
-    out: list[tuple[str, str]] = [("Run", content.name)]
-    for section, source in (("", content.config), ("", content.environment)):
-        for key, value in source.items():
-            if isinstance(value, (str, int, float, bool)) and value != "" and len(str(value)) < 120:
-                out.append((section + str(key).replace("_", " "), str(value)))
-            elif key in ("data", "trainer", "versions", "hashes", "packages") and isinstance(value, Mapping):
-                inner = [f"{k} {v}" for k, v in value.items() if isinstance(v, (str, int, float, bool)) and v != ""]
-                if inner:
-                    out.append((str(key), ", ".join(inner)[:400]))
+    out = [("run", content.name)]
+    for source, keys in ((content.config, _CONFIG), (content.environment, tuple(content.environment))):
+        for key in keys:
+            value = _plain(source.get(key))
+            if value and (key, value) not in out:
+                out.append((key, value))
     return out
+
+
+def _plain(value: Any) -> str:
+    """A setting in one line: mappings as "a 1, b 2", long hashes cut to twelve digits, nothing for None."""
+    if value is None or value == "" or value == [] or value == {}:
+        return ""
+    if isinstance(value, Mapping):
+        inner = [(str(key), _plain(item)) for key, item in value.items() if not str(key).startswith("_")]
+        return ", ".join(f"{key} ({text})" if ", " in text else f"{key} {text}" for key, text in inner if text)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_plain(item) for item in value)
+    text = str(value)
+    return text[:12] if len(text) == 64 and text.isalnum() else text
 
 
 def splits(content: Content) -> list[dict[str, Any]]:

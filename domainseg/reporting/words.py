@@ -73,6 +73,29 @@ STAGES = {
 }
 
 
+METHODS = (
+    ("delong", "DeLong"),
+    ("obuchowski", "Obuchowski (clustered)"),
+    (" logit", ", logit scale"),
+    ("wilson", "Wilson"),
+    ("degenerate", "exact bound"),
+)
+PICTURES = {  # kinds of pictures, as their files are called
+    "found": "Fractures found",
+    "missed": "Fractures missed",
+    "false_alarm": "False alarms",
+    "clear": "Rightly called clear",
+    "wrongly_excluded": "Fractures wrongly excluded",
+}
+
+
+def method(name: str) -> str:
+    """How an interval was made, as a reader knows it."""
+    for ours, theirs in METHODS:
+        name = name.replace(ours, theirs)
+    return name
+
+
 def number(value: Any, digits: int = 3) -> str:
     """A number with fixed digits, a dash when there is none (None, NaN)."""
     if value is None or not np.isfinite(value):

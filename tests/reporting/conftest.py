@@ -9,7 +9,9 @@ import pytest
 
 
 def _synthetic() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("synthetic", Path(__file__).parents[1] / "evaluation" / "synthetic.py")
+    spec = importlib.util.spec_from_file_location(
+        "synthetic", Path(__file__).parents[1] / "evaluation" / "synthetic.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
