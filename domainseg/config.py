@@ -185,7 +185,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def _save(settings: dict[str, Any], output: Path) -> None:
-    """Write the resolved config once. What can be resumed owns config.yaml and never overwrites a run."""
+    """Write the resolved config once. What can be resumed owns config.yaml and overwrites no run that has begun."""
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
@@ -193,7 +193,8 @@ def _save(settings: dict[str, Any], output: Path) -> None:
     if resumable and settings["resume"]:
         return
     file = output / ("config.yaml" if resumable else f"{HydraConfig.get().job.name}.yaml")
-    if resumable and file.exists():
+    begun = any(entry != file and entry.suffix != ".log" for entry in output.iterdir())
+    if resumable and file.exists() and begun:
         raise UsageError(f"output={output}: holds a run. Add resume=true to go on with it, or name another folder")
     with atomic_path(file) as temporary:
         temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(settings)))
@@ -226,7 +227,8 @@ def _help_text(main: Main, config_name: str, word: str | None) -> str:
         for name in choices:
             text += f"\n  {name:18} {_first_comment(folder / group / f'{name}.yaml')}".rstrip()
     text += "\n\nSettings and their defaults"
-    for comment, key, value in re.findall(r"((?:^# .*\n)+)^(\w+):(.*)$", own, re.MULTILINE):
+    words = [(folder / word / f"{name}.yaml").read_text() for name in options([folder], word)] if word else []
+    for comment, key, value in re.findall(r"((?:^# .*\n)+)^(\w+):(.*)$", "\n\n".join([own, *words]), re.MULTILINE):
         text += f"\n  {key}={value.strip()}\n      {' '.join(line[2:] for line in comment.splitlines())}"
     return text
 

@@ -219,7 +219,11 @@ def test_missing_values_are_named(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_run_is_never_overwritten(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    train("+pipeline=toy")
+    train("+pipeline=toy", "seed=1")
+    assert train("+pipeline=toy", "seed=3")["seed"] == 3, (
+        "the first attempt came to nothing: only config and log are there"
+    )
+    (tmp_path / "run/environment.json").write_text("{}")
     before = (tmp_path / "run/config.yaml").read_text()
     assert "holds a run" in refused(capsys, "+pipeline=toy", "seed=2", "output=run")
     assert (tmp_path / "run/config.yaml").read_text() == before

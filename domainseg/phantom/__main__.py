@@ -5,7 +5,7 @@
 Examples:
   python -m domainseg.phantom pelvis n=500 output=films
   python -m domainseg.phantom pelvis n=20 seed=7
-  python -m domainseg.phantom pelvis n=500 seed=7 output=films
+  python -m domainseg.phantom pelvis n=500 confounder=severe confounder_by=portable output=confounded
 """
 
 from __future__ import annotations
