@@ -82,7 +82,7 @@ def train(cfg: dict[str, Any], output: Path) -> float:
 def load_data(cfg: Mapping[str, Any]) -> Manifest:
     """The manifest of the configuration, with its splits."""
     data = {key: value for key, value in cfg["data"].items() if key not in ("folds", "fractions", "cohort")}
-    manifest: Manifest = instantiate(data)
+    manifest: Manifest = instantiate(data, _convert_="all")
     return assign_splits(
         manifest,
         seed=int(cfg["seed"]),
@@ -174,7 +174,7 @@ class Builder:
             log.warning("%s: no training sample, the weights of init_from are kept", stage.name)
             return
         log.info("%s: %d samples", stage.name, len(items))
-        instantiate({**task, "_partial_": True})(module_of(stage), items, self.context(folder))
+        instantiate({**task, "_partial_": True}, _convert_="all")(module_of(stage), items, self.context(folder))
 
     def context(self, folder: Path) -> FitContext:
         """Lightning's settings for one fit."""
