@@ -74,26 +74,18 @@ def step(affine: Affine) -> float:
 def warp(image: Array, affine: Affine, shape: Sequence[int], *, fill: float = 0.0) -> Array:
     """Resample ``image`` [H, W] onto a frame of ``shape`` (height, width); ``affine`` maps that frame to the image.
 
-    Reductions are anti-aliased: the image is first shrunk with area averaging by the whole factor that the affine
-    spans, then interpolated linearly. Outside the image the value is ``fill``. Keeps the dtype (uint8, uint16 or
+    Reductions are anti-aliased: the image is first shrunk with area averaging by the factor that the affine spans,
+    then interpolated linearly. Outside the image the value is ``fill``. Keeps the dtype (uint8, uint16 or
     float32; bool is returned as bool, by majority).
     """
     if image.dtype == np.bool_:
         return np.asarray(warp(image.astype(np.float32), affine, shape) >= 0.5)
     height, width = int(shape[0]), int(shape[1])
-    factor = max(1, int(np.floor(step(affine) + 1e-6)))
-    if factor > 1:
-        reduced = (max(1, -(-image.shape[0] // factor)), max(1, -(-image.shape[1] // factor)))
-        padded = cv2.copyMakeBorder(
-            image,
-            0,
-            reduced[0] * factor - image.shape[0],
-            0,
-            reduced[1] * factor - image.shape[1],
-            cv2.BORDER_REPLICATE,
-        )
-        small = cv2.resize(padded, (reduced[1], reduced[0]), interpolation=cv2.INTER_AREA)
-        affine = inverse(resize(padded.shape, reduced)) @ affine
+    span = step(affine)
+    if span > 1.05:
+        reduced = (max(1, round(image.shape[0] / span)), max(1, round(image.shape[1] / span)))
+        small = cv2.resize(image, (reduced[1], reduced[0]), interpolation=cv2.INTER_AREA)
+        affine = inverse(resize(image.shape, reduced)) @ affine
     else:
         small = np.ascontiguousarray(image)
     return cv2.warpAffine(

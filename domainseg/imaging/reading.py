@@ -70,8 +70,7 @@ def _read(path: Path | str, reader: Callable[[bytes], Result]) -> Result:
 
 
 def _film(data: bytes) -> Film:
-    # A DICOM file's preamble may hold a TIFF header (both names are then right); the DICOM header knows more.
-    if data.startswith(_PICTURES) and data[128:132] != b"DICM":
+    if _is_picture(data):
         from domainseg.imaging.pictures import picture_film
 
         return picture_film(data)
@@ -87,9 +86,16 @@ def _pixels(data: bytes) -> NDArray[Any]:
     return decode(dataset, read_header(dataset))
 
 
+def _is_picture(data: bytes) -> bool:
+    # A DICOM file's preamble may hold a TIFF header (both names are then right); the DICOM header knows more.
+    return data.startswith(_PICTURES) and data[128:132] != b"DICM"
+
+
 def _dicom(data: bytes) -> Any:
     from domainseg.imaging.dicom import Refusal, open_dicom
 
+    if _is_picture(data):
+        raise Refusal("is a picture; only DICOM files have stored pixels")
     if len(data) < 140:
         raise Refusal("is too short for an image")
     return open_dicom(data)
