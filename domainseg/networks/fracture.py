@@ -9,7 +9,6 @@ The map heads are ours: 1x1 convolutions at strides 8, 16 and 32, counted apart 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
@@ -21,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from domainseg.networks.base import Network, check_size, count_parameters, in_float32, kaiming, pool
 
-Norm = Literal["batch", "group"]
+Norm = Literal["batch", "renorm"]
 
 MAP_STRIDES = (8, 16, 32)
 """Strides of the map heads: after blocks 2, 3 and 4."""
@@ -41,9 +40,10 @@ class FractureDenseNet(Network):
     1,434,176 parameters.
 
     Parameters: `growth`, `blocks` (at least 5), `stem`, `bottleneck` (x growth), `compression`, `slope` (leaky ReLU)
-    for sweeps. `norm` normalises the front (at least 32 x 32 positions at 1024 px), `tail_norm` the late blocks,
-    which see 16 to 256 positions; "group" has no batch statistics and as many parameters as "batch".
-    `checkpoint`: recompute the concat bottlenecks in the backward pass instead of keeping them (less memory).
+    for sweeps. `tail_norm`: normalisation of the blocks after the fourth, which see 16 to 256 positions of a film at
+    1024 px, too few for batch statistics at small batches: "renorm" is batch renormalisation, "batch" the plain one.
+    `checkpoint`: recompute the concat bottlenecks in the backward pass (in the first four blocks) instead
+    of keeping them (less memory).
     """
 
     input_size = 1024
@@ -56,8 +56,7 @@ class FractureDenseNet(Network):
         bottleneck: int = 4,
         compression: float = 0.5,
         slope: float = 0.01,
-        norm: Norm = "batch",
-        tail_norm: Norm = "batch",
+        tail_norm: Norm = "renorm",
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
@@ -69,7 +68,7 @@ class FractureDenseNet(Network):
         self.norm_frozen = False
         self.stem = nn.Sequential(
             nn.Conv2d(1, stem, 5, stride=2, padding=2, bias=False),
-            make_norm(norm, stem, growth),
+            BatchNorm(stem),
             nn.LeakyReLU(slope, inplace=True),
             nn.MaxPool2d(3, stride=2, padding=1),
         )
@@ -79,10 +78,12 @@ class FractureDenseNet(Network):
         self.maps = nn.ModuleDict()
         channels = stem
         for i, layers in enumerate(blocks):
-            kind = norm if i < 4 else tail_norm
-            self.blocks.append(DenseBlock(channels, layers, growth, bottleneck * growth, slope, kind, checkpoint))
+            kind: Norm = "batch" if i < 4 else tail_norm
+            self.blocks.append(
+                DenseBlock(channels, layers, growth, bottleneck * growth, slope, kind, checkpoint and i < 4)
+            )
             channels += layers * growth
-            self.ends.append(nn.Sequential(make_norm(kind, channels, growth), nn.LeakyReLU(slope, inplace=True)))
+            self.ends.append(nn.Sequential(make_norm(kind, channels), nn.LeakyReLU(slope, inplace=True)))
             stride = 4 * 2**i
             if stride in MAP_STRIDES:
                 self.maps[str(stride)] = nn.Conv2d(channels, 3, 1)
@@ -193,10 +194,10 @@ class DenseLayer(nn.Module):
     def __init__(self, channels: int, growth: int, width: int, slope: float, norm: Norm, checkpoint: bool) -> None:
         super().__init__()
         self.checkpoint = checkpoint
-        self.norm1 = make_norm(norm, channels, growth)
+        self.norm1 = make_norm(norm, channels)
         self.act1 = nn.LeakyReLU(slope, inplace=True)
         self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
-        self.norm2 = make_norm(norm, width, growth)
+        self.norm2 = make_norm(norm, width)
         self.act2 = nn.LeakyReLU(slope, inplace=True)
         self.conv2 = nn.Conv2d(width, growth, 3, padding=1, bias=False)
 
@@ -236,6 +237,41 @@ class BatchNorm(nn.BatchNorm2d):
         return F.batch_norm(x, mean, var, self.weight, self.bias, True, 0.0, self.eps)
 
 
+class BatchRenorm(BatchNorm):
+    """Batch renormalisation (Ioffe 2017, arXiv 1702.03275): trains on what evaluation uses, running statistics.
+
+    Forward, each channel is normalised with the running statistics, within limits on how far these may stand from the
+    batch's own; backward, as batch norm. The limits open from none (plain batch norm) after `START` updates to
+    `SCALE` and `SHIFT` after `OPEN` updates. In eval mode it is batch norm, with the same parameters and buffers.
+    """
+
+    START, OPEN = 20, 100
+    SCALE, SHIFT = 3.0, 5.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        y = x.float()
+        with torch.no_grad():
+            var, mean = torch.var_mean(y, (0, 2, 3), correction=0)
+            deviation = (self.running_var + self.eps).sqrt()
+            open_by = min(1.0, max(0.0, (int(self.num_batches_tracked) - self.START) / (self.OPEN - self.START)))
+            limit = 1 + open_by * (self.SCALE - 1)
+            ratio = ((var + self.eps).sqrt() / deviation).clamp(1 / limit, limit)
+            shift = ((mean - self.running_mean) / deviation).clamp(-open_by * self.SHIFT, open_by * self.SHIFT)
+            weight, bias = ratio[:, None, None], shift[:, None, None]
+        y = F.batch_norm(y, None, None, None, None, True, 0.0, self.eps) * weight + bias
+        with torch.no_grad():
+            momentum = self.momentum or 0.1
+            self.running_mean.lerp_(mean, momentum)
+            self.running_var.lerp_(var, momentum)
+            self.num_batches_tracked.add_(1)
+        return (y * self.weight[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+
 @contextmanager
 def held(layer: nn.Module) -> Iterator[None]:
     """Inside, `layer` (if it is a BatchNorm) leaves its running statistics alone."""
@@ -249,12 +285,10 @@ def held(layer: nn.Module) -> Iterator[None]:
         layer.held = False
 
 
-def make_norm(kind: Norm, channels: int, growth: int) -> nn.Module:
-    """Batch norm, or group norm with as many parameters; both are affine with 2 parameters a channel."""
+def make_norm(kind: Norm, channels: int) -> nn.Module:
+    """Batch norm or batch renormalisation: same parameters, same buffers, same in eval mode."""
     if kind == "batch":
         return BatchNorm(channels)
-    if kind == "group":
-        # The concatenation of a block is made of pieces of `growth` channels; a group never straddles two of them
-        # where the width allows it. Every width is a multiple of gcd(width, growth).
-        return nn.GroupNorm(channels // math.gcd(channels, growth), channels)
-    raise ValueError(f"norm={kind!r}: expected 'batch' or 'group'.")
+    if kind == "renorm":
+        return BatchRenorm(channels)
+    raise ValueError(f"tail_norm={kind!r}: expected 'batch' or 'renorm'.")

@@ -224,12 +224,12 @@ class TestFractureDenseNetCheckpointed(FractureContract):
         return FractureDenseNet(blocks=(1, 2, 1, 2, 1), checkpoint=True)
 
 
-class TestFractureDenseNetGroupNorm(FractureContract):
+class TestFractureDenseNetBatchNorm(FractureContract):
     size = 64
     wide = 128
 
     def build(self) -> Network:
-        return FractureDenseNet(blocks=(1, 1, 1, 1, 1), norm="group", tail_norm="group")
+        return FractureDenseNet(blocks=(1, 1, 1, 1, 1), tail_norm="batch")
 
 
 class TestWholeFilm(NetworkContract):

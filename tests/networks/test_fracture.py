@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from domainseg.networks import FractureDenseNet, InputSizeError
 from domainseg.networks.base import count_parameters
+from domainseg.networks.fracture import BatchRenorm
 
 
 def mode_gap(net: FractureDenseNet, x: Tensor) -> float:
@@ -34,9 +35,9 @@ def step(net: FractureDenseNet, x: Tensor) -> dict[str, Tensor]:
     return grads
 
 
-@pytest.mark.parametrize("norm", ["batch", "group"])
+@pytest.mark.parametrize("norm", ["batch", "renorm"])
 def test_parameters_and_layers_of_the_reconstruction(norm: str) -> None:
-    net = FractureDenseNet(norm=norm, tail_norm=norm)  # type: ignore[arg-type]
+    net = FractureDenseNet(tail_norm=norm)  # type: ignore[arg-type]
     assert count_parameters(net) - net.map_parameters == 1_434_176
     layers = [name for name, m in net.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     assert len([name for name in layers if not name.startswith("maps.")]) == 172
@@ -91,8 +92,8 @@ def test_patches_of_160_pixels_have_dense_maps_but_are_no_roi() -> None:
 def test_too_few_blocks_and_unknown_norm_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 5"):
         FractureDenseNet(blocks=(6, 12, 24, 16))
-    with pytest.raises(ValueError, match="'batch' or 'group'"):
-        FractureDenseNet(norm="layer")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'batch' or 'renorm'"):
+        FractureDenseNet(tail_norm="layer")  # type: ignore[arg-type]
 
 
 def test_checkpointing_changes_neither_gradients_nor_statistics_nor_eval() -> None:
@@ -135,13 +136,29 @@ def test_frozen_norm_holds_statistics_and_closes_the_gap_between_train_and_eval(
     assert any(not torch.equal(before[name], value) for name, value in running(net).items())
 
 
-def test_group_norm_has_no_gap_and_no_group_across_two_layers() -> None:
+def test_renormalisation_starts_as_batch_norm_and_ends_as_what_evaluation_does() -> None:
     torch.manual_seed(0)
-    net = FractureDenseNet(blocks=(2,) * 7, tail_norm="group")
-    features = torch.rand(1, net.steps[3][0].in_channels, 8, 8)  # type: ignore[index, union-attr, arg-type]
-    with torch.no_grad():
-        learning, working = net.train().tail(features), net.eval().tail(features)
-    assert all(torch.equal(learning[name], working[name]) for name in working)
-    groups = [m for m in FractureDenseNet(tail_norm="group").modules() if isinstance(m, nn.GroupNorm)]
-    assert len(groups) == 2 * (18 + 18 + 8) + 3
-    assert all(12 % (m.num_channels // m.num_groups) == 0 for m in groups)
+    plain, renorm = nn.BatchNorm2d(6), BatchRenorm(6)
+    for _ in range(5):
+        x = torch.randn(4, 6, 5, 5) * 2 + 1
+        torch.testing.assert_close(renorm(x), plain(x), rtol=1e-4, atol=1e-5)
+    for _ in range(120):
+        renorm(torch.randn(16, 6, 8, 8) * 2 + 1)
+    torch.testing.assert_close(renorm.running_mean, torch.ones(6), rtol=0, atol=0.1)
+    torch.testing.assert_close(renorm.running_var, torch.full((6,), 4.0), rtol=0.1, atol=0)
+    small = torch.randn(1, 6, 2, 2) * 2 + 1
+    working = copy.deepcopy(renorm).eval()(small)
+    torch.testing.assert_close(renorm(small), working, rtol=1e-4, atol=1e-4)
+
+
+def test_renormalisation_has_the_gradient_of_batch_norm_times_its_ratio() -> None:
+    torch.manual_seed(0)
+    renorm = BatchRenorm(3)
+    renorm.num_batches_tracked.fill_(1000)  # type: ignore[union-attr]
+    renorm.running_var.fill_(2.0)  # type: ignore[union-attr]
+    x = torch.randn(2, 3, 4, 4, requires_grad=True)
+    seed = torch.randn(2, 3, 4, 4)
+    ratio = ((x.detach().var((0, 2, 3), correction=0) + 1e-5) / (2 + 1e-5)).sqrt()
+    (got,) = torch.autograd.grad((renorm(x) * seed).sum(), x)
+    (want,) = torch.autograd.grad((nn.BatchNorm2d(3)(x) * seed).sum(), x)
+    torch.testing.assert_close(got, want * ratio[:, None, None], rtol=1e-4, atol=1e-5)
