@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from domainseg.phantom.canvas import Map, Points, fixed, rotation
 from domainseg.phantom.cohort import FilmPlan
@@ -54,6 +55,12 @@ class Border:
             text = f"{text} PORTABLE".strip()
         return Border(site, letter, spacing, corners, place, float(rng.normal(0, 9)), text, collimated)
 
+    def field(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        """The collimated field on a raster of 8 x 8 pixels each."""
+        mask = np.zeros(shape, np.uint8)
+        cv2.fillConvexPoly(mask, fixed(self.corners / 8), 1, cv2.LINE_8, 4)
+        return mask > 0
+
     def lead(self, attenuation: Map) -> None:
         """Lead letters and collimator blades in the beam."""
         if self.collimated:
@@ -70,7 +77,14 @@ class Border:
         scale = size / 22
         (w, h), _ = cv2.getTextSize(self.letter, cv2.FONT_HERSHEY_SIMPLEX, scale, thick)
         cv2.putText(
-            stamp, self.letter, ((cell - w) // 2, (cell + h) // 2), cv2.FONT_HERSHEY_SIMPLEX, scale, 255, thick, cv2.LINE_AA
+            stamp,
+            self.letter,
+            ((cell - w) // 2, (cell + h) // 2),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            scale,
+            255,
+            thick,
+            cv2.LINE_AA,
         )
         if self.site.marker == "plate":
             edge = max(1, round(0.9 / self.spacing))
@@ -85,6 +99,11 @@ class Border:
 
     def annotate(self, picture: Map) -> None:
         """Text that the console burns in, and its round letter (site B)."""
+        if self.collimated and self.site.name == "A":  # an electronic shutter over what the blades hid
+            mask = np.zeros(picture.shape, np.uint8)
+            middle = self.corners.mean(0)
+            cv2.fillConvexPoly(mask, fixed(middle + (self.corners - middle) * 0.994), 1, cv2.LINE_8, 4)
+            picture *= mask
         thick = max(1, round(0.5 / self.spacing))
         scale = 4.2 / self.spacing / 22
         if self.site.marker == "round":
@@ -95,13 +114,27 @@ class Border:
             bold = max(1, round(1.6 / self.spacing))
             (w, h), _ = cv2.getTextSize(self.letter, cv2.FONT_HERSHEY_DUPLEX, size / 22, bold)
             cv2.putText(
-                stamp, self.letter, ((cell - w) // 2, (cell + h) // 2), cv2.FONT_HERSHEY_DUPLEX, size / 22, 255, bold, cv2.LINE_AA
+                stamp,
+                self.letter,
+                ((cell - w) // 2, (cell + h) // 2),
+                cv2.FONT_HERSHEY_DUPLEX,
+                size / 22,
+                255,
+                bold,
+                cv2.LINE_AA,
             )
             self._add(picture, stamp.astype(np.float32) / 255)
         if self.text:
             layer = np.zeros((int(12 / self.spacing) + 4, picture.shape[1]), np.uint8)
             cv2.putText(
-                layer, self.text, (int(8 / self.spacing), int(8 / self.spacing)), cv2.FONT_HERSHEY_SIMPLEX, scale, 255, thick, cv2.LINE_AA
+                layer,
+                self.text,
+                (int(8 / self.spacing), int(8 / self.spacing)),
+                cv2.FONT_HERSHEY_SIMPLEX,
+                scale,
+                255,
+                thick,
+                cv2.LINE_AA,
             )
             top = 0 if self.site.name == "B" else picture.shape[0] - layer.shape[0]
             strip = picture[top : top + layer.shape[0]]

@@ -110,13 +110,7 @@ def curve(points: ArrayLike, *, closed: bool = False, each: int = 8) -> Points:
         p = np.concatenate([2 * p[:1] - p[1:2], p, 2 * p[-1:] - p[-2:-1]])
     t = np.linspace(0, 1, each, endpoint=False)[:, None]
     spans = [
-        0.5
-        * (
-            2 * b
-            + (c - a) * t
-            + (2 * a - 5 * b + 4 * c - d) * t**2
-            + (3 * b - a - 3 * c + d) * t**3
-        )
+        0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
         for a, b, c, d in zip(p[:-3], p[1:-2], p[2:-1], p[3:], strict=True)
     ]
     return np.concatenate(spans if closed else [*spans, p[-2:-1]])
@@ -138,9 +132,7 @@ def sample(tile: Map, x: Map, y: Map) -> Map:
     """Read a periodic tile at coordinates (arrays of one shape, in tile pixels)."""
     size = np.float32(tile.shape[0] - 1)
     x, y = np.mod(x, size), np.mod(y, size)
-    return np.asarray(
-        cv2.remap(tile, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP), np.float32
-    )
+    return np.asarray(cv2.remap(tile, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP), np.float32)
 
 
 def rotation(degrees: float) -> Points:

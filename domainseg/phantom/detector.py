@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from domainseg.phantom.canvas import Map, blur
+from domainseg.phantom.canvas import Map, Points, blur
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class Site:
 
 
 SITE = {
-    "A": Site("A", 0.148, 2208, 2688, 14, "MONOCHROME2", 260.0, 0.10, 2.1, 0.45, 0.5, 1.2, "block", "Northfield General Hospital", "Lumora", "DX-400"),
-    "B": Site("B", 0.168, 1952, 2400, 12, "MONOCHROME1", 170.0, 0.14, 2.7, 0.62, 1.0, 0.8, "round", "St. Aldwin Infirmary", "Helion", "FlatPano 3"),
-    "C": Site("C", 0.187, 1792, 2176, 12, "MONOCHROME2", 110.0, 0.19, 1.7, 0.30, 0.3, 2.0, "plate", "Riverside Trauma Centre", "Korvex", "CR-Reader 85"),
+    "A": Site("A", 0.148, 2208, 2688, 14, "MONOCHROME2", 1100.0, 0.10, 2.3, 0.55, 0.6, 1.2, "block", "Northfield General Hospital", "Lumora", "DX-400"),
+    "B": Site("B", 0.168, 1952, 2400, 12, "MONOCHROME1", 1300.0, 0.14, 2.6, 0.70, 0.9, 0.9, "round", "St. Aldwin Infirmary", "Helion", "FlatPano 3"),
+    "C": Site("C", 0.187, 1792, 2176, 12, "MONOCHROME2", 600.0, 0.19, 1.9, 0.42, 0.4, 2.0, "plate", "Riverside Trauma Centre", "Korvex", "CR-Reader 85"),
 }  # fmt: skip
 #: What all sites look like inside the region of interest where only what lies outside may tell them apart.
-NEUTRAL = {"dose": 170.0, "blur_mm": 0.14, "sigmoid": 2.2, "flatten": 0.45, "edge": 0.6, "edge_mm": 1.2}
+NEUTRAL = {"dose": 900.0, "blur_mm": 0.14, "sigmoid": 2.3, "flatten": 0.55, "edge": 0.6, "edge_mm": 1.2}
 
 
 def site_inside(site: Site, place: str) -> Site:
@@ -63,12 +63,12 @@ def expose(
     height, width = attenuation.shape
     small = cv2.resize(attenuation, (-(-width // factor), -(-height // factor)), interpolation=cv2.INTER_AREA)
     primary = np.exp(-small)
-    ratio = 0.9 if portable else 0.30
+    ratio = 0.42 if portable else 0.18
     step = spacing * factor
     scatter = ratio * (0.6 * blur(primary, 18 / step) + 0.4 * blur(primary, 55 / step)) + 1e-4
     signal = np.exp(-attenuation)
     signal += cv2.resize(scatter, (width, height), interpolation=cv2.INTER_LINEAR)
-    photons = site.dose * 1e3 * spacing**2 * rng.uniform(0.7, 1.4) * (0.6 if portable else 1.0)
+    photons = site.dose * 1e3 * spacing**2 * rng.uniform(0.7, 1.4) * (0.75 if portable else 1.0)
     noise = rng.standard_normal(attenuation.shape, dtype=np.float32)
     sigma = site.blur_mm / spacing
     noise = cv2.GaussianBlur(noise, (3, 3), max(0.35, 0.7 * sigma))
@@ -85,21 +85,26 @@ def expose(
     return log, np.asarray(slow, np.float32)
 
 
-def process(log: Map, slow: Map, spacing: float, site: Site, field: tuple[float, float]) -> Map:
+def process(log: Map, slow: Map, spacing: float, site: Site, inside: NDArray[np.bool_], jitter: Points) -> Map:
     """The site's picture 0..1, bright = dense: slow parts flattened, edges enhanced, display curve.
 
-    ``field`` is (low, high): the logarithms that should come out dark and bright.
+    ``inside`` [h, w] is the collimated field on the raster of ``slow``; dark and bright ends of the display are taken
+    from the body in it, as a console does, and moved by ``jitter`` (2,).
     """
     height, width = log.shape
-    wide = blur(slow, 12 / (spacing * 8))
-    middle = 0.5 * (field[0] + field[1])
-    log -= cv2.resize(np.float32(site.flatten) * (wide - middle), (width, height), interpolation=cv2.INTER_LINEAR)
+    held = np.where(inside, slow, np.float32(slow[inside].mean() if inside.any() else 0))
+    wide = blur(held, 12 / (spacing * 8))
+    body = inside & (slow > 0.6)
+    body = body if body.sum() > 100 else np.ones_like(body)
+    wide -= np.float32(wide[body].mean())
+    wide *= np.float32(site.flatten)
+    low, high = np.quantile((slow - wide)[body][::3], (0.06, 0.975)) + jitter + (-0.15, 0.30)
+    log -= cv2.resize(wide, (width, height), interpolation=cv2.INTER_LINEAR)
     if site.edge:
         half = cv2.resize(log, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
         soft = cv2.resize(blur(half, site.edge_mm / spacing / 2), (width, height), interpolation=cv2.INTER_LINEAR)
         log += np.float32(site.edge) * (log - soft)
-    span = (field[1] - field[0]) * (1 - 0.5 * site.flatten)
-    scaled = (log - np.float32(middle)) * np.float32(2 * site.sigmoid / span)
+    scaled = (log - np.float32((low + high) / 2)) * np.float32(2 * site.sigmoid / (high - low))
     np.clip(scaled, -12, 12, out=scaled)
     return np.asarray(1 / (1 + cv2.exp(-scaled)), np.float32)
 

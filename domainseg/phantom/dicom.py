@@ -44,7 +44,12 @@ def write_film(film: SimulatedFilm, path: Path) -> None:
     data.SeriesNumber, data.InstanceNumber = 1, 1
     data.BodyPartExamined = _BODY.get(plan.part, "PELVIS" if plan.view in ("pelvis_ap", "frog_leg") else "HIP")
     data.ViewPosition = _VIEW.get(plan.view, "PA" if plan.part in ("chest", "hand") else "AP")
-    name = {"pelvis_ap": "Pelvis AP", "hip_ap": "Hip AP", "hip_lateral": "Hip cross-table lateral", "frog_leg": "Frog-leg"}
+    name = {
+        "pelvis_ap": "Pelvis AP",
+        "hip_ap": "Hip AP",
+        "hip_lateral": "Hip cross-table lateral",
+        "frog_leg": "Frog-leg",
+    }
     described = name.get(plan.view, plan.part.capitalize())
     data.SeriesDescription = f"{described} portable" if plan.portable else described
     data.ImageLaterality = "B" if plan.view in ("pelvis_ap", "frog_leg") else "U" if plan.view == "other" else plan.side
@@ -78,7 +83,9 @@ def orientation(film: SimulatedFilm) -> list[str]:
     if plan.view == "hip_lateral" or (plan.turns and plan.index % 5 == 0):
         return []
     opposite = {"L": "R", "R": "L", "F": "H", "H": "F"}
-    right, down = ("R", "F") if plan.view == "other" and plan.part in ("chest", "hand") and plan.index % 2 else ("L", "F")
+    right, down = (
+        ("R", "F") if plan.view == "other" and plan.part in ("chest", "hand") and plan.index % 2 else ("L", "F")
+    )
     for _ in range(plan.turns):  # the stored film is the upright one turned clockwise
         right, down = opposite[down], right
     return [right, down]

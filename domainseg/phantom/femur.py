@@ -88,15 +88,11 @@ def build(patch: Patch, femur: Femur) -> Bone:
     front = np.full(patch.shape, -500, np.float32)
     back = np.full(patch.shape, 500, np.float32)
     inner_front, inner_back = front.copy(), back.copy()
-
-    def add(window: tuple[slice, slice], centre: Map, outer: Map, inner: Map) -> None:
+    for window, centre, outer, inner in (_head(u, v, femur), _stem(u, v, ju, jv, femur), _crest(u, v, ju, jv, femur)):
         for half, high, low in ((outer, front[window], back[window]), (inner, inner_front[window], inner_back[window])):
             inside = half > 0
             np.maximum(high, centre + half, out=high, where=inside)
             np.minimum(low, centre - half, out=low, where=inside)
-
-    for solid in (_head(u, v, femur), _neck(u, v, ju, jv, femur), *_shaft(u, v, ju, jv, femur)):
-        add(*solid)
     outer = np.maximum(front - back, 0)
     inner = np.minimum(np.maximum(inner_front - inner_back, 0), outer)
     dense = (outer - inner) * (0.78 + 0.22 * femur.density) + inner * _trabeculae(patch, femur)
@@ -109,8 +105,8 @@ def _window(u: Map, v: Map, box: tuple[float, float, float, float]) -> tuple[sli
     return slice(int(v0), int(v1)), slice(int(u0), int(u1))
 
 
-def _round(radius_squared: Map) -> Map:
-    return np.sqrt(np.maximum(radius_squared, 0))
+def _root(squared: Map) -> Map:
+    return np.sqrt(np.maximum(squared, 0))
 
 
 Solid = tuple[tuple[slice, slice], Map, Map, Map]
@@ -121,81 +117,82 @@ def _head(u: Map, v: Map, femur: Femur) -> Solid:
     window = _window(u, v, (-r - 4, r + 4, -r - 4, r + 4))
     uu, vv = u[:, window[1]], v[window[0]]
     d2 = uu**2 + (vv * 1.02) ** 2
-    shell = 1.1 * (0.6 + 0.4 * femur.cortex)
-    return window, np.zeros_like(d2), _round(r * r - d2), _round((r - shell) ** 2 - d2)
+    shell = 0.30 * (0.4 + 0.6 * femur.cortex)
+    return window, np.zeros_like(d2), _root(r * r - d2), _root((r - shell) ** 2 - d2)
 
 
 def _profile(t: Map, stations: Sequence[float], values: Sequence[float]) -> Map:
-    """Piecewise linear profile read through a table with 0.25 mm steps (np.interp on a map is slow)."""
-    table = np.interp(np.arange(stations[0], stations[-1], 0.25), stations, values).astype(np.float32)
-    kernel = np.ones(13, np.float32) / 13
-    smooth = np.convolve(np.pad(table, 6, mode="edge"), kernel, mode="valid")
-    index = np.clip((t - np.float32(stations[0])) * 4, 0, len(smooth) - 1).astype(np.int32)
+    """Smoothed piecewise linear profile, read through a table (np.interp on a map is slow)."""
+    places = np.linspace(stations[0], stations[-1], 1200)
+    table = np.interp(places, stations, values).astype(np.float32)
+    smooth = np.convolve(np.pad(table, 20, mode="edge"), np.ones(41, np.float32) / 41, mode="valid")
+    scale = np.float32(1199 / (stations[-1] - stations[0]))
+    index = np.clip((t - np.float32(stations[0])) * scale, 0, 1199).astype(np.int32)
     return np.asarray(smooth[index], np.float32)
 
 
-def _tube(t: Map, d: Map, up: Map, low: Map, wall: tuple[Map, Map], flat: float) -> tuple[Map, Map]:
-    """Half depths (outer, inner) of a tube whose silhouette lies at d = up and d = -low."""
+def _tube(d: Map, up: Map, low: Map, flat: float) -> Map:
+    """Square of the half depth of a tube whose silhouette lies at d = up and d = -low; negative outside."""
     radius, middle = (up + low) / 2, (up - low) / 2
-    outer = flat * _round(np.where(radius > 0, radius, 0) ** 2 - (d - middle) ** 2)
-    up_in, low_in = up - wall[0], low - wall[1]
-    radius, middle = (up_in + low_in) / 2, (up_in - low_in) / 2
-    inner = flat * _round(np.where(radius > 0, radius, 0) ** 2 - (d - middle) ** 2)
-    return outer, inner
+    return np.asarray(flat**2 * (radius * np.abs(radius) - (d - middle) ** 2), np.float32)
 
 
-def _neck(u: Map, v: Map, ju: float, jv: float, femur: Femur) -> Solid:
-    window = _window(u, v, (-32, ju + 30, -36, jv + 42))
+def _stem(u: Map, v: Map, ju: float, jv: float, femur: Femur) -> Solid:
+    """Neck, trochanters and shaft, joined smoothly (fillets at the calcar and at the fossa above the neck)."""
+    window = _window(u, v, (-30, ju + 48, -44, 1e6))
     uu, vv = u[:, window[1]], v[window[0]]
-    length = float(np.hypot(ju, jv))
-    eu, ev = ju / length, jv / length
-    t = (uu * eu + vv * ev) * np.float32(1 / length)  # 0 in the head, 1 at the junction
-    d = uu * ev - vv * eu  # > 0 is superior, lateral
-    r, c = femur.head, femur.cortex
-    stations = (0.0, 0.22, 0.42, 0.58, 0.75, 0.95, 1.12, 1.3)
-    up = _profile(t, stations, [r * f for f in (0.86, 0.85, 0.74, 0.66, 0.68, 0.80, 0.60, 0.2)])
-    low = _profile(t, stations, [r * f for f in (0.86, 0.87, 0.76, 0.70, 0.82, 1.06, 1.05, 0.4)])
-    lip = femur.osteophytes * 2.5 * np.exp(-(((t * length - r * 0.86) / 2.6) ** 2))
-    up, low = up + lip, low + lip
-    wall_up = _profile(t, stations, [c * f for f in (0.9, 0.9, 1.2, 1.6, 1.6, 1.2, 1.0, 1.0)])
-    wall_low = _profile(t, stations, [c * f for f in (0.9, 1.0, 1.8, 2.8, 4.0, 5.0, 5.0, 4.0)])
-    outer, inner = _tube(t, d, up, low, (wall_up, wall_low), 0.86)
-    inside = (t > -0.1) & (t < 1.25)
-    depth = t * np.float32(femur.neck * np.sin(np.deg2rad(femur.ccd)) * np.sin(femur.twist))
-    return window, depth, np.where(inside, outer, 0), np.where(inside, inner, 0)
-
-
-def _shaft(u: Map, v: Map, ju: float, jv: float, femur: Femur) -> list[Solid]:
-    window = _window(u, v, (ju - 48, ju + 48, jv - 42, 1e6))
-    t = v[window[0]] - np.float32(jv)
-    bow = 0.00012 * np.maximum(t, 0) ** 2
-    d = u[:, window[1]] - np.float32(ju) - bow
-    k, c = femur.calibre, femur.cortex
+    c = femur.cortex
+    depth_at_junction = np.float32(femur.neck * np.sin(np.deg2rad(femur.ccd)) * np.sin(femur.twist))
+    # The shaft: t down from the junction, d lateral from its bowed axis.
+    t = vv - np.float32(jv)
+    d = uu - np.float32(ju) - 0.00012 * np.maximum(t, 0) ** 2
     facing = float(np.clip(np.cos(femur.twist - 0.2), 0.2, 1))  # the greater trochanter turns behind the neck
-    tips = np.array([-33, -30, -25, -18, -8, 2, 12, 24, 40, 70, 120, 420], float)
-    lateral = np.array([-8, 9, 18, 24.5, 27.5, 27, 24, 20.5, 17.5, 15.5, 14.8, 16.0]) * k
-    medial = np.array([2, -3, -3, 1, 8, 17, 21.5, 20.5, 17.5, 15.0, 14.2, 15.5]) * k
+    tips = np.array([-31, -28, -22, -15, -6, 3, 12, 24, 40, 70, 120, 420], float)
+    lateral = np.array([-10, 8, 17, 23, 26.5, 26.5, 24, 20.5, 17.5, 15.5, 14.8, 16.0]) * femur.calibre
+    medial = np.array([4, -2, -1, 4, 12, 18, 20.5, 19.5, 17.0, 15.0, 14.2, 15.5]) * femur.calibre
     lateral[1:6] *= 0.75 + 0.25 * facing
     up, low = _profile(t, tips, lateral), _profile(t, tips, medial)
-    wall_up = _profile(t, tips, np.array([0.8, 0.8, 0.9, 1.0, 1.1, 1.4, 2.0, 3.2, 4.8, 6.6, 7.4, 7.6]) * c)
-    wall_low = _profile(t, tips, np.array([0.8, 0.8, 0.8, 0.9, 1.2, 2.4, 3.8, 4.8, 5.6, 6.8, 7.2, 7.4]) * c)
-    outer, inner = _tube(t, d, up, low, (wall_up, wall_low), 0.80)
-    depth = np.full_like(d, femur.neck * np.sin(np.deg2rad(femur.ccd)) * np.sin(femur.twist))
-    behind = depth - 8 * np.exp(-(((t + 14) / 14) ** 2))
-    solids = [(window, behind, outer, inner)]
-    # The crest of the greater trochanter and the lesser trochanter are knobs on the back of that tube.
-    knobs = (
-        (4.0 + 9 * facing, -20.0, 13.0 * k, 15.0, -12.0, 1.0),
-        (-13.0 * k - 7.5 * float(np.clip(np.sin(femur.twist + 0.1), 0, 1)), 25.0, 8.5, 12.0, -9.0, 1.3),
-    )
-    for du, dt, ru, rt, dz, wall in knobs:
-        place = _window(u, v, (ju + du - ru - 2, ju + du + ru + 2, jv + dt - rt - 2, jv + dt + rt + 2))
-        rows, columns = v[place[0]] - np.float32(jv + dt), u[:, place[1]] - np.float32(ju + du)
-        q = 1 - (columns / ru) ** 2 - (rows / rt) ** 2
-        q_in = 1 - (columns / (ru - wall * c)) ** 2 - (rows / (rt - wall * c)) ** 2
-        centre = np.full(q.shape, float(depth[0, 0]) + dz if depth.size else dz, np.float32)
-        solids.append((place, centre, 11 * _round(q), 9.5 * _round(q_in)))
-    return solids
+    # The lesser trochanter, in profile as far as the leg is turned outwards; its crest runs on upwards.
+    out = float(np.clip(np.sin(femur.twist + 0.1), 0, 1))
+    low = low + (1.0 + 8.0 * out) * femur.calibre * np.exp(-(np.abs((t - 25) / np.where(t < 25, 12, 9)) ** 2.2))
+    wall_up = _profile(t, tips, np.array([0.5, 0.5, 0.6, 0.7, 0.9, 1.3, 2.0, 3.2, 4.8, 6.6, 7.4, 7.6]) * c)
+    wall_low = _profile(t, tips, np.array([0.5, 0.5, 0.5, 0.6, 1.0, 2.4, 3.8, 4.8, 5.6, 6.8, 7.2, 7.4]) * c)
+    shaft, shaft_in = _tube(d, up, low, 0.80), _tube(d, up - wall_up, low - wall_low, 0.80)
+    behind = depth_at_junction - 8 * np.exp(-(((t + 14) / 14) ** 2)) + 0 * d
+    # The neck: t from 0 in the head to 1 at the junction, d upwards and lateral.
+    length = float(np.hypot(ju, jv))
+    eu, ev = ju / length, jv / length
+    near = slice(0, int(np.searchsorted(vv[:, 0], jv + 45)))
+    t = (uu * eu + vv[near] * ev) * np.float32(1 / length)
+    d = uu * ev - vv[near] * eu
+    r = femur.head
+    stations = (-0.15, 0.0, 0.22, 0.42, 0.58, 0.75, 0.95, 1.12, 1.3)
+    up = _profile(t, stations, [r * f for f in (-1.0, 0.80, 0.82, 0.75, 0.67, 0.68, 0.74, 0.50, -1.0)])
+    low = _profile(t, stations, [r * f for f in (-1.0, 0.80, 0.84, 0.77, 0.71, 0.78, 0.96, 0.90, -1.0)])
+    lip = np.float32(femur.osteophytes * 2.2) * np.exp(-(((t * length - r * 0.80) / 4.5) ** 2))
+    up, low = up + lip, low + lip
+    wall_up = _profile(t, stations, [c * f for f in (0.4, 0.4, 0.5, 0.9, 1.4, 1.5, 1.2, 1.0, 1.0)])
+    wall_low = _profile(t, stations, [c * f for f in (0.4, 0.4, 0.7, 1.6, 2.8, 4.0, 5.0, 5.0, 4.0)])
+    neck, neck_in = _tube(d, up, low, 0.84), _tube(d, up - wall_up, low - wall_low, 0.84)
+    depth = behind.copy()
+    share = np.clip((neck - shaft[near]) / 120, -1, 1) * 0.5 + 0.5
+    depth[near] += share * (np.clip(t, 0, 1) * depth_at_junction - depth[near])
+    for whole, part in ((shaft, neck), (shaft_in, neck_in)):
+        blend = np.maximum(160 - np.abs(whole[near] - part), 0) ** 2 * np.float32(1 / 640)
+        whole[near] = np.maximum(whole[near], part) + blend
+    return window, depth, _root(shaft), _root(shaft_in)
+
+
+def _crest(u: Map, v: Map, ju: float, jv: float, femur: Femur) -> Solid:
+    """The crest of the greater trochanter: a thin shell on the back of the stem."""
+    k, depth = femur.calibre, float(femur.neck * np.sin(np.deg2rad(femur.ccd)) * np.sin(femur.twist))
+    facing = float(np.clip(np.cos(femur.twist - 0.2), 0.2, 1))
+    du, dt, ru, rt, wall = 5.0 + 9 * facing, -13.0, 12.0 * k, 13.0, 0.25
+    place = _window(u, v, (ju + du - ru - 2, ju + du + ru + 2, jv + dt - rt - 2, jv + dt + rt + 2))
+    rows, columns = v[place[0]] - np.float32(jv + dt), u[:, place[1]] - np.float32(ju + du)
+    q = 1 - (columns / ru) ** 2 - (rows / rt) ** 2
+    q_in = 1 - (columns / (ru - wall)) ** 2 - (rows / (rt - wall)) ** 2
+    return place, np.full(q.shape, depth - 12, np.float32), 10 * _root(q), 9.7 * _root(q_in)
 
 
 def _trabeculae(patch: Patch, femur: Femur) -> Map:
@@ -228,7 +225,14 @@ def _trabeculae(patch: Patch, femur: Femur) -> Map:
     ward = np.exp(-(((u - 0.66 * ju) / (9 * k)) ** 2) - (((v - (jv + 2 * k)) / (11 * k)) ** 2))
     canal = 1 / (1 + np.exp(-(v - (jv + 34 * k)) / (8 * k)))
     loss = 1 - femur.density  # osteoporosis takes the tensile group and Ward's triangle first
-    level = 0.105 + 0.105 * compressive + np.maximum(0.05 - 0.12 * loss, 0.01) * tensile - (0.05 + 0.10 * loss) * ward
-    rough = 1 + 0.20 * compressive * fan + 0.16 * tensile * arch + 0.14 * mottle + 0.06 * (fan + arch)
+    head = np.exp(-(((u**2 + v**2) / (r * r)) ** 3))
+    level = (
+        (0.115 + 0.045 * compressive) * (1 - 0.28 * head)
+        + np.maximum(0.05 - 0.10 * loss, 0.01) * tensile
+        - (0.04 + 0.08 * loss) * ward
+    )
+    rough = 1 + (0.30 * compressive * fan + 0.28 * tensile * arch + 0.16 * mottle + 0.13 * (fan + arch)) * (
+        1 - 0.35 * head
+    )
     level = np.maximum(level * (0.45 + 0.55 * femur.density), 0.02) * np.maximum(rough, 0.1)
     return np.asarray(level * (1 - canal) + 0.025 * canal * (1 + 0.3 * mottle), np.float32)

@@ -99,9 +99,7 @@ def film(seed: int, index: int, settings: Settings | dict[str, Any] | None = Non
 def _picture(drawn: Scene, settings: Settings, chosen: FilmPlan, site: Site, rng: np.random.Generator) -> Map:
     canvas = drawn.canvas
     shape = (2 * canvas.height, 2 * canvas.width)
-    attenuation = np.asarray(
-        cv2.resize(drawn.attenuation, shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32
-    )
+    attenuation = np.asarray(cv2.resize(drawn.attenuation, shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
     for hip in drawn.hips:
         if hip.fracture is not None and hip.fracture.depth:
             _cut(attenuation, canvas, hip, hip.fracture, chosen.patient_number)
@@ -112,11 +110,7 @@ def _picture(drawn: Scene, settings: Settings, chosen: FilmPlan, site: Site, rng
     frame = border.Border.of(marks, chosen, shape, canvas.spacing, rng, portable=portable_out)
     frame.lead(attenuation)
     log, slow = expose(attenuation, canvas.spacing, inside, rng, portable=portable_in)
-    body = slow[slow > 0.6]
-    body = body if body.size > 100 else slow
-    low, high = (float(value) for value in np.quantile(body[::7], (0.04, 0.985)))
-    jitter = rng.normal(0, 0.06, 2)
-    picture = process(log, slow, canvas.spacing, inside, (low - 0.25 + jitter[0], high + 0.45 + jitter[1]))
+    picture = process(log, slow, canvas.spacing, inside, frame.field(slow.shape), rng.normal(0, 0.06, 2))
     frame.annotate(picture)
     return picture
 
@@ -127,7 +121,9 @@ def _cut(attenuation: Map, canvas: Canvas, hip: Hip, broken: fracture.Fracture, 
     middle = linear @ broken.centre + centre
     reach = 62.0
     y0, y1, x0, x1 = (
-        max(canvas.box([middle], reach)[i], hip.box[i]) if i % 2 == 0 else min(canvas.box([middle], reach)[i], hip.box[i])
+        max(canvas.box([middle], reach)[i], hip.box[i])
+        if i % 2 == 0
+        else min(canvas.box([middle], reach)[i], hip.box[i])
         for i in range(4)
     )
     if y1 <= y0 or x1 <= x0:

@@ -18,7 +18,8 @@ class Fracture:
     """One fracture in the femur's frame (mm on the detector).
 
     The line runs through ``centre`` along ``direction`` (unit vector) with offsets ``jag`` every ``JAG_STEP`` mm along
-    it, along its normal. The bone beyond it (positive normal) is the distal fragment. ``span`` is the visible part along the line, in mm from the centre.
+    it, along its normal. The bone beyond it (positive normal) is the distal fragment. ``span`` is the visible part
+    along the line, in mm from the centre.
     ``width`` is the visible width; ``depth`` the share of bone missing within it (negative: impacted, denser).
     ``shift`` and ``turn`` move the distal fragment about ``centre``; ``twist`` is its external rotation in degrees.
     """
@@ -53,7 +54,7 @@ class Fracture:
         """Position along the line and signed distance from its jagged course, both in mm."""
         du, dv = u - np.float32(self.centre[0]), v - np.float32(self.centre[1])
         along = du * np.float32(self.direction[0]) + dv * np.float32(self.direction[1])
-        across = dv * np.float32(self.direction[0]) - du * np.float32(self.direction[1])
+        across = du * np.float32(self.direction[1]) - dv * np.float32(self.direction[0])
         steps = np.arange(-90.0, 90.0, 0.25)
         knots = np.arange(len(self.jag)) * JAG_STEP - JAG_STEP * (len(self.jag) // 2)
         table = np.interp(steps, knots, self.jag).astype(np.float32)
@@ -90,20 +91,20 @@ def draw(rng: np.random.Generator, femur: Femur, kind: str, place: str, contrast
     rough = {"hairline": 0.55, "undisplaced": 0.8, "displaced": 1.0}[kind]
     walk = np.cumsum(rng.normal(0, 0.55, count)) * rough
     walk -= np.convolve(np.pad(walk, 12, mode="edge"), np.ones(25) / 25, mode="valid")
-    jag = walk * 1.3 + rng.normal(0, 0.18, count)
+    jag = np.convolve(np.pad(walk, 2, mode="edge"), np.ones(5) / 5, mode="valid") * 1.6 + rng.normal(0, 0.10, count)
     span, width, depth = (-90.0, 90.0), 0.0, 0.0
     shift, turn, twist = np.zeros(2), 0.0, 0.0
-    inward = np.array([direction[1], -direction[0]])  # from the distal fragment to the proximal one
+    inward = np.array([-direction[1], direction[0]])  # from the distal fragment to the proximal one
     if kind == "hairline":
         width = float(rng.uniform(0.35, 0.9))
-        depth = float(rng.uniform(0.30, 0.62)) * contrast
+        depth = float(rng.uniform(0.26, 0.58)) * contrast
         if rng.random() < 0.5:  # incomplete: from one cortex only
             cut = float(rng.uniform(-6, 9))
             span = (-90.0, cut) if rng.random() < 0.5 else (-cut, 90.0)
         shift = direction * rng.normal(0, 0.25)
     elif kind == "undisplaced":
         width = float(rng.uniform(1.0, 2.0))
-        depth = float(rng.uniform(0.40, 0.85)) * contrast
+        depth = float(rng.uniform(0.24, 0.62)) * contrast
         shift = direction * rng.choice([-1, 1]) * rng.uniform(0.5, 1.9)
         turn = float(rng.normal(0, 2))
         if place in SITES[:2] and rng.random() < 0.4:  # impacted in valgus: a dense band instead of a gap
@@ -112,13 +113,13 @@ def draw(rng: np.random.Generator, femur: Femur, kind: str, place: str, contrast
     else:
         width = float(rng.uniform(2.0, 4.0))
         twist = float(rng.uniform(12, 50))
-        up = float(rng.uniform(5, 24))
+        up = float(rng.triangular(4, 7, 24))
         if place in SITES[:2]:
             shift, turn = np.array([rng.uniform(-2, 8), -up]), float(rng.uniform(-4, 14))
         elif place == "intertrochanteric":
-            shift, turn = np.array([rng.uniform(-7, 7), -0.7 * up]), float(rng.uniform(3, 22))
+            shift, turn = np.array([rng.uniform(-7, 7), -0.7 * up]), float(rng.uniform(-2, 14))
         else:
-            shift, turn = np.array([rng.uniform(-16, 4), -0.6 * up]), float(rng.uniform(-6, 20))
+            shift, turn = np.array([rng.uniform(-16, 4), -0.6 * up]), float(rng.uniform(-6, 14))
     return Fracture(kind, place, centre, direction, jag, span, width, depth, shift, turn, twist)
 
 
@@ -136,13 +137,16 @@ def break_femur(patch: Patch, femur: Femur, fracture: Fracture | None) -> tuple[
     line = (np.abs(across) < band) * seen * (whole.outer > 0)
     if fracture.displacement < 0.05 and abs(fracture.turn) < 0.1:
         return whole, line.astype(np.float32)
-    soft = np.float32(1 / patch.step)
+    # A displaced break is oblique to the beam and crushed at its border: its edge is seen 2 mm wide, not razor sharp.
+    soft = np.float32(0.45 if fracture.kind == "displaced" else 1 / patch.step)
     proximal = np.clip(0.5 - across * soft, 0, 1)
     distal_bone, moved = whole, fracture
     if fracture.twist:
         # The far fragment turns about the shaft, whose axis stays where it was.
         turned = replace(femur, rotation=femur.rotation + fracture.twist)
-        move = np.array([[1, 0, femur.junction[0] - turned.junction[0]], [0, 1, femur.junction[1] - turned.junction[1]]])
+        move = np.array(
+            [[1, 0, femur.junction[0] - turned.junction[0]], [0, 1, femur.junction[1] - turned.junction[1]]]
+        )
         pixel_move = move.copy()
         pixel_move[:, 2] /= patch.step
         rebuilt = build(patch, turned)
@@ -160,7 +164,8 @@ def break_femur(patch: Patch, femur: Femur, fracture: Fracture | None) -> tuple[
     far_dense = _warp(distal_bone.dense * distal, pose)
     far_line = _warp(((np.abs(across) < band) & (distal_bone.outer > 0)).astype(np.float32) * seen, pose)
     bone = Bone(
-        np.maximum(whole.outer * proximal, far_outer), whole.dense * proximal + far_dense
+        np.maximum(whole.outer * proximal, far_outer),
+        whole.dense * proximal + far_dense * np.where(proximal > 0.5, 0.8, 1.0),
     )
     both = np.maximum(line, far_line).astype(np.uint8)
     if fracture.kind == "displaced":
@@ -177,7 +182,7 @@ def gap(fracture: Fracture, u: Map, v: Map, seed: int) -> Map:
     along, across = fracture.coordinates(u, v)
     rng = np.random.default_rng([seed, 5])
     waves = blur(rng.standard_normal((1, 200)).astype(np.float32), 2.0)[0]
-    waves = np.clip(1 + 0.45 * waves / max(float(waves.std()), 1e-6), 0.15, 1.9)
+    waves = np.clip(1 + 0.5 * waves / max(float(waves.std()), 1e-6), 0.15, 1.9)
     steps = np.clip(np.round((along + 90) * 1.1), 0, 199).astype(np.int32)
     half = np.float32(fracture.width / 2)
     flank = np.float32(0.10 + 0.12 * fracture.width)

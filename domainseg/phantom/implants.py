@@ -82,7 +82,10 @@ def draw(patch: Patch, femur: Femur, kind: str, rng: np.random.Generator) -> Map
         steel.thread(tip, exit_point, 22 * k, 12.5 * k, 6.0)
         steel.rod(exit_point + (tip - exit_point) * 0.4, exit_point, 12.5 * k, 9.0)
         bottom = jv + 95 * k
-        steel.shape([(ju + 16 * k, jv + 8 * k), (ju + 22 * k, jv + 12 * k), (ju + 21.5 * k, bottom), (ju + 15.8 * k, bottom)], 12.0)
+        steel.shape(
+            [(ju + 16 * k, jv + 8 * k), (ju + 22 * k, jv + 12 * k), (ju + 21.5 * k, bottom), (ju + 15.8 * k, bottom)],
+            12.0,
+        )
         for v in np.arange(jv + 36 * k, bottom - 4, 15 * k):
             steel.rod((ju + 22 * k, v), (ju - 17 * k, v), 4.3 * k, 4.0)
             steel.rod((ju + 23 * k, v), (ju + 19 * k, v), 8 * k, 7.0)

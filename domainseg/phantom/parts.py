@@ -39,8 +39,18 @@ class _Body:
         a, b = np.asarray(start, float), np.asarray(end, float)
         along = b - a
         side = np.array([-along[1], along[0]]) / np.linalg.norm(along)
-        stations = ((0.0, ends[0] * 0.8), (0.06, ends[0]), (0.22, waist * 1.15), (0.5, waist), (0.78, waist * 1.15), (0.94, ends[1]), (1.0, ends[1] * 0.8))
-        outline = [a + along * t + side * w for t, w in stations] + [a + along * t - side * w for t, w in stations[::-1]]
+        stations = (
+            (0.0, ends[0] * 0.8),
+            (0.06, ends[0]),
+            (0.22, waist * 1.15),
+            (0.5, waist),
+            (0.78, waist * 1.15),
+            (0.94, ends[1]),
+            (1.0, ends[1] * 0.8),
+        )
+        outline = [a + along * t + side * w for t, w in stations] + [
+            a + along * t - side * w for t, w in stations[::-1]
+        ]
         self.flat(outline, waist * 0.5, waist * 0.8, wall)
 
     def scene(self, soft: Map) -> Scene:
@@ -52,9 +62,9 @@ class _Body:
 
 def other(canvas: Canvas, part: str, rng: np.random.Generator) -> Scene:
     """A film of another part of the body, upright."""
-    return {"chest": _chest, "knee": _knee, "hand": _hand, "shoulder": _shoulder, "spine": _lumbar, "skull": _skull}[part](
-        canvas, rng
-    )
+    return {"chest": _chest, "knee": _knee, "hand": _hand, "shoulder": _shoulder, "spine": _lumbar, "skull": _skull}[
+        part
+    ](canvas, rng)
 
 
 def _chest(canvas: Canvas, rng: np.random.Generator) -> Scene:
@@ -75,11 +85,29 @@ def _chest(canvas: Canvas, rng: np.random.Generator) -> Scene:
         for rib in range(9):
             top = -128 + rib * 25
             wide = 52 + 62 * np.sin(min(1.0, (rib + 1.2) / 6) * np.pi / 2)
-            b.line([(side * 14, top), (side * wide * 0.6, top - 8), (side * wide, top + 18), (side * wide * 1.04, top + 44)], 9, 3.4, 0.7)
+            b.line(
+                [
+                    (side * 14, top),
+                    (side * wide * 0.6, top - 8),
+                    (side * wide, top + 18),
+                    (side * wide * 1.04, top + 44),
+                ],
+                9,
+                3.4,
+                0.7,
+            )
             b.line([(side * wide * 1.04, top + 44), (side * wide * 0.8, top + 66), (side * 42, top + 74)], 8, 1.6, 0.9)
         b.line([(side * 10, -120), (side * 60, -138), (side * 125, -132)], 11, 5.5, 0.8)
         b.flat([(side * 110, -128), (side * 138, -110), (side * 128, -40), (side * 100, -50)], 5.0, 6.0, 2.0)
-    spine(canvas, b.bone, lambda p: b.place(np.asarray(p, float) * (0.65, 0.8) + (0, 60)), 1.0, tuple(np.arange(-230, 60, 29.0)), 0.6, 3)
+    spine(
+        canvas,
+        b.bone,
+        lambda p: b.place(np.asarray(p, float) * (0.65, 0.8) + (0, 60)),
+        1.0,
+        tuple(np.arange(-230, 60, 29.0)),
+        0.6,
+        3,
+    )
     return b.scene(soft)
 
 
@@ -87,7 +115,24 @@ def _knee(canvas: Canvas, rng: np.random.Generator) -> Scene:
     b = _Body(canvas, rng, 1.1)
     soft = 120 * np.sqrt(np.maximum(1 - (b.x / (62 + 0.10 * np.abs(b.y - 10))) ** 2, 0))
     b.long((0, -190), (0, -34), (16, 24), 15, 9)
-    b.flat([(-42, -30), (-38, -52), (-20, -66), (20, -66), (38, -52), (43, -30), (36, -6), (16, -3), (0, -16), (-16, -3), (-36, -5)], 15, 12, 3)
+    b.flat(
+        [
+            (-42, -30),
+            (-38, -52),
+            (-20, -66),
+            (20, -66),
+            (38, -52),
+            (43, -30),
+            (36, -6),
+            (16, -3),
+            (0, -16),
+            (-16, -3),
+            (-36, -5),
+        ],
+        15,
+        12,
+        3,
+    )
     b.flat([(-43, 4), (-10, 2), (0, -6), (10, 2), (43, 4), (40, 22), (24, 48), (-22, 48), (-40, 22)], 14, 12, 4)
     b.long((-2, 20), (-6, 190), (26, 14), 13, 9)
     b.long((40, 24), (34, 190), (9, 6), 6, 5)
@@ -113,7 +158,16 @@ def _hand(canvas: Canvas, rng: np.random.Generator) -> Scene:
         t = np.clip(px * step[0] + py * step[1], 0, float(sum(lengths)) + 14)
         off = np.hypot(px - t * step[0], py - t * step[1])
         soft = np.maximum(soft, 17 * np.sqrt(np.maximum(1 - (off / 9.5) ** 2, 0)))
-    for cx, cy, r in ((-18, 46, 8), (-6, 44, 7.5), (6, 44, 9), (17, 46, 8), (-15, 60, 9), (0, 60, 9), (14, 59, 8), (22, 57, 5)):
+    for cx, cy, r in (
+        (-18, 46, 8),
+        (-6, 44, 7.5),
+        (6, 44, 9),
+        (17, 46, 8),
+        (-15, 60, 9),
+        (0, 60, 9),
+        (14, 59, 8),
+        (22, 57, 5),
+    ):
         turn = np.linspace(0, 2 * np.pi, 9)[:-1]
         b.flat(np.stack([cx + r * np.cos(turn) * rng.uniform(0.85, 1.1, 8), cy + r * np.sin(turn)], -1), 4.5, 5, 2.4)
     b.long((-9, 70), (-8, 200), (15, 10), 8, 5)
@@ -135,7 +189,25 @@ def _shoulder(canvas: Canvas, rng: np.random.Generator) -> Scene:
     b.flat(np.stack([(38 + 24 * np.cos(turn)) * side, -12 + 24 * np.sin(turn)], -1), 12, 9, 2.4)
     b.flat(m([(52, -30), (66, -20), (66, 4), (56, 22), (44, 20)]), 8, 6, 2.5)
     b.long(np.array((52 * side, 0)), np.array((62 * side, 190)), (20, 15), 12, 8)
-    b.flat(m([(14, -30), (10, -10), (12, 16), (2, 24), (-16, 92), (-28, 96), (-66, -2), (-70, -44), (-40, -40), (-8, -36)]), 5, 7, 3)
+    b.flat(
+        m(
+            [
+                (14, -30),
+                (10, -10),
+                (12, 16),
+                (2, 24),
+                (-16, 92),
+                (-28, 96),
+                (-66, -2),
+                (-70, -44),
+                (-40, -40),
+                (-8, -36),
+            ]
+        ),
+        5,
+        7,
+        3,
+    )
     b.line(m([(-72, -46), (-30, -44), (20, -54), (58, -48)]), 9, 5.0, 0.9)
     b.line(m([(-110, -58), (-60, -78), (-10, -72), (34, -58)]), 12, 5.5, 0.8)
     for rib in range(6):
@@ -148,8 +220,16 @@ def _lumbar(canvas: Canvas, rng: np.random.Generator) -> Scene:
     b = _Body(canvas, rng, 1.1)
     soft = 200 * np.maximum(1 - (np.abs(b.x) / 170) ** 3, 0.3) + 0 * b.y
     grain = cv2.resize(noise_tile(2.2)[:256, :256], soft.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    soft = soft - 18 * np.maximum(grain, 0)
-    spine(canvas, b.bone, lambda p: b.place(np.asarray(p, float) * (1.0, 1.06)), 1.0, tuple(np.arange(-125, 130, 37.0)), 0.9, 5)
+    soft = soft - 9 * blur(np.maximum(grain, 0), 2.0)
+    spine(
+        canvas,
+        b.bone,
+        lambda p: b.place(np.asarray(p, float) * (1.0, 1.06)),
+        1.0,
+        tuple(np.arange(-125, 130, 37.0)),
+        0.9,
+        5,
+    )
     for side in (-1, 1):
         b.line([(side * 22, -120), (side * 75, -132), (side * 120, -108)], 9, 3.0, 0.9)
         b.flat([(side * 30, 120), (side * 60, 98), (side * 130, 90), (side * 140, 150), (side * 50, 170)], 7, 9, 3)

@@ -26,15 +26,15 @@ ILIUM = [
 ]  # fmt: skip
 FORAMEN = [(24, 26), (32, 18), (46, 15), (57, 20), (61, 32), (59, 46), (52, 56), (44, 56), (34, 46), (26, 36)]
 BRIM = [(47, -76), (55, -69), (64, -58), (66.5, -44), (62, -28), (52, -13), (38, -2), (24, 5), (12, 6)]
-ILIOISCHIAL = [(66, -40), (65, -22), (61, -6), (59, 10), (60, 24), (66, 40), (72, 54)]
+ILIOISCHIAL = [(66, -40), (65, -22), (61, -6), (59, 10), (60, 24), (64, 36)]
 TEARDROP = [(57, -6), (56, 8), (58, 18), (62, 20), (65, 14), (66, 2), (64, -10)]
 POSTERIOR_RIM = [(103, -20), (104, -6), (101, 10), (95, 22), (87, 31)]
 ANTERIOR_RIM = [(103, -21), (99, -10), (90, 3), (78, 12), (68, 16)]
 SACROILIAC = [(60, -106), (55, -96), (50, -86), (47, -74)]
 SACROILIAC_BACK = [(70, -112), (64, -98), (58, -84), (52, -72)]
 SACRUM = [
-    (0, -106), (22, -106), (34, -116), (52, -112), (58, -100), (50, -84), (45, -72), (34, -52), (26, -36), (16, -22),
-    (8, -12), (0, -8),
+    (0, -106), (22, -106), (34, -116), (52, -112), (58, -100), (50, -84), (45, -72), (34, -52), (26, -36), (17, -26),
+    (11, -18), (5, -14), (6, -4), (4, 6), (0, 10),
 ]  # fmt: skip
 
 
@@ -124,11 +124,12 @@ def _half(canvas: Canvas, bone: Map, pelvis: Pelvis, side: int) -> None:
     small = slice(None, None, 4)
     px, py = px[small, small], py[small, small]
     thick = (
-        5.2
-        - 3.2 * hill(105, -112, 24, 26)
-        + 8.0 * hill(84, -36, 20, 24)
-        + 5.0 * hill(70, 0, 16, 26)
-        + 5.0 * hill(70, 56, 16, 18)
+        5.0
+        - 3.9 * hill(101, -112, 24, 30)
+        + 5.5 * hill(84, -40, 20, 24)
+        + 3.0 * hill(68, -62, 12, 26)
+        + 3.5 * hill(70, 0, 16, 26)
+        + 4.5 * hill(70, 56, 16, 18)
         + 3.5 * hill(58, -92, 16, 20)
         + 2.0 * hill(16, 24, 22, 22)
     )
@@ -137,7 +138,7 @@ def _half(canvas: Canvas, bone: Map, pelvis: Pelvis, side: int) -> None:
     oy, ox = (int(value) for value in np.random.default_rng([pelvis.grain, 3, side + 1]).integers(0, 200, 2))
     tiles = (-(-(oy + y1 - y0) // 1024), -(-(ox + x1 - x0) // 1024))
     rough = np.tile(rough, tiles)[oy : oy + y1 - y0, ox : ox + x1 - x0]
-    thick = thick * (1 + 0.11 * rough) * (0.55 + 0.45 * pelvis.density)
+    thick = thick * (1 + (0.10 + 0.10 * (1 - pelvis.density)) * rough) * (0.55 + 0.45 * pelvis.density)
     half = canvas.zeros()[y0:y1, x0:x1].copy()
     local = _Local(canvas, half, box)
     local.plate(outline, thick, 5.0 * k, 3.0)
@@ -152,7 +153,7 @@ def _half(canvas: Canvas, bone: Map, pelvis: Pelvis, side: int) -> None:
 
     line(BRIM, 1.6, 6.5, 0.35)
     line(BRIM, 5.0, 2.0, 1.6)
-    line(ILIOISCHIAL, 1.3, 5.0, 0.4)
+    line(ILIOISCHIAL, 1.3, 3.4, 0.6)
     line(TEARDROP, 1.2, 4.2, 0.35)
     line(ILIUM[6:12], 3.5, 3.0, 1.0)
     line(ILIUM[2:7], 4.0, 2.6, 1.2)
@@ -163,7 +164,11 @@ def _half(canvas: Canvas, bone: Map, pelvis: Pelvis, side: int) -> None:
     # Roof of the acetabulum: a bright arc one joint space above the head; medial wall thinner.
     hip, gap = pelvis.hip(side), (4.6 - 2.6 * pelvis.arthritis)
     radius = (pelvis.head + gap) * k
-    for start, end, width, weight in ((-46, 40, 2.2, 6.5), (-46, 40, 6.0, 2.5 + 4 * pelvis.arthritis), (-100, -44, 1.2, 2.6)):
+    for start, end, width, weight in (
+        (-46, 40, 2.2, 6.5),
+        (-46, 40, 6.0, 2.5 + 4 * pelvis.arthritis),
+        (-100, -44, 1.2, 2.6),
+    ):
         angle = np.deg2rad(np.linspace(start, end, 40) + side * pelvis.turn)
         extra = 1 + (0.5 * width - 1.0) / radius
         arc = hip + radius * extra * np.stack([side * np.sin(angle), -np.cos(angle)], -1)

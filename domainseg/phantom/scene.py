@@ -15,7 +15,7 @@ from domainseg.phantom.femur import LATERAL, MEDIAL, PROXIMAL, Femur, Patch
 from domainseg.phantom.fracture import Fracture
 from domainseg.phantom.settings import Settings
 
-MU_SOFT, MU_BONE, MU_STEEL = 0.0195, 0.050, 0.45
+MU_SOFT, MU_BONE, MU_STEEL = 0.0185, 0.066, 0.45
 
 
 @dataclass(frozen=True)
@@ -159,11 +159,11 @@ def lateral(canvas: Canvas, settings: Settings, plan: FilmPlan, rng: np.random.G
     angle = np.deg2rad(np.linspace(-150, 80, 60) * -side - 90 + 90 * side)
     cup = centre + (person.head + 4) * k * np.stack([-side * np.cos(angle), np.sin(angle)], -1)
     canvas.stroke(bone, cup, 3.0, 5.0, soft=0.8)
-    for dx, dy, rx, ry, thick in ((-34, 40, 24, 44, 12.0), (-48, -6, 34, 30, 9.0), (-30, 92, 20, 26, 10.0)):
+    for dx, dy, rx, ry, thick in ((-34, 40, 22, 46, 6.0), (-50, -8, 36, 32, 5.0), (-32, 96, 20, 30, 6.0)):
         turn = np.linspace(0, 2 * np.pi, 60)
         blob = np.stack([rx * np.cos(turn), ry * np.sin(turn)], -1) @ rotation(18 * side).T
         blob = (blob + (dx * side, dy)) * k + centre
-        pelvis.plate(canvas, bone, blob, thick * (0.5 + 0.5 * person.density), 9.0, 2.5)
+        pelvis.plate(canvas, bone, blob, thick * (0.5 + 0.5 * person.density), 16.0, 1.2)
     soft = tissue.wedge(canvas, side, rng)
     return Scene(canvas, MU_SOFT * soft + MU_BONE * bone + MU_STEEL * steel, [hip])
 
@@ -210,6 +210,10 @@ def _hip(
     patch = Patch.of(canvas.step, distal)
     bone, line = breaking.break_femur(patch, femur, broken)
     dense = bone.dense
+    inside = bone.outer > 1
+    marks = np.zeros(patch.shape, np.float32)
+    tissue.ridges(marks, patch.step, (MEDIAL, PROXIMAL), femur, settings.mimics, rng)
+    dense = np.maximum(dense + marks * inside, 0.2 * dense)
     metal = None
     replaced = hip_plan.implant in implants.REPLACEMENTS
     if hip_plan.implant:
@@ -223,9 +227,7 @@ def _hip(
     to_canvas = np.eye(3)
     to_canvas[:2] = affine
     pixel = np.array([[patch.step, 0, -MEDIAL], [0, patch.step, -PROXIMAL], [0, 0, 1]])
-    into = np.array(
-        [[1 / canvas.step, 0, -0.25 - x0], [0, 1 / canvas.step, -0.25 - y0], [0, 0, 1]]
-    )
+    into = np.array([[1 / canvas.step, 0, -0.25 - x0], [0, 1 / canvas.step, -0.25 - y0], [0, 0, 1]])
     matrix = (into @ to_canvas @ pixel)[:2]
 
     def warp(image: Map) -> Map:

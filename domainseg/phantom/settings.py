@@ -64,7 +64,9 @@ class Settings:
             shares = getattr(self, name)
             wrong = sorted(set(shares) - set(known))
             if wrong or any(value < 0 for value in shares.values()) or sum(shares.values()) <= 0:
-                raise DomainsegError(f"phantom.{name}: shares >= 0 of {', '.join(known)} are needed, got {dict(shares)}")
+                raise DomainsegError(
+                    f"phantom.{name}: shares >= 0 of {', '.join(known)} are needed, got {dict(shares)}"
+                )
         for name in ("fracture", "intracapsular", "implant", "turned", "mimics"):
             if not 0 <= getattr(self, name) <= 1:
                 raise DomainsegError(f"phantom.{name} must lie in 0..1, got {getattr(self, name)}")
@@ -89,7 +91,4 @@ class Settings:
 
     def plain(self) -> dict[str, Any]:
         """The settings as JSON types."""
-        return {
-            name: dict(value) if isinstance(value, Mapping) else value
-            for name, value in asdict(self).items()
-        }
+        return {name: dict(value) if isinstance(value, Mapping) else value for name, value in asdict(self).items()}

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from domainseg.phantom.canvas import Canvas, Map, blur, curve, noise_tile, rotation
+from domainseg.phantom.femur import Femur
 from domainseg.phantom.pelvis import Pelvis
 
 
@@ -31,22 +32,22 @@ def trunk(canvas: Canvas, ring: Pelvis, girth: float, rng: np.random.Generator, 
     x, y = _coarse(canvas, 4)
     k = ring.scale
     dx, dy = (x - ring.centre[0]) / k, (y - ring.centre[1]) / k
-    half = girth * (168 + 14 * np.exp(-(((dy - 20) / 70) ** 2)) - 14 * _smooth(-dy - 120, 30))
+    half = 182 + 80 * (girth - 0.9) + (14 * np.exp(-(((dy - 20) / 70) ** 2)) - 14 * _smooth(-dy - 120, 30))
     depth = girth * 215 * (1 - 0.10 * _smooth(-dy - 90, 40))
     body = depth * np.maximum(1 - (np.abs(dx) / half) ** 2.6, 0) ** 0.42
     spread = 1.0 if not frog else 1.5
     legs = np.zeros_like(body)
     for side in (-1, 1):
         middle = 88 * spread + 0.05 * np.maximum(dy, 0)
-        radius = 86 * girth - 0.08 * np.maximum(dy, 0)
+        radius = 90 + 50 * (girth - 0.95) - 0.08 * np.maximum(dy, 0)
         leg = girth * 178 * np.sqrt(np.maximum(1 - ((dx * side - middle) / radius) ** 2, 0))
         legs = np.maximum(legs, leg)
-    share = _smooth(dy - 78 - 0.10 * np.abs(dx), 9)
+    share = _smooth(dy - 80 - 0.10 * np.abs(dx), 17)
     soft = body * (1 - share) + legs * share
     # Scrotum or labia, and the buttocks' lower fold.
     soft += 26 * np.sqrt(np.maximum(1 - (dx / 24) ** 2 - ((dy - 84) / 30) ** 2, 0)) * (0.4 if ring.female else 1.0)
     fold = dy - 92 - 10 * np.cos(dx / 55) - 6 * rng.normal()
-    soft *= 1 - 0.10 * _smooth(fold, 1.5)
+    soft *= 1 - 0.03 * _smooth(fold, 1.5)
     texture = cv2.resize(noise_tile(2.6)[:256, :256], soft.shape[::-1], interpolation=cv2.INTER_LINEAR)
     soft *= 1 + 0.020 * texture
     bowel = np.zeros_like(soft)
@@ -81,7 +82,7 @@ def wedge(canvas: Canvas, side: int, rng: np.random.Generator) -> Map:
 def mimics(
     canvas: Canvas, soft: Map, bone: Map, ring: Pelvis, vessels: float, rate: float, rng: np.random.Generator
 ) -> None:
-    """Add what is taken for a fracture: skin folds (Mach lines), fat planes, cloth, calcified vessels, ridges.
+    """Add what is taken for a fracture: skin folds (Mach lines), fat planes, cloth, calcified vessels.
 
     They come upon broken and unbroken hips alike; ``rate`` is the chance of each on each hip.
     """
@@ -115,27 +116,57 @@ def mimics(
             course = [tuple(middle + step * t + rng.normal(0, 1.6, 2)) for t in (-1, -0.4, 0.2, 1)]
             sign = rng.choice([-1.0, 1.0])
             canvas.stroke(soft, at(course), rng.uniform(0.4, 0.9), sign * rng.uniform(2.0, 5.5), soft=0.15)
-        if rng.random() < rate * 0.7:  # ring of osteophytes, or the old growth plate, across the head or its border
-            along = rng.uniform(-4, 22)
-            lean = rng.normal(0, 5)
-            ridge = [(along * 0.8 + 16, along * 0.6 - 15 + lean), (along * 0.8 + 2, along * 0.6 - 2), (along * 0.8 - 12, along * 0.6 + 17)]
-            canvas.stroke(bone, at(ridge), rng.uniform(0.7, 1.6), rng.uniform(0.8, 2.4), soft=0.4)
-        if rng.random() < rate:  # the intertrochanteric crest
-            drop = rng.normal(0, 3)
-            crest = [(56 + drop, 16), (49 + drop, 30), (39, 44 + drop), (29, 56 + drop)]
-            canvas.stroke(bone, at(crest), rng.uniform(1.0, 2.2), rng.uniform(1.0, 3.0), soft=0.5)
-        if rng.random() < rate * 0.5:  # a nutrient vessel in the shaft's cortex
-            low = rng.uniform(75, 110)
-            canvas.stroke(bone, at([(32, low), (36, low + 9), (39, low + 20)]), 0.8, -rng.uniform(1.5, 3.5), soft=0.25)
         if rng.random() < vessels:
+            wave, heavy = np.cumsum(rng.normal(0, 2.5, 5)), rng.uniform(0.3, 1.0)
             for gap in (-2.4, 2.4):
-                wave = rng.normal(0, 2, 5)
-                line = [(-24 + gap + wave[i], -30 + 40 * i) for i in range(5)]
-                line = [(a + 5 * i, b) for i, (a, b) in enumerate(line)]
+                line = [(float(-22 + gap + wave[i] + 4 * i), float(-40 + 44 * i)) for i in range(5)]
                 whole = at(line)
                 for begin in range(0, len(whole) - 4, 4):
-                    if rng.random() < 0.55:
-                        canvas.stroke(bone, whole[begin : begin + 5], 0.8, rng.uniform(1, 4.0), soft=0.3)
+                    if rng.random() < 0.4:
+                        canvas.stroke(bone, whole[begin : begin + 5], 0.8, heavy * rng.uniform(0.5, 3.0), soft=0.35)
         for _ in range(int(rng.poisson(0.8))):  # phleboliths
             spot = at([(-62 + rng.normal(0, 8), rng.normal(0, 14)), (-61, rng.normal(0, 14))])[:1]
             canvas.stroke(bone, np.concatenate([spot, spot + 0.6]), 3.0, 2.5, soft=0.7)
+
+
+def ridges(
+    target: Map, step: float, origin: tuple[float, float], femur: Femur, rate: float, rng: np.random.Generator
+) -> None:
+    """Add to a femur's map (``step`` mm a pixel, ``origin`` mm left and above) what crosses it in health: the
+    intertrochanteric crest, the old growth plate, a collar of osteophytes, nutrient vessels. Broken or not."""
+    ju, jv = femur.junction
+    k, r = femur.scale, femur.head * femur.scale
+    axis = np.array([ju, jv]) / np.hypot(ju, jv)
+    across = np.array([-axis[1], axis[0]])
+    canvas = Canvas(target.shape[0], target.shape[1], step / 2)
+
+    def stroke(points: object, width: float, weight: float, soft: float) -> None:
+        canvas.stroke(target, curve(np.asarray(points, float)) + np.array(origin) + step / 4, width, weight, soft=soft)
+
+    def collar(along: float, bulge: float) -> list[np.ndarray]:  # type: ignore[type-arg]
+        reach = 0.78 * r
+        return [axis * (along + bulge * (1 - t * t)) + across * reach * t for t in (-1.0, -0.5, 0.0, 0.5, 1.0)]
+
+    if rng.random() < rate:  # the crest runs from the greater to the lesser trochanter, in front of or behind the neck
+        drop = rng.normal(0, 2.5, 2) * k
+        crest = [
+            (ju + 9 * k, jv - 14 * k),
+            (ju + 4 * k, jv + drop[0]),
+            (ju - 5 * k, jv + 11 * k + drop[1]),
+            (ju - 14 * k, jv + 22 * k),
+        ]
+        stroke(crest, rng.uniform(0.8, 2.0), rng.uniform(0.6, 2.2), 0.5)
+    if rng.random() < rate:  # the growth plate's scar
+        stroke(
+            collar(rng.uniform(0.05, 0.35) * r, rng.uniform(-5, 2)), rng.uniform(0.5, 1.0), rng.uniform(0.4, 1.4), 0.35
+        )
+    if rng.random() < rate * (0.3 + femur.osteophytes):  # osteophytes around the head's border: a dense, wavy band
+        ring = [point + rng.normal(0, 0.9, 2) for point in collar(rng.uniform(0.72, 0.95) * r, rng.uniform(-4, 4))]
+        stroke(ring, rng.uniform(0.8, 1.8), rng.uniform(0.8, 2.4), 0.4)
+    for _ in range(int(rng.poisson(1.1 * rate))):  # a vessel's channel: dark, short, ends within the bone
+        start = np.array([ju, jv]) * rng.uniform(0.5, 1.0) + rng.normal(0, 9, 2) * k
+        lead = np.cumsum(rng.normal(0, 0.5, (4, 2)), 0) + rng.normal(0, 1, 2) * 6
+        stroke([start, *(start + np.cumsum(lead, 0))][:4], rng.uniform(0.5, 0.9), -rng.uniform(0.6, 2.2), 0.25)
+    if rng.random() < rate * 0.6:  # the nutrient artery of the shaft
+        low = jv + rng.uniform(45, 80) * k
+        stroke([(ju - 14 * k, low), (ju - 8 * k, low + 9), (ju - 4 * k, low + 20)], 0.8, -rng.uniform(1.2, 3.0), 0.25)
