@@ -32,7 +32,8 @@ class Content:
     """The pieces of a report. ``metrics`` is as in metrics.json; ``table`` is the prediction table.
 
     thresholds: one dict a stage (stage, value, rule, chosen_on, n_positive, kept, specificity, reached, provisional).
-    curves: stage -> table with a column step. missing: pieces that were not there, in words.
+    curves: stage -> table with a column step. comparisons: as ``evaluation.compare`` gives them, each with a title.
+    missing: pieces that were not there, in words.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Content:
     environment: Mapping[str, Any] = field(default_factory=dict)
     thresholds: list[dict[str, Any]] = field(default_factory=list)
     curves: dict[str, pd.DataFrame] = field(default_factory=dict)
+    comparisons: list[dict[str, Any]] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
     contact_sheet: Path | None = None
     missing: list[str] = field(default_factory=list)
@@ -67,10 +69,10 @@ class Content:
 def gather(run: Path) -> Content:
     """Read the pieces of a run folder.
 
-    config.yaml, environment.json, metrics.json, predictions.parquet (or .csv), stages/<name>/threshold.json and
-    curves.csv (folds/<k>/stages/... too), pictures/*.png with pictures/captions.json (file name -> caption, or ->
-    {caption, group}, in its order; found_1.png and its like go under their own headings), pictures/contact_sheet.png.
-    What is absent is skipped and listed in ``missing``.
+    config.yaml, environment.json, metrics.json, predictions.parquet (or .csv), comparisons.json (a list of
+    comparisons with titles), stages/<name>/threshold.json and curves.csv (folds/<k>/stages/... too), pictures/*.png
+    with pictures/captions.json (file name -> caption, or -> {caption, group}, in its order; found_1.png and its like
+    go under their own headings), pictures/contact_sheet.png. What is absent is skipped and listed in ``missing``.
     """
     content = Content(name=run.resolve().name, metrics={})
     for name, piece in (("metrics.json", "metrics"), ("environment.json", "environment")):
@@ -90,6 +92,8 @@ def gather(run: Path) -> Content:
         content.missing.append("predictions.parquet")
     content.thresholds = _thresholds(run)
     content.curves = _curves(run)
+    if (run / "comparisons.json").is_file():
+        content.comparisons = list(read_json(run / "comparisons.json"))
     content.pictures, content.contact_sheet = _pictures(run / "pictures")
     for piece, there in (
         ("stages/*/threshold.json", content.thresholds),

@@ -54,14 +54,15 @@ def evaluate_run(run: Path, *, resamples: int = RESAMPLES, seed: int = 0) -> Met
 
 def print_key_figures(content: Content, console: Console | None = None) -> None:
     """Print the key figures with their intervals as a table."""
-    shown = Table(title=f"{content.name}: {content.split} split, 95 % intervals", title_justify="left")
-    for heading in ("", "On intention", "Scored only"):
-        shown.add_column(heading)
+    shown = Table(title=f"{content.name}: {content.split} split, 95 % intervals", title_justify="left", box=None)
+    shown.add_column("")
+    for heading in ("on intention", "scored only"):
+        shown.add_column(heading, no_wrap=True)
     shown.add_column("n", justify="right")
     shown.add_column("patients", justify="right")
     for block in sections.key_figures(content):
-        shown.add_row(f"[bold]{block['title']}[/bold]", end_section=False)
+        shown.add_row(f"[bold]{block['title']}[/bold]")
         for row in block["rows"]:
-            cells = (f"  {row['name']}", row["intention"], row["conditional"], str(row["n"]), str(row["patients"]))
-            shown.add_row(*cells)
+            cells = [row[key].replace(" to ", "–") for key in ("intention", "conditional")]
+            shown.add_row(f"  {row['name']}", *cells, str(row["n"]), str(row["patients"]))
     (console or Console()).print(shown)

@@ -186,6 +186,31 @@ def forest(entries: Sequence[tuple[str, str, Mapping[str, Any]]], metric: str) -
         return _svg(figure)
 
 
+def flow(steps: Sequence[Mapping[str, Any]], classes: tuple[str, str]) -> str:
+    """Cases left after each stage (full) and taken by it (pale; hatched: wrongly), one panel a class."""
+    with _drawing(2, height=0.75 + 0.3 * len(steps), width=4.4) as (figure, axes):
+        for axis, side, name, color in zip(
+            axes, ("positive", "negative"), (classes[1], classes[0]), (POSITIVE, NEGATIVE), strict=True
+        ):
+            for k, step in enumerate(steps):
+                left, taken, wrong = (step[kind][side] for kind in ("left", "taken", "wrong"))
+                taken = 0 if k == 0 else taken
+                axis.barh(-k, left, color=color, height=0.62)
+                axis.barh(-k, taken, left=left, color=color, alpha=0.25, height=0.62)
+                if k and wrong:
+                    axis.barh(-k, wrong, left=left, facecolor="none", edgecolor=INK, hatch="/////", height=0.62, lw=0.6)
+                said = f"{left}" + (f"   −{taken}" if taken else "") + (f", {wrong} wrongly" if k and wrong else "")
+                axis.annotate(said, (left + taken, -k), (4, 0), textcoords="offset points", va="center", fontsize=8)
+            axis.set_title(name.capitalize())
+            axis.set_yticks([-k for k in range(len(steps))], [str(step["name"]) for step in steps])
+            axis.set_xlim(0, 1.35 * max(1, steps[0]["left"][side]))
+            axis.set_xticks([])
+            axis.spines[["bottom", "left"]].set_visible(False)
+            axis.tick_params(axis="y", length=0)
+        axes[1].set_yticks([])
+        return _svg(figure)
+
+
 def head_errors(rows: Rows) -> str:
     """Distance between found and true femoral heads: cumulative, in mm where known, in % of the film's width."""
     columns = [("head_error_mm", "mm", 5.0), ("head_error_pct", "% of the film's width", 6.0)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from domainseg.reporting import figures, sections
 from domainseg.reporting.content import Content, Picture, gather, record
 from domainseg.reporting.words import CLASSES, COLUMNS, METRICS, TITLES, interval, title
 
-FIGURES = ("roc", "scores", "calibration", "heads", "groups")
+FIGURES = ("flow", "roc", "scores", "calibration", "heads", "groups")
 _WIDEST = 1400  # pixels of a picture in the report; wider ones are reduced
 _LARGE = 300_000  # bytes; larger pictures are stored as JPEG
 
@@ -47,7 +48,7 @@ def render(content: Content) -> str:
     )
     rows = _rows(content)
     main = content.main
-    steps = sections.waterfall(rows[main], main) if main in rows else []
+    steps = _flow(content, rows)
     return environment.get_template("report.html").render(
         content=content,
         brief=sections.brief(content),
@@ -55,6 +56,7 @@ def render(content: Content) -> str:
         key_figures=sections.key_figures(content),
         thresholds=sections.thresholds(content),
         calibration=sections.calibration_rows(content),
+        comparisons=sections.comparisons(content),
         calibration_heads=sections.CALIBRATION_HEADS,
         waterfall=steps,
         sides=("positive", "negative", "unknown")
@@ -85,6 +87,8 @@ def draw(content: Content, rows: dict[str, Rows] | None = None) -> dict[str, str
     rows = _rows(content) if rows is None else rows
     out = {}
     both = {target: part for target, part in rows.items() if figures.two_classes(part)}
+    if (steps := _flow(content, rows)) and len(steps) > 1:
+        out["flow"] = figures.flow(steps, CLASSES.get(content.main or "", ("negative", "positive")))
     if both:
         out["roc"] = figures.roc_curves(both)
         out["scores"] = figures.score_histograms(both)
@@ -96,9 +100,11 @@ def draw(content: Content, rows: dict[str, Rows] | None = None) -> dict[str, str
     main = content.main
     if main is not None and (whole := record(content.results, main, "intention", "auc")) is not None:
         entries: list[tuple[str, str, Any]] = [("All", "All", whole)]
-        for column, group, metrics in sections.groups(content, main):
+        groups = [(c, g, m) for c, g, m in sections.groups(content, main) if (r := record(m, "auc")) and r["n"]]
+        several = [column for column, count in Counter(column for column, _, _ in groups).items() if count > 1]
+        for column, group, metrics in groups:
             metric, positives = record(metrics, "auc"), record(metrics, "sensitivity")
-            if metric is not None and positives is not None and metric["n"]:
+            if metric is not None and positives is not None and column in several:
                 name = f"{group.replace('_', ' ')}  ({positives['n']} of {metric['n']} positive)"
                 entries.append((COLUMNS.get(column, title(column, {})), name, metric))
         if len(entries) > 1:
@@ -113,6 +119,11 @@ def _rows(content: Content) -> dict[str, Rows]:
     part = content.table[[name == content.split for name in names]]
     targets = [t for t in content.results if f"label_{t}" in part and f"score_{t}" in part]
     return {target: rows_of(part, target) for target in targets} if len(part) else {}
+
+
+def _flow(content: Content, rows: dict[str, Rows]) -> list[dict[str, Any]]:
+    main = content.main
+    return sections.waterfall(rows[main], main) if main in rows else []
 
 
 def _coverage(content: Content) -> list[dict[str, Any]]:

@@ -169,6 +169,21 @@ def calibration_rows(content: Content) -> list[dict[str, Any]]:
     ]
 
 
+def comparisons(content: Content) -> list[dict[str, Any]]:
+    """Rows of comparisons.json: what is compared, both AUCs, their difference with interval, p."""
+    return [
+        {
+            "title": item["title"],
+            **{key: interval(item[key]) for key in ("a", "b", "difference")},
+            "p": "< 0.001" if item["p"] is not None and item["p"] < 0.001 else number(item["p"]),
+            "n": item["difference"]["n"],
+            "patients": item["difference"]["n_clusters"],
+            "method": method(item["difference"]["method"]),
+        }
+        for item in content.comparisons
+    ]
+
+
 CALIBRATION_HEADS = [METRICS[name] for name in _CALIBRATION]
 
 

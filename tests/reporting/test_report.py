@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from domainseg.evaluation import EvaluationError, choose_threshold
+from domainseg.evaluation import EvaluationError, choose_threshold, compare
 from domainseg.files import read_json, write_json
 from domainseg.reporting import Content, evaluate_command, evaluate_run, gather, render, write_report
 from domainseg.reporting.sections import waterfall
@@ -66,6 +66,9 @@ def run(hips: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
         cv2.imwrite(str(folder / "pictures" / f"{name}.png"), picture)
     captions = {"found_1.png": "film <1>, hip_left", "false_alarm_1.png": {"caption": "b", "group": "Mine"}}
     write_json(folder / "pictures" / "captions.json", captions)
+    other = hips.assign(other=hips["score_fracture"].round(1))
+    compared = compare(other, "score_fracture", "other", "label_fracture")
+    write_json(folder / "comparisons.json", [{"title": "exact against rounded", **compared}])
     evaluate_run(folder, resamples=50)
     return folder
 
@@ -93,7 +96,7 @@ def test_report_says_what_a_reader_needs(run: Path) -> None:
     assert f"all {record['n']} eligible hips of {record['n_clusters']} patients" in text
     for words in (
         "not a medical device", "Implant filter: the threshold is provisional", "under 1 mm", "Fractures found", "Mine",
-        "film <1>, hip_left", "<my> run", "phantom_pelvis", "catch 0.99", "truly intra", "abababababab",
+        "film <1>, hip_left", "<my> run", "phantom_pelvis", "catch 0.99", "truly intra", "abababababab", "exact against rounded",
     ):  # fmt: skip
         assert words in text, words
     assert re.search(r"\bnan\b|None\b|\binf\b", text) is None
@@ -168,7 +171,7 @@ def test_evaluate_command_writes_all_and_prints_intervals(
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"metrics.json", "figures", "report.html"}
     ElementTree.parse(tmp_path / "out" / "figures" / "roc.svg")
     assert read_json(tmp_path / "out" / "metrics.json")["test"]["fracture"]["sensitivity"]["value"] is None
-    assert interval(metrics["test"]["fracture"]["auc"]) in capsys.readouterr().out
+    assert interval(metrics["test"]["fracture"]["auc"]).replace(" to ", "–") in capsys.readouterr().out
     with pytest.raises(EvaluationError, match="label_<target>"):
         evaluate_command({"predictions": str(source)}, tmp_path / "again")
     assert not (tmp_path / "again").exists()
