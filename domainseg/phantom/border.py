@@ -94,8 +94,8 @@ class Border:
                 at = (cell // 2 + int((ball - 1) * size * 0.3), cell - inset - int(size * 0.16))
                 cv2.circle(stamp, at, max(1, round(1.1 / self.spacing)), 255, -1, cv2.LINE_AA)
         turn = cv2.getRotationMatrix2D((cell / 2, cell / 2), self.tilt, 1.0)
-        stamp = cv2.warpAffine(stamp, turn, (cell, cell))
-        self._add(attenuation, stamp.astype(np.float32) * np.float32(3.2 / 255))
+        tilted = np.asarray(cv2.warpAffine(stamp, turn, (cell, cell)), np.float32)
+        self._add(attenuation, tilted * np.float32(3.2 / 255))
 
     def annotate(self, picture: Map) -> None:
         """Text that the console burns in, and its round letter (site B)."""
@@ -123,7 +123,7 @@ class Border:
                 bold,
                 cv2.LINE_AA,
             )
-            self._add(picture, stamp.astype(np.float32) / 255)
+            self._add(picture, stamp.astype(np.float32) * np.float32(1 / 255))
         if self.text:
             layer = np.zeros((int(12 / self.spacing) + 4, picture.shape[1]), np.uint8)
             cv2.putText(

@@ -135,6 +135,13 @@ def sample(tile: Map, x: Map, y: Map) -> Map:
     return np.asarray(cv2.remap(tile, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP), np.float32)
 
 
+def depth_inside(mask: NDArray[np.uint8], step: float) -> Map:
+    """Distance in mm of each pixel of a mask to the nearest 0, at most 1 m (a mask may hold none)."""
+    return np.asarray(
+        np.minimum(cv2.distanceTransform(mask, cv2.DIST_L2, 3), 1000 / step) * np.float32(step), np.float32
+    )
+
+
 def rotation(degrees: float) -> Points:
     """2x2 matrix that turns (x, y) clockwise on the screen."""
     a = np.deg2rad(degrees)

@@ -10,6 +10,7 @@ from hashlib import sha256
 
 import numpy as np
 
+from domainseg.files import DomainsegError
 from domainseg.phantom import fracture
 from domainseg.phantom.implants import IMPLANTS, REPLACEMENTS
 from domainseg.phantom.settings import RELATIVE_RISK, Settings
@@ -52,7 +53,7 @@ class FilmPlan:
 def plan(settings: Settings, index: int) -> FilmPlan:
     """The plan of one film; films of one patient stand together, and the plan of a film does not depend on n."""
     if index < 0:
-        raise ValueError(f"the index of a film must be 0 or more, got {index}")
+        raise DomainsegError(f"the index of a film must be 0 or more, got {index}")
     number, first, count = _patient_of(settings.seed, index)
     return _films(settings, number, first, count)[index - first]
 

@@ -38,9 +38,18 @@ class Site:
 
 
 SITE = {
-    "A": Site("A", 0.148, 2208, 2688, 14, "MONOCHROME2", 1100.0, 0.10, 2.3, 0.55, 0.6, 1.2, "block", "Northfield General Hospital", "Lumora", "DX-400"),
-    "B": Site("B", 0.168, 1952, 2400, 12, "MONOCHROME1", 1300.0, 0.14, 2.6, 0.70, 0.9, 0.9, "round", "St. Aldwin Infirmary", "Helion", "FlatPano 3"),
-    "C": Site("C", 0.187, 1792, 2176, 12, "MONOCHROME2", 600.0, 0.19, 1.9, 0.42, 0.4, 2.0, "plate", "Riverside Trauma Centre", "Korvex", "CR-Reader 85"),
+    "A": Site(
+        "A", 0.148, 2208, 2688, 14, "MONOCHROME2", 1100.0, 0.10, 2.3, 0.55, 0.6, 1.2, "block",
+        "Northfield General Hospital", "Lumora", "DX-400",
+    ),
+    "B": Site(
+        "B", 0.168, 1952, 2400, 12, "MONOCHROME1", 1300.0, 0.14, 2.6, 0.70, 0.9, 0.9, "round",
+        "St. Aldwin Infirmary", "Helion", "FlatPano 3",
+    ),
+    "C": Site(
+        "C", 0.187, 1792, 2176, 12, "MONOCHROME2", 600.0, 0.19, 1.9, 0.42, 0.4, 2.0, "plate",
+        "Riverside Trauma Centre", "Korvex", "CR-Reader 85",
+    ),
 }  # fmt: skip
 #: What all sites look like inside the region of interest where only what lies outside may tell them apart.
 NEUTRAL = {"dose": 900.0, "blur_mm": 0.14, "sigmoid": 2.3, "flatten": 0.55, "edge": 0.6, "edge_mm": 1.2}
@@ -71,18 +80,18 @@ def expose(
     photons = site.dose * 1e3 * spacing**2 * rng.uniform(0.7, 1.4) * (0.75 if portable else 1.0)
     noise = rng.standard_normal(attenuation.shape, dtype=np.float32)
     sigma = site.blur_mm / spacing
-    noise = cv2.GaussianBlur(noise, (3, 3), max(0.35, 0.7 * sigma))
+    cv2.GaussianBlur(noise, (3, 3), max(0.35, 0.7 * sigma), dst=noise)
     noise *= np.float32(1 / noise[::16, ::16].std() / np.sqrt(photons))
     cv2.sqrt(signal, signal_root := np.empty_like(signal))
     noise *= signal_root
     signal += noise
     np.maximum(signal, 2e-5, out=signal)
     if sigma > 0.4:
-        signal = cv2.GaussianBlur(signal, (5, 5), sigma)
-    log = cv2.log(signal)
-    np.negative(log, out=log)
+        cv2.GaussianBlur(signal, (5, 5), sigma, dst=signal)
+    cv2.log(signal, dst=signal)
+    np.negative(signal, out=signal)
     slow = -np.log(np.exp(-small) + scatter)
-    return log, np.asarray(slow, np.float32)
+    return signal, np.asarray(slow, np.float32)
 
 
 def process(log: Map, slow: Map, spacing: float, site: Site, inside: NDArray[np.bool_], jitter: Points) -> Map:
@@ -101,7 +110,7 @@ def process(log: Map, slow: Map, spacing: float, site: Site, inside: NDArray[np.
     low, high = np.quantile((slow - wide)[body][::3], (0.06, 0.975)) + jitter + (-0.15, 0.30)
     log -= cv2.resize(wide, (width, height), interpolation=cv2.INTER_LINEAR)
     if site.edge:
-        half = cv2.resize(log, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+        half = np.asarray(cv2.resize(log, (width // 2, height // 2), interpolation=cv2.INTER_AREA), np.float32)
         soft = cv2.resize(blur(half, site.edge_mm / spacing / 2), (width, height), interpolation=cv2.INTER_LINEAR)
         log += np.float32(site.edge) * (log - soft)
     scaled = (log - np.float32((low + high) / 2)) * np.float32(2 * site.sigmoid / (high - low))

@@ -5,9 +5,8 @@ from __future__ import annotations
 from hashlib import sha256
 from pathlib import Path
 
-import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
+from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
 from domainseg.files import atomic_path
 from domainseg.phantom.film import SimulatedFilm
@@ -25,7 +24,7 @@ def write_film(film: SimulatedFilm, path: Path) -> None:
     data.file_meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
     data.file_meta.MediaStorageSOPInstanceUID = uid["image"]
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.file_meta.ImplementationClassUID = "2.25.331442890185034208617"
+    data.file_meta.ImplementationClassUID = UID("2.25.331442890185034208617")
     data.SpecificCharacterSet = "ISO_IR 100"
     data.SOPClassUID = DigitalXRayImageStorageForPresentation
     data.SOPInstanceUID = uid["image"]
@@ -91,12 +90,7 @@ def orientation(film: SimulatedFilm) -> list[str]:
     return [right, down]
 
 
-def _uid(film: SimulatedFilm, level: str) -> str:
+def _uid(film: SimulatedFilm, level: str) -> UID:
     plan = film.plan
     name = {"study": plan.study, "series": plan.series, "image": f"{plan.series}.{plan.image}"}[level]
-    return f"2.25.{int(sha256(f'{plan.patient}/{name}'.encode()).hexdigest()[:30], 16)}"
-
-
-def stored_range(film: SimulatedFilm) -> tuple[int, int]:
-    """Smallest and largest stored value."""
-    return int(np.min(film.pixels)), int(np.max(film.pixels))
+    return UID(f"2.25.{int(sha256(f'{plan.patient}/{name}'.encode()).hexdigest()[:30], 16)}")

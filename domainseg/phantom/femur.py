@@ -7,10 +7,10 @@ femur's own: origin in the head's centre, u lateral, v distal along the shaft, m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from domainseg.phantom.canvas import Map, noise_tile, sample
 
@@ -116,18 +116,19 @@ def _head(u: Map, v: Map, femur: Femur) -> Solid:
     r = femur.head
     window = _window(u, v, (-r - 4, r + 4, -r - 4, r + 4))
     uu, vv = u[:, window[1]], v[window[0]]
-    d2 = uu**2 + (vv * 1.02) ** 2
+    d2 = np.asarray(uu**2 + (vv * 1.02) ** 2, np.float32)
     shell = 0.30 * (0.4 + 0.6 * femur.cortex)
     return window, np.zeros_like(d2), _root(r * r - d2), _root((r - shell) ** 2 - d2)
 
 
-def _profile(t: Map, stations: Sequence[float], values: Sequence[float]) -> Map:
+def _profile(t: Map, stations: ArrayLike, values: ArrayLike) -> Map:
     """Smoothed piecewise linear profile, read through a table (np.interp on a map is slow)."""
-    places = np.linspace(stations[0], stations[-1], 1200)
-    table = np.interp(places, stations, values).astype(np.float32)
+    known = np.asarray(stations, float)
+    places = np.linspace(known[0], known[-1], 1200)
+    table = np.interp(places, known, np.asarray(values, float)).astype(np.float32)
     smooth = np.convolve(np.pad(table, 20, mode="edge"), np.ones(41, np.float32) / 41, mode="valid")
-    scale = np.float32(1199 / (stations[-1] - stations[0]))
-    index = np.clip((t - np.float32(stations[0])) * scale, 0, 1199).astype(np.int32)
+    scale = np.float32(1199 / (known[-1] - known[0]))
+    index = np.clip((t - np.float32(known[0])) * scale, 0, 1199).astype(np.int32)
     return np.asarray(smooth[index], np.float32)
 
 
@@ -154,7 +155,8 @@ def _stem(u: Map, v: Map, ju: float, jv: float, femur: Femur) -> Solid:
     up, low = _profile(t, tips, lateral), _profile(t, tips, medial)
     # The lesser trochanter, in profile as far as the leg is turned outwards; its crest runs on upwards.
     out = float(np.clip(np.sin(femur.twist + 0.1), 0, 1))
-    low = low + (1.0 + 8.0 * out) * femur.calibre * np.exp(-(np.abs((t - 25) / np.where(t < 25, 12, 9)) ** 2.2))
+    bump = np.exp(-(np.abs((t - 25) / np.where(t < 25, 12, 9)) ** 2.2))
+    low = np.asarray(low + (1.0 + 8.0 * out) * femur.calibre * bump, np.float32)
     wall_up = _profile(t, tips, np.array([0.5, 0.5, 0.6, 0.7, 0.9, 1.3, 2.0, 3.2, 4.8, 6.6, 7.4, 7.6]) * c)
     wall_low = _profile(t, tips, np.array([0.5, 0.5, 0.5, 0.6, 1.0, 2.4, 3.8, 4.8, 5.6, 6.8, 7.2, 7.4]) * c)
     shaft, shaft_in = _tube(d, up, low, 0.80), _tube(d, up - wall_up, low - wall_low, 0.80)

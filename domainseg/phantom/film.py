@@ -91,7 +91,7 @@ def film(seed: int, index: int, settings: Settings | dict[str, Any] | None = Non
     shape = picture.shape
     stored = quantise(picture, site)
     stored = np.ascontiguousarray(np.rot90(stored, -chosen.turns))
-    to_source = np.linalg.inv(geometry.quarter_turns(shape, -chosen.turns % 4))
+    to_source = np.asarray(np.linalg.inv(geometry.quarter_turns(shape, -chosen.turns % 4)), np.float64)
     hips = tuple(_truth(hip, canvas, shape, chosen.turns, to_source) for hip in drawn.hips)
     return SimulatedFilm(chosen, site, stored, canvas.spacing, hips)
 
@@ -119,13 +119,9 @@ def _cut(attenuation: Map, canvas: Canvas, hip: Hip, broken: fracture.Fracture, 
     """Take the bone out of a thin fracture gap, at the film's own resolution."""
     linear, centre = hip.affine[:, :2], hip.affine[:, 2]
     middle = linear @ broken.centre + centre
-    reach = 62.0
-    y0, y1, x0, x1 = (
-        max(canvas.box([middle], reach)[i], hip.box[i])
-        if i % 2 == 0
-        else min(canvas.box([middle], reach)[i], hip.box[i])
-        for i in range(4)
-    )
+    near = canvas.box([middle], 62.0)
+    y0, x0 = max(near[0], hip.box[0]), max(near[2], hip.box[2])
+    y1, x1 = min(near[1], hip.box[1]), min(near[3], hip.box[3])
     if y1 <= y0 or x1 <= x0:
         return
     dense = hip.dense[y0 - hip.box[0] : y1 - hip.box[0], x0 - hip.box[2] : x1 - hip.box[2]]

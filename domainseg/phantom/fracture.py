@@ -195,7 +195,7 @@ def gap(fracture: Fracture, u: Map, v: Map, seed: int) -> Map:
 def _pose(fracture: Fracture, step: float) -> Points:
     """Affine in patch pixels that carries the distal fragment into its place."""
     turn = rotation(fracture.turn)
-    centre = (fracture.centre + (MEDIAL, PROXIMAL)) / step
+    centre = np.add(fracture.centre, (MEDIAL, PROXIMAL)) / step
     offset = centre + fracture.shift / step - turn @ centre
     return np.concatenate([turn, offset[:, None]], axis=1)
 

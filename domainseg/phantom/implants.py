@@ -22,7 +22,7 @@ class _Steel:
     def shape(self, points: ArrayLike, thickness: float) -> None:
         """A solid outline (u, v in mm), ``thickness`` mm of metal in the beam."""
         mask = np.zeros(self.patch.shape, np.uint8)
-        pixels = (np.asarray(points, float) + (MEDIAL, PROXIMAL)) / self.patch.step
+        pixels = np.add(points, (MEDIAL, PROXIMAL)) / self.patch.step
         cv2.fillPoly(mask, [fixed(pixels)], 255, cv2.LINE_AA, 4)
         np.maximum(self.map, mask * np.float32(thickness / 255), out=self.map)
 
@@ -34,7 +34,7 @@ class _Steel:
         if bore:
             inner = side * bore / width
             mask = np.zeros(self.patch.shape, np.uint8)
-            pixels = (np.array([a + inner, b + inner, b - inner, a - inner]) + (MEDIAL, PROXIMAL)) / self.patch.step
+            pixels = np.add([a + inner, b + inner, b - inner, a - inner], (MEDIAL, PROXIMAL)) / self.patch.step
             cv2.fillPoly(mask, [fixed(pixels)], 255, cv2.LINE_AA, 4)
             self.map *= 1 - mask * np.float32(0.4 / 255)
 
@@ -92,8 +92,8 @@ def draw(patch: Patch, femur: Femur, kind: str, rng: np.random.Generator) -> Map
     elif kind == "nail":
         lean = 4 * k
         end = patch.v[-1, 0] + 5 if rng.random() < 0.3 else jv + 120 * k
-        body = [(ju + lean + 8 * k, jv - 27 * k), (ju + lean - 7 * k, jv - 30 * k), (ju - 7.5 * k, jv + 30 * k), (ju - 5.5 * k, end),
-                (ju + 5.5 * k, end), (ju + 7.5 * k, jv + 30 * k)]  # fmt: skip
+        body = [(ju + lean + 8 * k, jv - 27 * k), (ju + lean - 7 * k, jv - 30 * k), (ju - 7.5 * k, jv + 30 * k),
+                (ju - 5.5 * k, end), (ju + 5.5 * k, end), (ju + 7.5 * k, jv + 30 * k)]  # fmt: skip
         steel.shape(body, 11.0)
         tip = -axis * r * 0.6 + across * rng.uniform(-4, 2)
         back = np.array([ju + 24 * k, jv + 20 * k])

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
-from domainseg.phantom.canvas import Canvas, Map, Points, blur, curve, noise_tile, rotation
+from domainseg.phantom.canvas import Canvas, Map, Points, blur, curve, depth_inside, noise_tile, rotation
 
 HIP_X = 86.0  # distance of the hip's centre from the midline in the drawn pelvis
 
@@ -98,7 +98,7 @@ def plate(canvas: Canvas, target: Map, outline: Points, thickness: Map | float, 
     cover = canvas.filled(outline, box)
     # Distances are wanted from the outline only, not from where the film ends.
     mask = np.pad((cover > 0.5).astype(np.uint8), 1, mode="edge")
-    distance = cv2.distanceTransform(mask, cv2.DIST_L2, 3)[1:-1, 1:-1] * np.float32(canvas.step)
+    distance = depth_inside(mask, canvas.step)[1:-1, 1:-1]
     near = np.sqrt(np.clip(distance / edge, 0, 1) * (2 - np.clip(distance / edge, 0, 1)))
     line = np.exp(-distance / 1.6) * np.minimum(distance / 0.5, 1)
     local = thickness[y0:y1, x0:x1] if isinstance(thickness, np.ndarray) else np.float32(thickness)
@@ -143,7 +143,7 @@ def _half(canvas: Canvas, bone: Map, pelvis: Pelvis, side: int) -> None:
     local = _Local(canvas, half, box)
     local.plate(outline, thick, 5.0 * k, 3.0)
     away = canvas.filled(hole, box)
-    distance = cv2.distanceTransform((away < 0.5).astype(np.uint8), cv2.DIST_L2, 3) * np.float32(canvas.step)
+    distance = depth_inside((away < 0.5).astype(np.uint8), canvas.step)
     half *= 1 - away
     half *= 0.35 + 0.65 * np.clip(distance / (6 * k), 0, 1)
     half += (1 - away) * 3.2 * np.exp(-distance / 1.4) * (half > 0.2)
@@ -227,18 +227,18 @@ def spine(
         half, height = 25.0, 28.0
         body = [(-half, y), (-half + 3, y - height / 2), (-half, y - height), (0, y - height + 1.5), (half, y - height),
                 (half - 3, y - height / 2), (half, y), (0, y - 1)]  # fmt: skip
-        plate(canvas, bone, place(curve(np.array(body) + (sway, 0), closed=True)), 4.5 * s, 6.0, 3.4 * s)
+        plate(canvas, bone, place(curve(np.add(body, (sway, 0)), closed=True)), 4.5 * s, 6.0, 3.4 * s)
         for end in (y, y - height):
             line = [(-half + 1, end), (0, end + 1), (half - 1, end)]
-            canvas.stroke(bone, place(curve(np.array(line) + (sway, 0))), 1.6, 4.5 * s, soft=0.4)
+            canvas.stroke(bone, place(curve(np.add(line, (sway, 0)))), 1.6, 4.5 * s, soft=0.4)
         for side in (-1, 1):
             angle = np.linspace(0, 2 * np.pi, 30)
             ring = np.stack([side * 15 + 4.2 * np.cos(angle), y - 19 + 6 * np.sin(angle)], -1)
-            canvas.stroke(bone, place(ring + (sway, 0)), 1.3, 4.0 * s, soft=0.3)
-            process = [(side * 20, y - 20), (side * 32, y - 23), (side * 44, y - 21), (side * 43, y - 16), (side * 32, y - 16),
-                       (side * 20, y - 12)]  # fmt: skip
-            plate(canvas, bone, place(curve(np.array(process) + (sway, 0), closed=True)), 2.4 * s, 3.0, 1.5 * s)
+            canvas.stroke(bone, place(np.add(ring, (sway, 0))), 1.3, 4.0 * s, soft=0.3)
+            process = [(side * 20, y - 20), (side * 32, y - 23), (side * 44, y - 21), (side * 43, y - 16),
+                       (side * 32, y - 16), (side * 20, y - 12)]  # fmt: skip
+            plate(canvas, bone, place(curve(np.add(process, (sway, 0)), closed=True)), 2.4 * s, 3.0, 1.5 * s)
             facet = [(side * 12, y - 8), (side * 15, y + 4), (side * 10, y + 10)]
-            canvas.stroke(bone, place(curve(np.array(facet) + (sway, 0))), 4.0, 3.0 * s, soft=1.0)
+            canvas.stroke(bone, place(curve(np.add(facet, (sway, 0)))), 4.0, 3.0 * s, soft=1.0)
         spinous = [(-3, y - 10), (3, y - 10), (4, y + 6), (0, y + 9), (-4, y + 6)]
-        plate(canvas, bone, place(curve(np.array(spinous) + (sway, 0), closed=True)), 4.0 * s, 3.0, 2.6 * s)
+        plate(canvas, bone, place(curve(np.add(spinous, (sway, 0)), closed=True)), 4.0 * s, 3.0, 2.6 * s)

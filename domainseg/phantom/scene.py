@@ -32,7 +32,6 @@ class Hip:
     femur: Map
     line: Map
     fracture: Fracture | None
-    head_replaced: bool
 
     @property
     def centre(self) -> Points:
@@ -128,9 +127,9 @@ def frontal(canvas: Canvas, settings: Settings, plan: FilmPlan, rng: np.random.G
         if not (-25 < centre_mm[0] < width + 25):
             continue
         hip_rng = np.random.default_rng([settings.seed, plan.patient_number, 203, side + 1])
-        pose = dict(rotation=float(np.clip(rng.normal(6, 11), -18, 42)), lean=float(rng.normal(-1.5, 4)))
+        pose = {"rotation": float(np.clip(rng.normal(6, 11), -18, 42)), "lean": float(rng.normal(-1.5, 4))}
         if frog:
-            pose = dict(rotation=float(rng.uniform(40, 58)), lean=float(rng.uniform(38, 62)))
+            pose = {"rotation": float(rng.uniform(40, 58)), "lean": float(rng.uniform(38, 62))}
         hip = _hip(canvas, settings, plan, person, name, side, centre_mm, pose, hip_rng, steel)
         y0, y1, x0, x1 = hip.box
         bone[y0:y1, x0:x1] += hip.dense
@@ -149,7 +148,7 @@ def lateral(canvas: Canvas, settings: Settings, plan: FilmPlan, rng: np.random.G
     centre = np.array([width * (0.5 - side * rng.uniform(0.12, 0.22)), height * rng.uniform(0.36, 0.48)])
     person = replace(person, ccd=float(rng.uniform(158, 170)), anteversion=0.0)
     steel = canvas.zeros()
-    pose = dict(rotation=float(rng.uniform(-8, 8)), lean=float(rng.uniform(58, 80)))
+    pose = {"rotation": float(rng.uniform(-8, 8)), "lean": float(rng.uniform(58, 80))}
     hip_rng = np.random.default_rng([settings.seed, plan.patient_number, 203, side + 1])
     hip = _hip(canvas, settings, plan, person, plan.side, side, centre, pose, hip_rng, steel)
     bone = canvas.zeros()
@@ -162,7 +161,7 @@ def lateral(canvas: Canvas, settings: Settings, plan: FilmPlan, rng: np.random.G
     for dx, dy, rx, ry, thick in ((-34, 40, 22, 46, 6.0), (-50, -8, 36, 32, 5.0), (-32, 96, 20, 30, 6.0)):
         turn = np.linspace(0, 2 * np.pi, 60)
         blob = np.stack([rx * np.cos(turn), ry * np.sin(turn)], -1) @ rotation(18 * side).T
-        blob = (blob + (dx * side, dy)) * k + centre
+        blob = np.add(blob, (dx * side, dy)) * k + centre
         pelvis.plate(canvas, bone, blob, thick * (0.5 + 0.5 * person.density), 16.0, 1.2)
     soft = tissue.wedge(canvas, side, rng)
     return Scene(canvas, MU_SOFT * soft + MU_BONE * bone + MU_STEEL * steel, [hip])
@@ -247,5 +246,4 @@ def _hip(
         femur=warp((bone.outer > 0) * near),
         line=warp(line),
         fracture=broken,
-        head_replaced=replaced,
     )

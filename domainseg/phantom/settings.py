@@ -19,10 +19,11 @@ RELATIVE_RISK = {"none": 1.0, "mild": 5.0, "severe": 10.0}
 class Settings:
     """Settings of the pelvis phantom; a film is a function of (seed, index, settings) alone.
 
-    views, classes, sites and departments are shares and are normalised. ``confounder`` is how strongly ``confounder_by``
-    (site A, or a portable film) goes with fracture: relative risk 1, 5 or 10. ``confounder_place`` says whether what
-    gives site and portable films away lies outside the hip's region of interest (marker, border, layout), inside it
-    (grey scale, sharpness, noise), or both. ``fracture_contrast`` scales how much bone is missing in a fracture line.
+    views, classes, sites and departments are shares and are normalised. ``confounder`` is how strongly
+    ``confounder_by`` (site A, or a portable film) goes with fracture: relative risk 1, 5 or 10. ``confounder_place``
+    says whether what gives site and portable films away lies outside the hip's region of interest (marker, border,
+    text), inside it (grey scale, sharpness, noise), or both. ``fracture_contrast`` scales how much bone is missing in a
+    fracture line.
     ``reduction`` makes pixels this many times larger, for quick looks and tests.
     """
 

@@ -16,7 +16,7 @@ _TILE = 320
 
 
 def contact_sheet(manifest_folder: Path | str, path: Path | str, *, columns: int = 6) -> Path:
-    """Write a PNG with films of every view and hips of every kind (240 mm and 4 head diameters wide); returns path.
+    """Write a PNG with films of every view and hips of every kind (2.9 head diameters wide); returns path.
 
     manifest_folder holds images.parquet, targets.parquet and what they name, as ``simulate`` writes it.
     """
@@ -25,21 +25,22 @@ def contact_sheet(manifest_folder: Path | str, path: Path | str, *, columns: int
     targets = pd.read_parquet(folder / "targets.parquet")
     tiles = []
     for _, rows in images.groupby(["projection", "body_part"], sort=True):
-        for row in rows.head(columns if rows["projection"].iloc[0] == "pelvis_ap" else 2).itertuples():
-            film = read_film(folder / str(row.path))
-            tiles.append(_labelled(_fit(film.pixels), f"{row.site} {row.body_part} {row.projection}"))
+        for row in rows.head(columns if rows["projection"].iloc[0] == "pelvis_ap" else 2).to_dict("records"):
+            film = read_film(folder / row["path"])
+            tiles.append(_labelled(_fit(film.pixels), f"{row['site']} {row['body_part']} {row['projection']}"))
     hips = targets[targets["part"] != "whole"].merge(images[["image", "path", "site", "projection"]], on="image")
     hips = hips[hips["projection"].isin(["pelvis_ap", "hip_ap"])]
     kinds = hips["implant"].where(hips["implant"] != "", hips["fracture_class"])
-    whole = targets[targets["part"] == "whole"].set_index("image")
+    turns = targets[targets["part"] == "whole"].set_index("image")["label_turn"]
     for kind, rows in hips.groupby(kinds, sort=True):
-        for row in rows.head(columns if kind in ("", "hairline", "undisplaced", "displaced") else 2).itertuples():
-            film = read_film(folder / str(row.path))
-            turn = geometry.quarter_turns(film.shape, int(whole.loc[row.image, "label_turn"]))
-            centre = geometry.transform(np.linalg.inv(turn), (row.x, row.y))
-            square = geometry.square(centre + (0, 0.5 * row.diameter), 2.9 * row.diameter, _TILE)
+        count = columns if kind in ("", "hairline", "undisplaced", "displaced") else 2
+        for row in rows.head(count).to_dict("records"):
+            film = read_film(folder / row["path"])
+            turn = geometry.quarter_turns(film.shape, int(turns[row["image"]]))
+            centre = geometry.transform(np.asarray(np.linalg.inv(turn), np.float64), (row["x"], row["y"]))
+            square = geometry.square(np.add(centre, (0, 0.5 * row["diameter"])), 2.9 * row["diameter"], _TILE)
             tile = geometry.warp(film.pixels, turn @ square, (_TILE, _TILE))
-            name = f"{kind or 'normal'} {row.fracture_place if kind else ''}"
+            name = f"{kind or 'normal'} {row['fracture_place'] if kind else ''}"
             tiles.append(_labelled(tile, name))
     while len(tiles) % columns:
         tiles.append(np.zeros((_TILE, _TILE), np.uint8))

@@ -59,7 +59,7 @@ def simulate(cfg: Mapping[str, Any], output: Path) -> None:
         else:
             context = multiprocessing.get_context("spawn")
             before = {name: os.environ.get(name) for name in _THREADS}
-            os.environ.update({name: "1" for name in _THREADS})
+            os.environ.update(dict.fromkeys(_THREADS, "1"))
             try:
                 with ProcessPoolExecutor(min(workers, n), mp_context=context) as pool:
                     futures = {pool.submit(_one, job): job[0] for job in jobs}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
-from domainseg.phantom.canvas import Canvas, Map, blur, curve, noise_tile, rotation
+from domainseg.phantom.canvas import Canvas, Map, Points, blur, curve, noise_tile, rotation
 from domainseg.phantom.femur import Femur
 from domainseg.phantom.pelvis import Pelvis
 
@@ -72,8 +73,8 @@ def wedge(canvas: Canvas, side: int, rng: np.random.Generator) -> Map:
     width, height = canvas.size
     across = (x / width - 0.5) * side
     top = 0.16 - 0.18 * across
-    inside = _smooth((y / height - top) * height, 3.0)
-    low = 1 - _smooth((y / height - 0.86 + 0.10 * across) * height, 4.0)
+    inside = _smooth(np.asarray(y - top * height, np.float32), 3.0)
+    low = 1 - _smooth(np.asarray(y - (0.86 - 0.10 * across) * height, np.float32), 4.0)
     soft = (150 - 150 * across + 70 * (y / height)) * inside * (0.12 + 0.88 * low)
     texture = cv2.resize(noise_tile(2.4)[:256, :256], soft.shape[::-1], interpolation=cv2.INTER_LINEAR)
     return _up(canvas, np.maximum(soft * (1 + 0.03 * texture) + rng.normal(0, 2), 0))
@@ -90,7 +91,7 @@ def mimics(
     for side in (-1, 1):
         hip = ring.hip(side)
 
-        def at(points: list[tuple[float, float]], side: int = side, hip: np.ndarray = hip) -> np.ndarray:  # type: ignore[type-arg]
+        def at(points: list[tuple[float, float]], side: int = side, hip: Points = hip) -> Points:
             return np.asarray(curve(np.array(points) * (side, 1) * k + hip))
 
         # Fat planes beside the gluteal and iliopsoas muscles.
@@ -140,10 +141,10 @@ def ridges(
     across = np.array([-axis[1], axis[0]])
     canvas = Canvas(target.shape[0], target.shape[1], step / 2)
 
-    def stroke(points: object, width: float, weight: float, soft: float) -> None:
+    def stroke(points: ArrayLike, width: float, weight: float, soft: float) -> None:
         canvas.stroke(target, curve(np.asarray(points, float)) + np.array(origin) + step / 4, width, weight, soft=soft)
 
-    def collar(along: float, bulge: float) -> list[np.ndarray]:  # type: ignore[type-arg]
+    def collar(along: float, bulge: float) -> list[Points]:
         reach = 0.78 * r
         return [axis * (along + bulge * (1 - t * t)) + across * reach * t for t in (-1.0, -0.5, 0.0, 0.5, 1.0)]
 
