@@ -254,22 +254,25 @@ class BatchRenorm(BatchNorm):
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
-        y = x.float()
         with torch.no_grad():
-            var, mean = torch.var_mean(y, (0, 2, 3), correction=0)
+            # Batch norm with momentum 1 leaves the batch's own statistics in its buffers, many times faster on the CPU
+            # than var_mean over channels_last.
+            mean, var = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
+            F.batch_norm(x, mean, var, None, None, True, 1.0, self.eps)
             deviation = (self.running_var + self.eps).sqrt()
             open_by = min(1.0, max(0.0, (int(self.num_batches_tracked) - self.START) / (self.OPEN - self.START)))
             limit = 1 + open_by * (self.SCALE - 1)
-            ratio = ((var + self.eps).sqrt() / deviation).clamp(1 / limit, limit)
+            count = x.numel() // x.shape[1]
+            biased = var * (count - 1) / count  # what the batch is divided by; the buffer has the unbiased one
+            ratio = ((biased + self.eps).sqrt() / deviation).clamp(1 / limit, limit)
             shift = ((mean - self.running_mean) / deviation).clamp(-open_by * self.SHIFT, open_by * self.SHIFT)
-            weight, bias = ratio[:, None, None], shift[:, None, None]
-        y = F.batch_norm(y, None, None, None, None, True, 0.0, self.eps) * weight + bias
+        out = F.batch_norm(x, None, None, self.weight * ratio, self.weight * shift + self.bias, True, 0.0, self.eps)
         with torch.no_grad():
             momentum = self.momentum or 0.1
             self.running_mean.lerp_(mean, momentum)
             self.running_var.lerp_(var, momentum)
             self.num_batches_tracked.add_(1)
-        return (y * self.weight[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+        return out
 
 
 @contextmanager
