@@ -15,11 +15,14 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from scipy.special import logit as _logit
 
-from domainseg.evaluation.intervals import Array, Metric, empty, weighted
+from domainseg.evaluation.intervals import Array, Metric, empty, weighted_all
 
 _EDGE = 1e-7  # probabilities nearer to 0 or 1 are moved here before a logit is taken
 _BINS = 10
 _STEPS = 50
+_STEEPEST = 1e4  # a slope beyond this is on its way to infinity
+
+MEASURES = ("calibration_in_the_large", "calibration_slope", "calibration_intercept", "ece", "brier")
 
 
 @dataclass(frozen=True)
@@ -77,13 +80,14 @@ def fit_platt(label: NDArray[Any], logits: Array) -> Platt:
     return Platt(slope, intercept, method, m, n)
 
 
-def logistic(target: Array, x: Array, weights: Array) -> tuple[Array, Array]:
+def logistic(target: Array, x: Array, weights: Array, start: tuple[float, float] = (0.0, 0.0)) -> tuple[Array, Array]:
     """Slopes and intercepts [b] of b weighted logistic regressions of target [n] in [0, 1] on x [n], weights [b, n].
 
-    Newton's method with halved steps; NaN where it does not converge (separated or constant data).
+    Newton's method from ``start`` (slope, intercept), long steps halved until they help; NaN where it does not
+    converge (separated or constant data).
     """
     b = len(weights)
-    slope, intercept = np.zeros(b), np.zeros(b)
+    slope, intercept = np.full(b, start[0]), np.full(b, start[1])
     done = np.zeros(b, dtype=bool)
 
     def loss(s: Array, i: Array, w: Array) -> Array:
@@ -100,18 +104,19 @@ def logistic(target: Array, x: Array, weights: Array) -> tuple[Array, Array]:
         determinant = h00 * h11 - h01 * h01
         with np.errstate(divide="ignore", invalid="ignore"):
             step0, step1 = (h11 * g0 - h01 * g1) / determinant, (h00 * g1 - h01 * g0) / determinant
-        broken = ~(np.isfinite(step0) & np.isfinite(step1)) | (np.abs(s) > 1e4)
-        slope[active[broken]] = np.nan
+        broken = ~(np.isfinite(step0) & np.isfinite(step1)) | (np.abs(s) > _STEEPEST)
         step0[broken], step1[broken] = 0, 0
-        before, size = loss(s, i, w), np.ones(len(active))
-        for _ in range(10):
-            worse = loss(s + size * step1, i + size * step0, w) > before + 1e-9 * np.abs(before)
-            if not worse.any():
-                break
-            size[worse] /= 2
+        size = np.ones(len(active))
+        if max(np.abs(step0).max(), np.abs(step1).max()) > 0.5:
+            before = loss(s, i, w)
+            for _ in range(10):
+                worse = loss(s + size * step1, i + size * step0, w) > before + 1e-9 * np.abs(before)
+                if not worse.any():
+                    break
+                size[worse] /= 2
         slope[active] += size * step1
         intercept[active] += size * step0
-        settled = broken | ((np.abs(step0) < 1e-8) & (np.abs(step1) < 1e-8))
+        settled = broken | ((np.abs(step0) < 1e-6) & (np.abs(step1) < 1e-6))
         done[active[settled & ~broken]] = True
         active = active[~settled]
         if not len(active):
@@ -120,16 +125,26 @@ def logistic(target: Array, x: Array, weights: Array) -> tuple[Array, Array]:
     return slope, intercept
 
 
-def offset(target: Array, x: Array, weights: Array) -> Array:
-    """Intercepts [b] of weighted logistic regressions whose slope is fixed at 1; NaN where one class has no weight."""
+def offset(target: Array, x: Array, weights: Array, start: float = 0.0) -> Array:
+    """Intercepts [b] of weighted logistic regressions whose slope is fixed at 1; NaN where one class has no weight.
+
+    Newton's method inside a bracket that shrinks with every step.
+    """
     total, hits = weights.sum(axis=1), weights @ target
     possible = (hits > 0) & (hits < total)
-    low, high = np.full(len(weights), -60.0), np.full(len(weights), 60.0)
-    for _ in range(60):  # bisection: the sum of probabilities rises with the intercept
-        middle = (low + high) / 2
-        too_low = (weights * expit(x + middle[:, None])).sum(axis=1) < hits
-        low, high = np.where(too_low, middle, low), np.where(too_low, high, middle)
-    return np.where(possible, (low + high) / 2, np.nan)
+    low, high, at = np.full(len(weights), -60.0), np.full(len(weights), 60.0), np.full(len(weights), start)
+    for _ in range(100):
+        p = expit(x + at[:, None])
+        excess = (weights * p).sum(axis=1) - hits
+        low, high = np.where(excess < 0, at, low), np.where(excess < 0, high, at)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            following = at - excess / (weights * p * (1 - p)).sum(axis=1)
+        inside = (following >= low) & (following <= high)
+        following = np.where(inside, following, (low + high) / 2)
+        moved, at = np.abs(following - at)[possible], following
+        if not (moved > 1e-8).any():
+            break
+    return np.where(possible, at, np.nan)
 
 
 def calibration(
@@ -142,20 +157,27 @@ def calibration(
     calibration error over ten bins of equal count; brier: mean squared error.
     """
     label, score = np.asarray(label, np.float64), np.asarray(score, np.float64)
-    x = logit(score)
-    statistics: dict[str, Callable[[Array], Array]] = {
-        "calibration_in_the_large": lambda weights: offset(label, x, weights),
-        "calibration_slope": lambda weights: logistic(label, x, weights)[0],
-        "calibration_intercept": lambda weights: logistic(label, x, weights)[1],
-        "ece": _ece(label, score),
-        "brier": lambda weights: weights @ (score - label) ** 2 / weights.sum(axis=1),
-    }
-    out = {}
-    for name, statistic in statistics.items():
-        if len(label) and name.startswith("calibration") and len(np.unique(label)) < 2:
-            out[name] = empty("one class only", len(label), len(np.unique(clusters)))
-        else:
-            out[name] = weighted(statistic, clusters, resamples=resamples, seed=seed)
+    if not len(label):
+        return {name: empty() for name in MEASURES}
+    x, ones, ece = logit(score), np.ones((1, len(label))), _ece(label, score)
+    both = len(np.unique(label)) == 2
+    # Resamples are fitted from where all cases together lead.
+    slope, intercept = (float(v[0]) for v in logistic(label, x, ones)) if both else (np.nan, np.nan)
+    begin = (slope, intercept) if np.isfinite(slope) else (0.0, 0.0)
+    level = float(offset(label, x, ones)[0]) if both else 0.0
+
+    def statistics(weights: Array) -> Array:
+        undefined = np.full(len(weights), np.nan)
+        slopes, intercepts = logistic(label, x, weights, begin) if np.isfinite(slope) else (undefined, undefined)
+        in_the_large = offset(label, x, weights, level) if both else undefined
+        brier = weights @ (score - label) ** 2 / weights.sum(axis=1)
+        return np.stack([in_the_large, slopes, intercepts, ece(weights), brier], axis=1)
+
+    found = weighted_all(statistics, len(MEASURES), clusters, resamples=resamples, seed=seed)
+    out = dict(zip(MEASURES, found, strict=True))
+    if not both:
+        for name in MEASURES[:3]:
+            out[name] = empty("one class only", out[name]["n"], out[name]["n_clusters"])
     return out
 
 

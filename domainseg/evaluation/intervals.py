@@ -89,20 +89,26 @@ def bootstrap(
     resamples: int = RESAMPLES,
     seed: int = 0,
     level: float = LEVEL,
-) -> tuple[float, float]:
-    """Percentile bounds of ``statistic``, which maps cluster weights [b, n_clusters] to values [b] (NaN = undefined).
+) -> tuple[Array, Array]:
+    """Percentile bounds, each [m], of ``statistic``: cluster weights [b, n_clusters] -> values [b, m], NaN = undefined.
 
-    Clusters are patients, drawn with replacement; resamples in which the statistic is undefined are left out.
+    Clusters are patients, drawn with replacement; resamples in which a value is undefined are left out for it.
     Bounds are NaN for fewer than 2 clusters. The same seed gives the same bounds.
     """
+    pieces = [statistic(weights) for weights in resampled(n_clusters, resamples, seed)]
+    values = np.concatenate(pieces).astype(np.float64)
+    bounds = np.array([percentiles(column, level) for column in values.T])
     if n_clusters < 2:
-        return np.nan, np.nan
-    values = np.concatenate([statistic(weights) for weights in resampled(n_clusters, resamples, seed)])
+        bounds[:] = np.nan
+    return bounds[:, 0], bounds[:, 1]
+
+
+def percentiles(values: Array, level: float = LEVEL) -> tuple[float, float]:
+    """The bounds that hold the middle ``level`` of resampled values; NaN among them are left out."""
     values = values[np.isfinite(values)]
     if not len(values):
         return np.nan, np.nan
-    tail = (1 - level) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
@@ -124,32 +130,37 @@ def proportion(hits: NDArray[np.bool_], clusters: NDArray[Any], *, resamples: in
         low, high = wilson(int(value) * k, k)
         method = "wilson at the number of patients"
     else:
-        found = np.bincount(rows, weights=hits, minlength=k).astype(np.float32)
-        size = np.bincount(rows, minlength=k).astype(np.float32)
-        low, high = bootstrap(
-            lambda weights: (weights @ found).astype(np.float64) / (weights @ size), k, resamples=resamples, seed=seed
-        )
+        counts = np.stack([np.bincount(rows, weights=hits, minlength=k), np.bincount(rows, minlength=k)])
+        # Patients with as many hits among as many rows are alike: how often each kind is drawn is all that matters.
+        kinds, patients = np.unique(counts, axis=1, return_counts=True)
+        drawn = np.random.default_rng(seed).multinomial(k, patients / k, size=resamples)
+        low, high = percentiles((drawn @ kinds[0]) / (drawn @ kinds[1]))
         method = "patient bootstrap"
     return Metric(value=value, low=low, high=high, n=n, n_clusters=k, method=method)
 
 
 def weighted(
-    statistic: Callable[[Array], Array],
-    clusters: NDArray[Any],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    name: str = "patient bootstrap",
+    statistic: Callable[[Array], Array], clusters: NDArray[Any], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Metric:
     """Metric of any ``statistic`` of row weights [b, n] -> [b], with the patient bootstrap around it."""
+    return weighted_all(lambda weights: statistic(weights)[:, None], 1, clusters, resamples=resamples, seed=seed)[0]
+
+
+def weighted_all(
+    statistic: Callable[[Array], Array], m: int, clusters: NDArray[Any], *, resamples: int = RESAMPLES, seed: int = 0
+) -> list[Metric]:
+    """Metrics of m statistics at once, row weights [b, n] -> [b, m]; one that is NaN has the method "undefined"."""
     n = len(clusters)
     if n == 0:
-        return empty()
+        return [empty() for _ in range(m)]
     rows, k = codes(clusters)
-    value = float(statistic(np.ones((1, n)))[0])
-    if not np.isfinite(value):
-        return empty("undefined", n, k)
+    values = statistic(np.ones((1, n)))[0]
     low, high = bootstrap(
         lambda weights: statistic(weights[:, rows].astype(np.float64)), k, resamples=resamples, seed=seed
     )
-    return Metric(value=value, low=low, high=high, n=n, n_clusters=k, method=name)
+    return [
+        Metric(value=float(v), low=float(a), high=float(b), n=n, n_clusters=k, method="patient bootstrap")
+        if np.isfinite(v)
+        else empty("undefined", n, k)
+        for v, a, b in zip(values, low, high, strict=True)
+    ]

@@ -96,7 +96,8 @@ def test_report_says_what_a_reader_needs(run: Path) -> None:
     assert f"all {record['n']} eligible hips of {record['n_clusters']} patients" in text
     for words in (
         "not a medical device", "Implant filter: the threshold is provisional", "under 1 mm", "Fractures found", "Mine",
-        "film <1>, hip_left", "<my> run", "phantom_pelvis", "catch 0.99", "truly intra", "abababababab", "exact against rounded",
+        "film <1>, hip_left", "<my> run", "phantom_pelvis", "catch 0.99", "truly intra", "abababababab",
+        "exact against rounded",
     ):  # fmt: skip
         assert words in text, words
     assert re.search(r"\bnan\b|None\b|\binf\b", text) is None
