@@ -130,8 +130,10 @@ def _cut(attenuation: Map, canvas: Canvas, hip: Hip, broken: fracture.Fracture, 
     y = np.arange(2 * y0, 2 * y1, dtype=np.float32)[:, None] * np.float32(canvas.spacing) - np.float32(centre[1])
     inverse = np.linalg.inv(linear).astype(np.float32)
     u, v = inverse[0, 0] * x + inverse[0, 1] * y, inverse[1, 0] * x + inverse[1, 1] * y
-    share = fracture.gap(broken, u, v, seed)
-    attenuation[2 * y0 : 2 * y1, 2 * x0 : 2 * x1] -= MU_BONE * fine * share
+    # The plane of the break is 15 to 20 degrees off the beam: a ray cannot run in the gap for long.
+    longest = np.float32(3.2 * broken.width)
+    missing = np.tanh(fracture.gap(broken, u, v, seed) * fine / longest) * longest
+    attenuation[2 * y0 : 2 * y1, 2 * x0 : 2 * x1] -= MU_BONE * missing
 
 
 def _truth(hip: Hip, canvas: Canvas, shape: tuple[int, int], turns: int, to_source: Points) -> HipTruth:

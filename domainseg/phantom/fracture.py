@@ -96,9 +96,9 @@ def draw(rng: np.random.Generator, femur: Femur, kind: str, place: str, contrast
     shift, turn, twist = np.zeros(2), 0.0, 0.0
     inward = np.array([-direction[1], direction[0]])  # from the distal fragment to the proximal one
     if kind == "hairline":
-        width = float(rng.uniform(0.35, 0.9))
-        depth = float(rng.uniform(0.26, 0.58)) * contrast
-        if rng.random() < 0.5:  # incomplete: from one cortex only
+        width = float(rng.uniform(0.45, 0.95))
+        depth = float(rng.uniform(0.26, 0.52)) * contrast
+        if rng.random() < 0.35:  # incomplete: from one cortex only
             cut = float(rng.uniform(-6, 9))
             span = (-90.0, cut) if rng.random() < 0.5 else (-cut, 90.0)
         shift = direction * rng.normal(0, 0.25)

@@ -107,7 +107,7 @@ def test_hairlines_are_narrow_and_real() -> None:
             assert np.quantile(change[hip.line], 0.95) > 0.01
             small = cv2.resize(shown(made) - shown(without), (224, 224), interpolation=cv2.INTER_AREA)
             near = cv2.resize(hip.line.astype(np.float32), (224, 224), interpolation=cv2.INTER_AREA) > 0.1
-            assert np.quantile(np.abs(small)[near], 0.9) < 0.4 * np.quantile(change[hip.line], 0.9)
+            assert np.quantile(np.abs(small)[near], 0.9) < 0.6 * np.quantile(change[hip.line], 0.9)
     assert found
 
 
