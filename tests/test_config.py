@@ -22,8 +22,8 @@ PIPELINE = """\
 # @package _global_
 # A pipeline of one stage, for tests.
 defaults:
-  - /network@stage.fracture.network: small
-  - override /data: films
+  - /network@stage.fracture.network: toy_small
+  - override /data: toy_films
   - _self_
 stage:
   fracture:
@@ -33,11 +33,11 @@ stage:
 
 FILES = {
     "pipeline/toy.yaml": PIPELINE,
-    "experiment/tiny.yaml": "# @package _global_\nstage:\n  fracture:\n    epochs: 1\n",
-    "network/small.yaml": "width: 8\n",
-    "network/large.yaml": "width: 64\n",
-    "data/films.yaml": "path: null\ncohort: {}\nseed: ${seed}\n",
-    "data/other.yaml": "path: ???\n",
+    "experiment/brief_toy.yaml": "# @package _global_\nstage:\n  fracture:\n    epochs: 1\n",
+    "network/toy_small.yaml": "width: 8\n",
+    "network/toy_large.yaml": "width: 64\n",
+    "data/toy_films.yaml": "path: null\ncohort: {}\nseed: ${seed}\n",
+    "data/toy_other.yaml": "path: ???\n",
 }
 
 NASTY_PATHS = [
@@ -158,21 +158,23 @@ def test_default_output_is_a_dated_folder(tmp_path: Path) -> None:
     assert main.calls[0][1].parent.parent == tmp_path / "outputs"
 
 
-@pytest.mark.parametrize("argv", [("+experiment=tiny", "+pipeline=toy"), ("pipeline=toy", "experiment=tiny")])
+@pytest.mark.parametrize("argv", [("+experiment=brief_toy", "+pipeline=toy"), ("pipeline=toy", "experiment=brief_toy")])
 def test_experiment_overlays_the_pipeline_in_any_order(argv: tuple[str, ...]) -> None:
     assert train(*argv)["stage"]["fracture"] == {"network": {"width": 8}, "epochs": 1, "patience": 2}
 
 
 def test_command_line_wins_over_the_experiment() -> None:
-    assert train("stage.fracture.epochs=9", "+experiment=tiny", "+pipeline=toy")["stage"]["fracture"]["epochs"] == 9
+    assert (
+        train("stage.fracture.epochs=9", "+experiment=brief_toy", "+pipeline=toy")["stage"]["fracture"]["epochs"] == 9
+    )
 
 
 def test_data_overrides_the_choice_of_the_pipeline(tmp_path: Path) -> None:
-    assert train("+pipeline=toy", "data=other", "data.path=x.csv")["data"] == {"path": f"{tmp_path}/x.csv"}
+    assert train("+pipeline=toy", "data=toy_other", "data.path=x.csv")["data"] == {"path": f"{tmp_path}/x.csv"}
 
 
 def test_network_is_chosen_by_name_and_set_by_key() -> None:
-    assert train("+pipeline=toy", "stage.fracture.network=large")["stage"]["fracture"]["network"] == {"width": 64}
+    assert train("+pipeline=toy", "stage.fracture.network=toy_large")["stage"]["fracture"]["network"] == {"width": 64}
     argv = ("+pipeline=toy", "stage.fracture.network.width=9")
     assert train(*argv, output="other")["stage"]["fracture"]["network"] == {"width": 9}
 
@@ -182,10 +184,13 @@ def test_network_is_chosen_by_name_and_set_by_key() -> None:
     [
         (["+pipeline=toi"], "pipeline=toi: nobody knows this name. Did you mean toy?"),
         (["+pipline=toy"], "pipline: nobody knows this name. Did you mean pipeline?"),
-        (["+pipeline=toy", "data=film"], "Did you mean films?"),
-        (["+pipeline=toy", "+experiment=tyni"], "Did you mean tiny?"),
-        (["+pipeline=toy", "stage.fracture.network=lerge"], "Did you mean large?"),
-        (["+pipeline=toy", "stage.fractur.network=large"], "Did you mean to override network@stage.fracture.network?"),
+        (["+pipeline=toy", "data=toy_film"], "Did you mean toy_films?"),
+        (["+pipeline=toy", "+experiment=breif_toy"], "Did you mean brief_toy?"),
+        (["+pipeline=toy", "stage.fracture.network=toy_lerge"], "Did you mean toy_large?"),
+        (
+            ["+pipeline=toy", "stage.fractur.network=toy_large"],
+            "Did you mean to override network@stage.fracture.network?",
+        ),
         (["+pipeline=toy", "sed=3"], "Did you mean seed?"),
         (["+pipeline=toy", "stage.fracture.epohcs=3"], "Did you mean stage.fracture.epochs?"),
         (["+pipeline=toy", "epochs=3"], "Did you mean stage.fracture.epochs?"),
@@ -193,10 +198,10 @@ def test_network_is_chosen_by_name_and_set_by_key() -> None:
         (["+pipeline=toy", "trainer=tpu"], "Known: cpu, gpu"),
         (["+pipeline=toy", "trainer.thread=1"], "Did you mean trainer.threads?"),
         (["+pipeline=toy", "~sede"], "Did you mean seed?"),
-        (["+pipeline=toy", "data=other"], "not given: data.path="),
+        (["+pipeline=toy", "data=toy_other"], "not given: data.path="),
         (["+pipeline=toy", "seed=[1"], "seed=[1"),
         (["hip"], "hip: settings are typed as key=value"),
-        (["data=films"], "add +pipeline=NAME, one of:"),
+        (["data=toy_films"], "add +pipeline=NAME, one of:"),
         (["+pipeline=toy", "resume=true"], "resume=true needs output=DIR"),
         (["resume=true", "output=nowhere"], "no run to resume"),
     ],
@@ -237,7 +242,7 @@ def test_evaluate_leaves_the_config_of_a_run_alone(tmp_path: Path) -> None:
 
 
 def test_resume_takes_the_saved_config_and_new_trainer_settings(tmp_path: Path) -> None:
-    first = train("+pipeline=toy", "+experiment=tiny", "seed=4", "data.path=a,b", "trainer.precision=fp32")
+    first = train("+pipeline=toy", "+experiment=brief_toy", "seed=4", "data.path=a,b", "trainer.precision=fp32")
     saved = (tmp_path / "run/config.yaml").read_text()
     again = train("resume=true")
     assert again == first | {"resume": True}
@@ -247,7 +252,7 @@ def test_resume_takes_the_saved_config_and_new_trainer_settings(tmp_path: Path) 
     assert (again["trainer"]["accelerator"], again["trainer"]["devices"]) == ("gpu", 2)
     again = train("resume=true", "seed=4", "data.path=a,b", "stage.fracture.epochs=1")
     assert again == first | {"resume": True}
-    again = train("resume=true", "+pipeline=toy", "+experiment=tiny", "seed=4", "data.path=a,b")
+    again = train("resume=true", "+pipeline=toy", "+experiment=brief_toy", "seed=4", "data.path=a,b")
     assert again == first | {"resume": True}
     assert (tmp_path / "run/config.yaml").read_text() == saved
 
@@ -257,8 +262,8 @@ def test_resume_takes_the_saved_config_and_new_trainer_settings(tmp_path: Path) 
     [
         (["seed=5"], ": seed."),
         (["stage.fracture.epochs=4", "data.path=x"], ": data.path, stage.fracture.epochs."),
-        (["+pipeline=toy", "+experiment=tiny"], ": stage.fracture.epochs."),
-        (["+pipeline=toy", "stage.fracture.network=large"], ": stage.fracture.network.width."),
+        (["+pipeline=toy", "+experiment=brief_toy"], ": stage.fracture.epochs."),
+        (["+pipeline=toy", "stage.fracture.network=toy_large"], ": stage.fracture.network.width."),
         (["sead=5"], "Did you mean seed?"),
         (["trainer.thread=5"], "Did you mean trainer.threads?"),
     ],
@@ -291,7 +296,8 @@ def test_errors_for_people_are_one_line(error: Exception, line: str, capsys: pyt
     assert "Traceback" not in printed
 
 
-def test_other_errors_keep_their_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_errors_keep_their_traceback(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hydra._internal.utils.is_under_debugger", lambda: False)  # coverage looks like a debugger
     with pytest.raises(SystemExit) as stop:
         launch(Recorder(KeyError("bug")), "train", ["--config-dir", "groups", "+pipeline=toy", "output=run"])
     assert stop.value.code == 1
