@@ -116,7 +116,7 @@ def proportion(hits: NDArray[np.bool_], clusters: NDArray[Any], *, resamples: in
     """Fraction of rows that are hits. One row a patient: Wilson; several: patient bootstrap.
 
     Where all rows are hits, or none, every resample is the same and a bootstrap interval would have width 0: Wilson
-    at the number of patients is given instead, and named.
+    at the number of patients is given instead, and named; and exact bounds there where all patients are alike.
     """
     n = len(hits)
     if n == 0:
@@ -136,6 +136,9 @@ def proportion(hits: NDArray[np.bool_], clusters: NDArray[Any], *, resamples: in
         drawn = np.random.default_rng(seed).multinomial(k, patients / k, size=resamples)
         low, high = percentiles((drawn @ kinds[0]) / (drawn @ kinds[1]))
         method = "patient bootstrap"
+        if low == high:  # one patient, or patients who are all alike
+            low, high = exact(value, k)
+            method = "exact at the number of patients"
     return Metric(value=value, low=low, high=high, n=n, n_clusters=k, method=method)
 
 

@@ -70,9 +70,10 @@ def gather(run: Path) -> Content:
     """Read the pieces of a run folder.
 
     config.yaml, environment.json, metrics.json, predictions.parquet (or .csv), comparisons.json (a list of
-    comparisons with titles), stages/<name>/threshold.json and curves.csv (folds/<k>/stages/... too), pictures/*.png
-    with pictures/captions.json (file name -> caption, or -> {caption, group}, in its order; found_1.png and its like
-    go under their own headings), pictures/contact_sheet.png. What is absent is skipped and listed in ``missing``.
+    comparisons with titles), stages/<name>/threshold.json and *.csv, the curves (both in folds/<k>/ too),
+    pictures/*.png with pictures/captions.json (file name -> caption, or -> {caption, group}, in its order; found_1.png
+    and its like go under their own headings), pictures/contact_sheet.png. What is absent is skipped and listed in
+    ``missing``.
     """
     content = Content(name=run.resolve().name, metrics={})
     for name, piece in (("metrics.json", "metrics"), ("environment.json", "environment")):
@@ -97,7 +98,7 @@ def gather(run: Path) -> Content:
     content.pictures, content.contact_sheet = _pictures(run / "pictures")
     for piece, there in (
         ("stages/*/threshold.json", content.thresholds),
-        ("stages/*/curves.csv", content.curves),
+        ("stages/*/*.csv", content.curves),
         ("pictures/*.png", content.pictures),
     ):
         if not there:
@@ -120,9 +121,9 @@ def _thresholds(run: Path) -> list[dict[str, Any]]:
 
 def _curves(run: Path) -> dict[str, pd.DataFrame]:
     read = {}
-    for stage, path in _stage_files(run, "curves.csv"):
+    for stage, path in _stage_files(run, "*.csv"):
         if path.stat().st_size:
-            read[stage] = pd.read_csv(path)
+            read[stage if path.stem in ("curves", "fit") else f"{stage}, {path.stem}"] = pd.read_csv(path)
     return {stage: curves for stage, curves in read.items() if len(curves)}
 
 

@@ -14,7 +14,7 @@ from domainseg.evaluation.tables import Rows, rows_of, texts
 from domainseg.files import atomic_path
 from domainseg.reporting import figures, sections
 from domainseg.reporting.content import Content, Picture, gather, record
-from domainseg.reporting.words import CLASSES, COLUMNS, METRICS, TITLES, interval, title
+from domainseg.reporting.words import CLASSES, COLUMNS, METRICS, TITLES, interval, known, stage_title, title
 
 FIGURES = ("flow", "roc", "scores", "calibration", "heads", "groups")
 _WIDEST = 1400  # pixels of a picture in the report; wider ones are reduced
@@ -74,7 +74,7 @@ def render(content: Content) -> str:
         figures=dict.fromkeys(FIGURES, "")
         | {name: _image(svg.encode(), "image/svg+xml") for name, svg in draw(content, rows).items()},
         curves={
-            stage: _image(figures.training_curves(curves, title(stage, TITLES)).encode(), "image/svg+xml")
+            stage: _image(figures.training_curves(curves, stage_title(stage)).encode(), "image/svg+xml")
             for stage, curves in content.curves.items()
         },
         gallery=_gallery(content.pictures),
@@ -98,9 +98,9 @@ def draw(content: Content, rows: dict[str, Rows] | None = None) -> dict[str, str
         if part.table[[n for n in ("head_error_mm", "head_error_pct") if n in part.table]].notna().any().any():
             out["heads"] = figures.head_errors(part)
     main = content.main
-    if main is not None and (whole := record(content.results, main, "intention", "auc")) is not None:
+    if main is not None and (whole := record(content.results, main, "intention", "auc")) is not None and known(whole):
         entries: list[tuple[str, str, Any]] = [("All", "All", whole)]
-        groups = [(c, g, m) for c, g, m in sections.groups(content, main) if (r := record(m, "auc")) and r["n"]]
+        groups = [(c, g, m) for c, g, m in sections.groups(content, main) if known(record(m, "auc"))]
         several = [column for column, count in Counter(column for column, _, _ in groups).items() if count > 1]
         for column, group, metrics in groups:
             metric, positives = record(metrics, "auc"), record(metrics, "sensitivity")

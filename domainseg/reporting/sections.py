@@ -19,6 +19,7 @@ from domainseg.reporting.words import (
     interval,
     method,
     number,
+    stage_title,
     title,
 )
 
@@ -41,7 +42,7 @@ def key_figures(content: Content) -> list[dict[str, Any]]:
         rows = []
         for name in _KEY.get(target, _KEY_OTHERS):
             intention, conditional = record(metrics, "intention", name), record(metrics, name)
-            first = intention or conditional
+            first = intention if intention is not None and number(intention["value"]) != "–" else conditional
             if first is None or all(number(m["value"]) == "–" for m in (intention, conditional) if m):
                 continue
             digits = 2 if name.endswith("median") else 3
@@ -93,13 +94,13 @@ def warnings(content: Content) -> list[str]:
     """What a reader must know before trusting the figures."""
     out = []
     for threshold in content.thresholds:
-        stage = title(str(threshold["stage"]), TITLES)
+        stage = stage_title(str(threshold["stage"]))
         if threshold.get("provisional"):
             out.append(
                 f"{stage}: the threshold is provisional; it was chosen on {threshold.get('n_positive', 'few')} tune "
                 "cases of the class it must keep (fewer than 40)."
             )
-        if threshold.get("reached") is False:
+        if threshold.get("reached") is False and threshold.get("n_positive"):
             out.append(
                 f"{stage}: no threshold keeps what the rule asks for on tune; too many cases were excluded before."
             )
@@ -119,7 +120,7 @@ def warnings(content: Content) -> list[str]:
             out.append(
                 f"{name}: positives are wrongly excluded more often than negatives; the scored cases are selected."
             )
-    rules = {str(threshold["stage"]): str(threshold.get("rule", "")) for threshold in content.thresholds}
+    rules = {str(t["stage"]): str(t.get("rule", "")) for t in content.thresholds if not t.get("provisional")}
     for target, rule in rules.items():
         reached = record(content.results, target, "sensitivity")
         aim = rule.rsplit("_", 1)[-1]
@@ -141,7 +142,7 @@ def thresholds(content: Content) -> list[dict[str, str]]:
         remarks += ["rule not reached"] if t.get("reached") is False else []
         rows.append(
             {
-                "stage": title(str(t["stage"]), TITLES),
+                "stage": stage_title(str(t["stage"])),
                 "value": number(t.get("value"), 4),
                 "rule": str(t.get("rule", "–")).replace("_", " "),
                 "chosen_on": str(t.get("chosen_on", "–")),
@@ -256,6 +257,7 @@ def groups(content: Content, target: str) -> Iterator[tuple[str, str, Mapping[st
             yield column, group, metrics
 
 
+_PATHS = ("root", "path", "targets", "folder")  # where files lie on somebody's disk is nobody else's business
 _CONFIG = ("predictions", "pipeline", "target", "rois", "seed", "only", "data", "trainer")
 
 
@@ -275,7 +277,11 @@ def _plain(value: Any) -> str:
     if value is None or value == "" or value == [] or value == {}:
         return ""
     if isinstance(value, Mapping):
-        inner = [(str(key), _plain(item)) for key, item in value.items() if not str(key).startswith("_")]
+        inner = [
+            (str(key), _plain(item))
+            for key, item in value.items()
+            if not str(key).startswith("_") and key not in _PATHS
+        ]
         return ", ".join(f"{key} ({text})" if ", " in text else f"{key} {text}" for key, text in inner if text)
     if isinstance(value, (list, tuple)):
         return ", ".join(_plain(item) for item in value)

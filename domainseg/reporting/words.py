@@ -103,9 +103,14 @@ def number(value: Any, digits: int = 3) -> str:
     return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
+def known(metric: Mapping[str, Any] | None) -> bool:
+    """Whether there is a metric, and it has a value."""
+    return metric is not None and number(metric["value"]) != "–"
+
+
 def interval(metric: Mapping[str, Any] | None, digits: int = 3) -> str:
     """0.845 (0.774 to 0.896), or a dash."""
-    if metric is None or number(metric["value"]) == "–":
+    if metric is None or not known(metric):
         return "–"
     if number(metric["low"]) == "–":
         return number(metric["value"], digits)
@@ -116,3 +121,8 @@ def interval(metric: Mapping[str, Any] | None, digits: int = 3) -> str:
 def title(name: str, names: Mapping[str, str]) -> str:
     """The name a reader knows, or the column's own in plain words."""
     return names.get(name, name.replace("_", " "))
+
+
+def stage_title(name: str) -> str:
+    """A stage with what was said about it: "fold 0, fracture" or "fracture, patch"."""
+    return ", ".join(title(part, TITLES) for part in name.split(", "))

@@ -39,6 +39,13 @@ def test_all_hits_is_not_certainty() -> None:
     assert "patients" in metric["method"]
 
 
+def test_patients_who_are_all_alike_are_not_certainty() -> None:
+    metric = intervals.proportion(np.tile([True, False], 10), np.repeat(np.arange(10), 2))
+    assert (metric["low"], metric["high"]) == pytest.approx(proportion_confint(5, 10, method="beta"))
+    lone = intervals.proportion(np.array([True, False]), np.zeros(2))
+    assert lone["low"] < 0.05 < 0.95 < lone["high"]
+
+
 def test_empty_group_is_nan_not_zero() -> None:
     metric = intervals.proportion(np.zeros(0, dtype=bool), np.zeros(0))
     assert metric["n"] == 0
