@@ -130,8 +130,7 @@ def noise_tile(exponent: float, stretch: float = 1.0, size: int = 1024) -> Map:
 
 def sample(tile: Map, x: Map, y: Map) -> Map:
     """Read a periodic tile at coordinates (arrays of one shape, in tile pixels)."""
-    size = np.float32(tile.shape[0] - 1)
-    x, y = np.mod(x, size), np.mod(y, size)
+    x, y = np.asarray(x, np.float32), np.asarray(y, np.float32)
     return np.asarray(cv2.remap(tile, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP), np.float32)
 
 

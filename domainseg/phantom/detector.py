@@ -52,12 +52,33 @@ SITE = {
     ),
 }  # fmt: skip
 #: What all sites look like inside the region of interest where only what lies outside may tell them apart.
-NEUTRAL = {"dose": 900.0, "blur_mm": 0.14, "sigmoid": 2.3, "flatten": 0.55, "edge": 0.6, "edge_mm": 1.2}
+NEUTRAL: dict[str, float] = {
+    "dose": 900.0,
+    "blur_mm": 0.14,
+    "sigmoid": 2.3,
+    "flatten": 0.55,
+    "edge": 0.6,
+    "edge_mm": 1.2,
+}
+NEUTRAL_SPACING = 0.168
 
 
-def site_inside(site: Site, place: str) -> Site:
-    """The site as it shapes the grey scale; the neutral one where only its borders may give it away."""
-    return replace(site, **NEUTRAL) if place == "outside" else site  # type: ignore[arg-type]
+def dressed(site: Site, place: str) -> tuple[Site, Site]:
+    """The site as it shapes the picture (grey scale, sharpness, noise, spacing), and as it shapes what lies around.
+
+    Where only the surroundings may tell sites apart the first is neutral; where only the inside may, film size and
+    markers are those of site A at any site.
+    """
+    inside, around = site, site
+    if place == "outside":
+        scale = site.spacing / NEUTRAL_SPACING
+        size = {"rows": round(site.rows * scale), "columns": round(site.columns * scale)}
+        inside = replace(site, spacing=NEUTRAL_SPACING, **size, **NEUTRAL)  # type: ignore[arg-type]
+    elif place == "inside":
+        around = SITE["A"]
+        scale = around.spacing / site.spacing
+        inside = replace(site, rows=round(around.rows * scale), columns=round(around.columns * scale))
+    return inside, around
 
 
 def expose(
@@ -103,7 +124,8 @@ def process(log: Map, slow: Map, spacing: float, site: Site, inside: NDArray[np.
     height, width = log.shape
     held = np.where(inside, slow, np.float32(slow[inside].mean() if inside.any() else 0))
     wide = blur(held, 12 / (spacing * 8))
-    body = inside & (slow > 0.6)
+    ends = np.quantile(slow[inside][::5], 0.95) if inside.any() else 0.0
+    body = inside & (slow > min(0.6, 0.4 * float(ends)))
     body = body if body.sum() > 100 else np.ones_like(body)
     wide -= np.float32(wide[body].mean())
     wide *= np.float32(site.flatten)

@@ -13,7 +13,7 @@ from domainseg.imaging import geometry
 from domainseg.phantom import border, fracture, scene
 from domainseg.phantom.canvas import Canvas, Map, Points
 from domainseg.phantom.cohort import FilmPlan, plan
-from domainseg.phantom.detector import SITE, Site, expose, process, quantise, site_inside
+from domainseg.phantom.detector import SITE, Site, dressed, expose, process, quantise
 from domainseg.phantom.parts import other
 from domainseg.phantom.scene import MU_BONE, Hip, Scene
 from domainseg.phantom.settings import Settings
@@ -73,7 +73,7 @@ def film(seed: int, index: int, settings: Settings | dict[str, Any] | None = Non
     elif settings.seed != seed:
         settings = Settings.of({**settings.plain(), "seed": seed})
     chosen = plan(settings, index)
-    site = SITE[chosen.site]
+    site, around = dressed(SITE[chosen.site], settings.confounder_place)
     rng = np.random.default_rng([settings.seed, index, 301])
     high, wide, standing = FORMATS[chosen.part if chosen.view == "other" else chosen.view]
     rows, columns = round(site.rows * high), round(site.columns * wide)
@@ -87,7 +87,7 @@ def film(seed: int, index: int, settings: Settings | dict[str, Any] | None = Non
         drawn = scene.lateral(canvas, settings, chosen, rng)
     else:
         drawn = scene.frontal(canvas, settings, chosen, rng)
-    picture = _picture(drawn, settings, chosen, site, rng)
+    picture = _picture(drawn, settings, chosen, site, around, rng)
     shape = picture.shape
     stored = quantise(picture, site)
     stored = np.ascontiguousarray(np.rot90(stored, -chosen.turns))
@@ -96,21 +96,21 @@ def film(seed: int, index: int, settings: Settings | dict[str, Any] | None = Non
     return SimulatedFilm(chosen, site, stored, canvas.spacing, hips)
 
 
-def _picture(drawn: Scene, settings: Settings, chosen: FilmPlan, site: Site, rng: np.random.Generator) -> Map:
+def _picture(
+    drawn: Scene, settings: Settings, chosen: FilmPlan, site: Site, around: Site, rng: np.random.Generator
+) -> Map:
     canvas = drawn.canvas
     shape = (2 * canvas.height, 2 * canvas.width)
     attenuation = np.asarray(cv2.resize(drawn.attenuation, shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
     for hip in drawn.hips:
         if hip.fracture is not None and hip.fracture.depth:
             _cut(attenuation, canvas, hip, hip.fracture, chosen.patient_number)
-    inside = site_inside(site, settings.confounder_place)
-    marks = site if settings.confounder_place != "inside" else SITE["A"]
     portable_in = chosen.portable and settings.confounder_place != "outside"
     portable_out = chosen.portable and settings.confounder_place != "inside"
-    frame = border.Border.of(marks, chosen, shape, canvas.spacing, rng, portable=portable_out)
+    frame = border.Border.of(around, chosen, shape, canvas.spacing, rng, portable=portable_out)
     frame.lead(attenuation)
-    log, slow = expose(attenuation, canvas.spacing, inside, rng, portable=portable_in)
-    picture = process(log, slow, canvas.spacing, inside, frame.field(slow.shape), rng.normal(0, 0.06, 2))
+    log, slow = expose(attenuation, canvas.spacing, site, rng, portable=portable_in)
+    picture = process(log, slow, canvas.spacing, site, frame.field(slow.shape), rng.normal(0, 0.06, 2))
     frame.annotate(picture)
     return picture
 

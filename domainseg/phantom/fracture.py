@@ -97,7 +97,7 @@ def draw(rng: np.random.Generator, femur: Femur, kind: str, place: str, contrast
     inward = np.array([-direction[1], direction[0]])  # from the distal fragment to the proximal one
     if kind == "hairline":
         width = float(rng.uniform(0.45, 0.95))
-        depth = float(rng.uniform(0.26, 0.52)) * contrast
+        depth = float(rng.uniform(0.30, 0.55)) * contrast
         if rng.random() < 0.35:  # incomplete: from one cortex only
             cut = float(rng.uniform(-6, 9))
             span = (-90.0, cut) if rng.random() < 0.5 else (-cut, 90.0)

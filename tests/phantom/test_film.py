@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from domainseg.phantom import SimulatedFilm, film
 from domainseg.phantom.cohort import plan
+from domainseg.phantom.detector import SITE, dressed
 from domainseg.phantom.settings import Settings
 
 SMALL = Settings(seed=11, reduction=3, turned=0.3)
@@ -130,9 +131,12 @@ def test_single_hips_and_other_views(view: str) -> None:
 
 
 def test_where_the_site_shows_is_a_setting() -> None:
-    """Outside only: the hips of two sites have the same grey scale; inside only: no site-specific text or letter."""
-    from domainseg.phantom.detector import SITE, site_inside
-
-    grey = {site_inside(SITE[name], "outside").sigmoid for name in "ABC"}
-    assert len(grey) == 1
-    assert len({site_inside(SITE[name], "both").sigmoid for name in "ABC"}) == 3
+    """Outside only: all sites draw a hip alike; inside only: all have the same letter on a film of the same size."""
+    outside = [dressed(SITE[name], "outside") for name in "ABC"]
+    assert len({(site.sigmoid, site.dose, site.edge, site.blur_mm, site.spacing) for site, _ in outside}) == 1
+    assert len({around.marker for _, around in outside}) == 3
+    inside = [dressed(SITE[name], "inside") for name in "ABC"]
+    assert len({site.sigmoid for site, _ in inside}) == 3
+    assert len({around.marker for _, around in inside}) == 1
+    widths = [site.columns * site.spacing for site, _ in inside]
+    assert max(widths) - min(widths) < 1
