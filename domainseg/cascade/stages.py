@@ -230,3 +230,18 @@ class FractureDetector:
             values |= {"pointing_x": float(x), "pointing_y": float(y)}
             arrays["map"] = heat
         return [replace(case.with_values(score_fracture=score, location=called, **values), arrays=arrays)]
+
+
+@dataclass(frozen=True)
+class WholeFilm:
+    """The whole-image classifier that cascades are compared with: one score a film. Output: fracture []."""
+
+    target: str = "fracture"
+
+    def logits(self, outputs: Outputs) -> dict[str, float]:
+        """Logit of P(fracture somewhere in the film)."""
+        return {"": float(outputs["fracture"])}
+
+    def decide(self, case: Case, sample: Sample, outputs: Outputs, frozen: Frozen) -> list[Case] | Exclusion:
+        """The film with its score."""
+        return [case.with_values(score_fracture=frozen.probability(self.logits(outputs)[""]))]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,24 +107,48 @@ def fit(
         save_top_k=1,
         enable_version_counter=False,
     )
-    trainer = pl.Trainer(
-        accelerator=context.accelerator,
-        devices=context.devices,
-        precision=context.precision,  # type: ignore[arg-type]
-        max_steps=module.steps,
-        logger=logger,
-        callbacks=[keep, RichProgressBar()] if context.progress else [keep],
-        enable_progress_bar=context.progress,
-        enable_model_summary=False,
-        gradient_clip_val=3.0,
-        log_every_n_steps=10,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-    )
-    module.network.train()
-    trainer.fit(module, loader, ckpt_path=str(checkpoint) if resume else None, weights_only=True)
+    with _quiet():
+        trainer = pl.Trainer(
+            accelerator=context.accelerator,
+            devices=context.devices,
+            precision=context.precision,  # type: ignore[arg-type]
+            max_steps=module.steps,
+            logger=logger,
+            callbacks=[keep, RichProgressBar()] if context.progress else [keep],
+            enable_progress_bar=context.progress,
+            enable_model_summary=False,
+            gradient_clip_val=3.0,
+            log_every_n_steps=10,
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+        )
+        module.network.train()
+        trainer.fit(module, loader, ckpt_path=str(checkpoint) if resume else None, weights_only=True)
     module.network.eval()
     curves = Path(logger.log_dir) / "metrics.csv"
     if curves.exists():
         os.replace(curves, context.folder / f"{name}.csv")
     checkpoint.unlink(missing_ok=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning's tips and its remarks on choices that are ours: no validation loop, a folder that holds files."""
+    names = ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda")
+    before = [(logging.getLogger(name), logging.getLogger(name).level) for name in names]
+    try:
+        for logger, _ in before:
+            logger.setLevel(logging.WARNING)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="pytorch_lightning", append=True)
+            for text in (
+                ".*does not have many workers",
+                ".*exists and is not empty",
+                ".*smaller than the logging",
+                ".*LeafSpec",
+            ):
+                warnings.filterwarnings("ignore", message=text)
+            yield
+    finally:
+        for logger, level in before:
+            logger.setLevel(level)

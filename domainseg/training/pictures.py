@@ -52,16 +52,15 @@ def choose(table: pd.DataFrame) -> dict[str, list[Mapping[str, Any]]]:
     if "label_fracture" not in table or "score_fracture" not in table:
         return {}
     test = table[table["split"] == "test"] if "split" in table else table
-    scored = test[test["excluded_by"] == ""]
+    scored = test[test["excluded_by"] == ""].sort_values("score_fracture", ascending=False)
     call = scored["score_fracture"] >= scored["threshold_fracture"]
     fractured, intact = scored["label_fracture"] == 1, scored["label_fracture"] == 0
-    high = scored.sort_values("score_fracture", ascending=False)
     wrong = test[(test["excluded_by"] != "") & test.get("eligible_fracture", False) & (test["label_fracture"] == 1)]
     kinds = {
-        "found": high[call & fractured],
-        "false_alarm": high[call & intact],
-        "missed": high[~call & fractured][::-1],
-        "clear": high[~call & intact][::-1],
+        "found": scored[call & fractured],
+        "false_alarm": scored[call & intact],
+        "missed": scored[~call & fractured][::-1],
+        "clear": scored[~call & intact][::-1],
         "wrongly_excluded": wrong,
     }
     shown = {kind: rows.drop_duplicates("image").head(EACH) for kind, rows in kinds.items() if len(rows)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,16 @@ from domainseg.data.cache import Cache
 from domainseg.data.manifest import Manifest
 from domainseg.data.privacy import patient_key
 from domainseg.data.splits import assign_splits, fold_manifest, write_splits
+from domainseg.evaluation.metrics import get
+from domainseg.evaluation.tables import films
 from domainseg.files import read_json, write_json
+from domainseg.reporting.evaluate import evaluate_run
 from domainseg.tasks.fit import FitContext
 from domainseg.tasks.items import Item
+from domainseg.training.baselines import score_baselines, write_comparisons
 from domainseg.training.environment import environment
 from domainseg.training.freeze import freeze
+from domainseg.training.pictures import write_pictures
 from domainseg.training.predict import predict_manifest
 from domainseg.training.samples import (
     Films,
@@ -41,6 +46,7 @@ from domainseg.training.stages import RunError, is_finished, load_stage, load_we
 
 log = logging.getLogger(__name__)
 
+FILM_LABELS = "stages/film_labels.json"
 Heads = Mapping[tuple[str, str], Sequence[Head]]
 
 
@@ -49,9 +55,6 @@ def train(cfg: dict[str, Any], output: Path) -> float:
 
     Raises RunError, ManifestError or ImageReadError's kin for what a person has to mend.
     """
-    from domainseg.reporting.evaluate import evaluate_run
-    from domainseg.training.pictures import write_pictures
-
     if not cfg["stage"]:
         raise RunError("nothing to train: name a pipeline, as in python -m domainseg.train +pipeline=hip")
     if cfg["trainer"]["threads"]:
@@ -62,21 +65,21 @@ def train(cfg: dict[str, Any], output: Path) -> float:
     folds = cfg["data"].get("folds")
     key = patient_key(None, output)
     if folds:
-        tables = []
+        parts = []
         for fold in range(int(folds)):
             log.info("fold %d of %d", fold + 1, folds)
-            part = fold_manifest(manifest, fold)
-            tables.append(train_cascade(cfg, part, output / "folds" / str(fold), key).assign(fold=str(fold)))
-        table = pd.concat(tables, ignore_index=True)
+            found = train_cascade(cfg, fold_manifest(manifest, fold), output / "folds" / str(fold), key)
+            parts.append([table.assign(fold=str(fold)) for table in found])
+        table, by_film = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
     else:
-        table = train_cascade(cfg, manifest, output, key)
+        table, by_film = train_cascade(cfg, manifest, output, key)
     write_table(table, output)
+    if cfg["baselines"]:
+        write_table(by_film, output, "films")
+        write_comparisons(cfg, by_film, output)
     write_pictures(output, table, manifest)
     metrics = evaluate_run(output)
-    try:
-        return float(metrics["tune"][cfg["target"]]["intention"]["auc"]["value"])
-    except KeyError:
-        return float("nan")
+    return float(get(metrics, f"tune.{cfg['target']}.intention.auc")["value"])
 
 
 def load_data(cfg: Mapping[str, Any]) -> Manifest:
@@ -92,8 +95,13 @@ def load_data(cfg: Mapping[str, Any]) -> Manifest:
     )
 
 
-def train_cascade(cfg: Mapping[str, Any], manifest: Manifest, folder: Path, key: bytes) -> pd.DataFrame:
-    """Fit the stages on one split of the films and predict tune and test; returns the prediction table."""
+def train_cascade(
+    cfg: Mapping[str, Any], manifest: Manifest, folder: Path, key: bytes
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Fit the stages on one split of the films and predict tune and test.
+
+    Returns the prediction table, and one row a film with the cascade's and the baselines' scores.
+    """
     builder = Builder(
         cfg=cfg,
         folder=folder,
@@ -107,7 +115,13 @@ def train_cascade(cfg: Mapping[str, Any], manifest: Manifest, folder: Path, key:
     write_json(folder / "cascade.json", {"pipeline": cfg["pipeline"], "target": cfg["target"], "stages": cfg["stages"]})
     log.info(builder.cache.summary())
     held = manifest.where(manifest.images["split"].isin(["tune", "test"]))
-    return predict_manifest(stages, held, Truth(held), key, what="predicting tune and test")
+    table = predict_manifest(stages, held, Truth(held), key, what="predicting tune and test")
+    by_film = films(table, cfg["target"])
+    if cfg["baselines"]:
+        by_film = score_baselines(
+            cfg, manifest, builder.film_labels(), by_film, builder.sampler(), builder.context, folder
+        )
+    return table, by_film
 
 
 @dataclass
@@ -120,6 +134,7 @@ class Builder:
     tune: Manifest
     cache: Cache
     _localizer_items: list[Item] | None = None
+    _heads: dict[tuple[str, int], Heads] = field(default_factory=dict)
 
     def stage(self, name: str, before: Sequence[Stage]) -> Stage:
         """The stage ``name``, trained behind ``before``: taken up finished, taken over from init_from, or fitted."""
@@ -159,7 +174,18 @@ class Builder:
             self._localizer_items = sampler.localizer(stage, Cascade(before), report)
             return self._localizer_items
         heads = self.heads(before, str(self.cfg["rois"]), int(self.cfg["stage"][stage.name].get("variants", 1)))
-        return sampler.hips(stage, Cascade(before), heads, report)
+        items = sampler.hips(stage, Cascade(before), heads, report)
+        if stage.decision.target == self.cfg["target"]:
+            labels: dict[str, int] = {}
+            for item in items:
+                labels[item.image] = max(labels.get(item.image, 0), int(item.truth["fracture"]))
+            write_json(self.folder / FILM_LABELS, labels)
+        return items
+
+    def film_labels(self) -> dict[str, int]:
+        """Training films that the last stage learned from, and whether one of their hips is fractured."""
+        labels: dict[str, int] = read_json(self.folder / FILM_LABELS)
+        return labels
 
     def sampler(self) -> Sampler:
         """The maker of training samples."""
@@ -216,7 +242,13 @@ class Builder:
         rois: jittered (true heads moved by errors drawn from tune), true, or cross_fitted (each film localised by a
         network that was trained without it). Films without marked heads are localised by the localizer itself.
         """
-        upto = Cascade([stage for stage in before if stage.name in ("view_filter", "localizer")])
+        key = (rois, variants)
+        if key not in self._heads:
+            upto = Cascade([stage for stage in before if stage.name in ("view_filter", "localizer")])
+            self._heads[key] = self._find_heads(upto, rois, variants)
+        return self._heads[key]
+
+    def _find_heads(self, upto: Cascade, rois: str, variants: int) -> Heads:
         images = list(self.train.images["image"])
         films = self._films(self.train)
         true = true_heads(Truth(self.train), images)

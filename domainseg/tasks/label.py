@@ -1,4 +1,4 @@
-"""Training of the implant filter: is there metal at this hip."""
+"""Training on one binary label of a picture: metal at a hip, a fracture on a whole film."""
 
 from __future__ import annotations
 

@@ -1,0 +1,116 @@
+"""What a cascade has to beat on the same films: one network on the whole film, and the film's layout alone."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from hydra.utils import instantiate
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+
+from domainseg.cascade.cascade import Cascade
+from domainseg.cascade.case import Case
+from domainseg.data.manifest import Manifest
+from domainseg.evaluation.compare import compare
+from domainseg.files import write_json
+from domainseg.imaging import ImageReadError
+from domainseg.tasks.fit import FitContext
+from domainseg.training.samples import Films, Sampler
+from domainseg.training.stages import load_weights, module_of, new_stage, save_stage
+
+log = logging.getLogger(__name__)
+
+
+def score_baselines(
+    cfg: Mapping[str, Any],
+    manifest: Manifest,
+    labels: Mapping[str, int],
+    films: pd.DataFrame,
+    sampler: Sampler,
+    context_of: Callable[[Path], FitContext],
+    folder: Path,
+) -> pd.DataFrame:
+    """``films`` (one row a film) with a column score_<baseline> for each baseline of the configuration.
+
+    labels: training film -> 1 if one of its hips is fractured, else 0; the films that the last stage learned from.
+    A baseline with ``columns`` is a logistic regression on these columns of the images table, a baseline with a
+    ``network`` is that network on the whole film.
+    """
+    films = films.copy()
+    for name, settings in cfg["baselines"].items():
+        started = time.monotonic()
+        if "columns" in settings:
+            scores = _layout(manifest, labels, list(films["image"]), list(settings["columns"]))
+        else:
+            start = None if cfg["init_from"] is None else Path(cfg["init_from"]) / "baselines" / name
+            scores = _whole_film(
+                name,
+                settings,
+                manifest,
+                labels,
+                list(films["image"]),
+                sampler,
+                context_of(folder / "baselines" / name),
+                start,
+            )
+        films[f"score_{name}"] = films["image"].map(scores)
+        log.info("baseline %s: %.0f s", name, time.monotonic() - started)
+    return films
+
+
+def write_comparisons(cfg: Mapping[str, Any], films: pd.DataFrame, output: Path) -> None:
+    """comparisons.json: the cascade against each baseline, per test film, paired; on intention."""
+    test = films[films["split"] == "test"]
+    target = cfg["target"]
+    found = []
+    for name, settings in cfg["baselines"].items():
+        result = compare(test, f"score_{target}", f"score_{name}", f"label_{target}", intention=True)
+        found.append({"title": f"The cascade's highest hip (a) against {settings['title']} (b), per film", **result})
+    write_json(output / "comparisons.json", found)
+
+
+def _layout(
+    manifest: Manifest, labels: Mapping[str, int], images: Sequence[str], columns: Sequence[str]
+) -> dict[str, float]:
+    table = manifest.images.set_index("image")[list(columns)].astype(str)
+    model = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression(C=1.0, max_iter=1000))
+    known = list(labels)
+    if len(set(labels.values())) < 2:
+        return dict.fromkeys(images, 0.5)
+    model.fit(table.loc[known].to_numpy(), [labels[image] for image in known])
+    return dict(zip(images, model.predict_proba(table.loc[list(images)].to_numpy())[:, 1], strict=True))
+
+
+def _whole_film(
+    name: str,
+    settings: Mapping[str, Any],
+    manifest: Manifest,
+    labels: Mapping[str, int],
+    images: Sequence[str],
+    sampler: Sampler,
+    context: FitContext,
+    start: Path | None,
+) -> dict[str, float]:
+    stage = new_stage(name, settings, context.accelerator, context.seed)
+    if start is not None and start.is_dir():
+        load_weights(stage, start)
+    items = []
+    for image, film in sampler.films.each(f"{name}: samples", list(labels)):
+        if not isinstance(film, ImageReadError):
+            items.append(sampler.item(Case.of(image, film), stage, {"label": labels[image]}))
+    started = time.monotonic()
+    instantiate({**settings["task"], "_partial_": True})(module_of(stage), items, context)
+    seconds = time.monotonic() - started
+    save_stage(stage, settings, context.folder, samples=len(items), seconds=round(seconds))
+    scores = {}
+    for image, film in Films(manifest).each(f"{name}: predicting", images):
+        if not isinstance(film, ImageReadError):
+            (case,) = Cascade([stage]).run(Case.of(image, film))
+            scores[image] = float(case.values[f"score_{stage.decision.target}"])
+    return scores
