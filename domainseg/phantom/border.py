@@ -50,7 +50,11 @@ class Border:
         across = rng.uniform(0.05, 0.11)
         down = rng.uniform(0.08, 0.5) if site.name != "C" else rng.uniform(0.55, 0.9)
         place = (int((across if left else 1 - across) * width), int(down * height))
-        text = {"A": "", "B": plan.view.replace("_", " ").upper(), "C": "RTC"}[site.name]
+        text = {
+            "A": "",
+            "B": plan.part.upper() if plan.view == "other" else plan.view.replace("_", " ").upper(),
+            "C": "RTC",
+        }[site.name]
         if portable:
             text = f"{text} PORTABLE".strip()
         return Border(site, letter, spacing, corners, place, float(rng.normal(0, 9)), text, collimated)

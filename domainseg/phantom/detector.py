@@ -119,7 +119,7 @@ def process(log: Map, slow: Map, spacing: float, site: Site, inside: NDArray[np.
     """The site's picture 0..1, bright = dense: slow parts flattened, edges enhanced, display curve.
 
     ``inside`` [h, w] is the collimated field on the raster of ``slow``; dark and bright ends of the display are taken
-    from the body in it, as a console does, and moved by ``jitter`` (2,).
+    from the body in it, as a console does; ``jitter`` (3,) moves both ends and the steepness (as a logarithm).
     """
     height, width = log.shape
     held = np.where(inside, slow, np.float32(slow[inside].mean() if inside.any() else 0))
@@ -129,13 +129,13 @@ def process(log: Map, slow: Map, spacing: float, site: Site, inside: NDArray[np.
     body = body if body.sum() > 100 else np.ones_like(body)
     wide -= np.float32(wide[body].mean())
     wide *= np.float32(site.flatten)
-    low, high = np.quantile((slow - wide)[body][::3], (0.06, 0.975)) + jitter + (-0.15, 0.30)
+    low, high = np.quantile((slow - wide)[body][::3], (0.06, 0.975)) + jitter[:2] + (-0.15, 0.30)
     log -= cv2.resize(wide, (width, height), interpolation=cv2.INTER_LINEAR)
     if site.edge:
         half = np.asarray(cv2.resize(log, (width // 2, height // 2), interpolation=cv2.INTER_AREA), np.float32)
         soft = cv2.resize(blur(half, site.edge_mm / spacing / 2), (width, height), interpolation=cv2.INTER_LINEAR)
         log += np.float32(site.edge) * (log - soft)
-    scaled = (log - np.float32((low + high) / 2)) * np.float32(2 * site.sigmoid / (high - low))
+    scaled = (log - np.float32((low + high) / 2)) * np.float32(2 * site.sigmoid * np.exp(jitter[2]) / (high - low))
     np.clip(scaled, -12, 12, out=scaled)
     return np.asarray(1 / (1 + cv2.exp(-scaled)), np.float32)
 

@@ -110,7 +110,7 @@ def _picture(
     frame = border.Border.of(around, chosen, shape, canvas.spacing, rng, portable=portable_out)
     frame.lead(attenuation)
     log, slow = expose(attenuation, canvas.spacing, site, rng, portable=portable_in)
-    picture = process(log, slow, canvas.spacing, site, frame.field(slow.shape), rng.normal(0, 0.06, 2))
+    picture = process(log, slow, canvas.spacing, site, frame.field(slow.shape), rng.normal(0, 0.09, 3))
     frame.annotate(picture)
     return picture
 

@@ -101,7 +101,6 @@ def draw(rng: np.random.Generator, femur: Femur, kind: str, place: str, contrast
         if rng.random() < 0.35:  # incomplete: from one cortex only
             cut = float(rng.uniform(-6, 9))
             span = (-90.0, cut) if rng.random() < 0.5 else (-cut, 90.0)
-        shift = direction * rng.normal(0, 0.25)
     elif kind == "undisplaced":
         width = float(rng.uniform(1.0, 2.0))
         depth = float(rng.uniform(0.24, 0.62)) * contrast
@@ -201,4 +200,6 @@ def _pose(fracture: Fracture, step: float) -> Points:
 
 
 def _warp(image: Map, affine: Points) -> Map:
-    return np.asarray(cv2.warpAffine(image, affine, image.shape[::-1], flags=cv2.INTER_LINEAR), np.float32)
+    """Cubic, so that a moved fragment keeps the grain of one that was not moved."""
+    moved = cv2.warpAffine(image, affine, image.shape[::-1], flags=cv2.INTER_CUBIC)
+    return np.asarray(np.maximum(moved, 0), np.float32)

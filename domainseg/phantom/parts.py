@@ -77,7 +77,9 @@ def _chest(canvas: Canvas, rng: np.random.Generator) -> Scene:
         dome = 92 - (8 if side < 0 else -4) + 0.006 * (x - 75 * side) ** 2
         inside = 1 - ((x - 76 * side) / 58) ** 2 - (np.minimum(y + 20, 0) / 128) ** 2
         lungs += 165 * np.sqrt(np.maximum(inside, 0)) * _smooth(dome - y, 1.5)
-    heart = 95 * np.sqrt(np.maximum(1 - ((x - 22) / 62) ** 2 - ((y - 48) / 56) ** 2, 0))
+    hx, hy = 0.82 * (x - 24) + 0.57 * (y - 46), 0.82 * (y - 46) - 0.57 * (x - 24)
+    heart = 100 * np.sqrt(np.maximum(1 - (hx / 68) ** 2 - (hy / 48) ** 2, 0))
+    heart += 60 * np.sqrt(np.maximum(1 - ((x - 6) / 26) ** 2 - ((y + 40) / 78) ** 2, 0))
     hilum = 26 * np.exp(-(((np.abs(x) - 34) / 18) ** 2) - ((y / 30) ** 2))
     grain = cv2.resize(noise_tile(1.9)[:512, :512], x.shape[::-1] if x.shape == y.shape else body.shape[::-1])
     soft = body - lungs * (0.80 - 0.05 * grain) + heart + hilum
@@ -246,10 +248,13 @@ def _skull(canvas: Canvas, rng: np.random.Generator) -> Scene:
     b.flat(np.stack([71 * np.cos(turn), -24 + 92 * np.sin(turn)], -1)[:-1:4], 7.0, 9, 6)
     for side in (-1, 1):
         orbit = np.stack([side * 32 + 19 * np.cos(turn), 12 + 17 * np.sin(turn)], -1)
+        soft -= 22 * np.sqrt(np.maximum(1 - ((x - side * 32) / 19) ** 2 - ((y - 12) / 17) ** 2, 0))
+        soft -= 30 * np.sqrt(np.maximum(1 - ((x - side * 26) / 15) ** 2 - ((y - 48) / 16) ** 2, 0))
         b.line(orbit[::4], 2.0, 4.5, 0.5)
         b.line([(side * 58, 30), (side * 62, 60), (side * 46, 92), (side * 14, 104), (0, 105)], 9, 6.0, 1.0)
         b.line([(side * 66, 20), (side * 50, 36), (side * 28, 42)], 5, 4.0, 0.8)
-    b.line([(0, 8), (0, 50)], 2.0, 4.0, 0.5)
+    soft -= 34 * np.sqrt(np.maximum(1 - (x / 11) ** 2 - ((y - 36) / 20) ** 2, 0))
+    b.line([(0, 18), (1, 54)], 1.6, 4.0, 0.5)
     for tooth in range(-5, 6):
         for height in (66, 80):
             b.line([(tooth * 6.2, height - 5), (tooth * 6.2, height + 6)], 4.4, 6.0, 0.5)

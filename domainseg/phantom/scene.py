@@ -73,7 +73,7 @@ class Person:
         thin = float(np.clip((plan.age - 50) / 45 + (0.15 if female else 0.0) + rng.normal(0, 0.22), 0, 1))
         old = float(np.clip((plan.age - 45) / 50, 0, 1))
         return Person(
-            scale=float(rng.uniform(1.11, 1.20)),
+            scale=float(rng.uniform(1.06, 1.20)),
             head=float(np.clip(rng.normal(22.4 if female else 25.2, 1.2), 19.5, 29)),
             ccd=float(np.clip(rng.normal(127, 5), 114, 142)),
             neck=float(np.clip(rng.normal(49 if female else 54, 3), 41, 62)),
@@ -103,7 +103,7 @@ def frontal(canvas: Canvas, settings: Settings, plan: FilmPlan, rng: np.random.G
             height * rng.uniform(0.36, 0.46),
         )
     else:
-        centre = (width * rng.normal(0.5, 0.015), height * rng.normal(0.60, 0.025))
+        centre = (width * rng.normal(0.5, 0.018), height * float(np.clip(rng.normal(0.60, 0.04), 0.48, 0.70)))
     unrest = 1.5 if plan.department == "emergency" else 1.0
     ring = pelvis.Pelvis(
         centre=centre,

@@ -46,7 +46,7 @@ def trunk(canvas: Canvas, ring: Pelvis, girth: float, rng: np.random.Generator, 
     share = _smooth(dy - 80 - 0.10 * np.abs(dx), 17)
     soft = body * (1 - share) + legs * share
     # Scrotum or labia, and the buttocks' lower fold.
-    soft += 26 * np.sqrt(np.maximum(1 - (dx / 24) ** 2 - ((dy - 84) / 30) ** 2, 0)) * (0.4 if ring.female else 1.0)
+    soft += (6 if ring.female else 30) * np.maximum(1 - (dx / 27) ** 2 - ((dy - 84) / 33) ** 2, 0)
     fold = dy - 92 - 10 * np.cos(dx / 55) - 6 * rng.normal()
     soft *= 1 - 0.03 * _smooth(fold, 1.5)
     texture = cv2.resize(noise_tile(2.6)[:256, :256], soft.shape[::-1], interpolation=cv2.INTER_LINEAR)
