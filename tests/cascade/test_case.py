@@ -29,7 +29,8 @@ def test_sample_shows_the_film_at_the_mapped_points(film: Film, turns: int, mirr
 def test_what_lies_outside_the_film_is_not_valid(film: Film) -> None:
     case = Case.of("a", film)
     pixels, valid = case.sample(square((0, 0), 100, 100), (100, 100))
-    assert not valid[:49].any() and not valid[:, :49].any()
+    assert not valid[:49].any()
+    assert not valid[:, :49].any()
     assert valid[50:, 50:].all()
     assert (pixels[:49] == 0).all()
 
@@ -44,4 +45,5 @@ def test_masked_pixels_are_not_valid(film: Film) -> None:
 def test_values_are_added_not_changed(film: Film) -> None:
     case = Case.of("a", film)
     more = case.with_values(score=1.0)
-    assert dict(case.values) == {} and dict(more.values) == {"score": 1.0}
+    assert dict(case.values) == {}
+    assert dict(more.values) == {"score": 1.0}

@@ -13,7 +13,8 @@ from domainseg.imaging.geometry import transform
 
 def test_fit_centres_the_frame_and_keeps_its_shape(film: Film) -> None:
     sample = preprocess(Case.of("a", film), [{"op": "fit", "size": 150}])
-    assert sample.pixels.shape == (150, 150) and sample.pixels.dtype == np.float32
+    assert sample.pixels.shape == (150, 150)
+    assert sample.pixels.dtype == np.float32
     corners = transform(sample.affine, [[-0.5, 24.5], [149.5, 124.5]])
     np.testing.assert_allclose(corners, [[-0.5, -0.5], [299.5, 199.5]], atol=1e-9)
 
@@ -24,7 +25,8 @@ def test_stretch_ignores_invalid_pixels() -> None:
     valid = np.ones((100, 100), bool)
     valid[:20] = False
     result = stretch(pixels, valid, low=0, high=100)
-    assert result[20, 0] == pytest.approx(0, abs=0.01) and result[99, 99] == pytest.approx(1, abs=0.01)
+    assert result[20, 0] == pytest.approx(0, abs=0.01)
+    assert result[99, 99] == pytest.approx(1, abs=0.01)
     assert (result[:20] == 0).all()
 
 

@@ -37,7 +37,8 @@ def test_view_filter_turns_the_film_upright(film: Film, turns: int) -> None:
 def test_view_filter_says_what_it_took_the_film_for(film: Film, k: int, reason: str) -> None:
     case = Case.of("a", film)
     result = ViewFilter().decide(case, preprocess(case, FIT), view_outputs(k, 0), Frozen())
-    assert isinstance(result, Exclusion) and result.reason == reason
+    assert isinstance(result, Exclusion)
+    assert result.reason == reason
     assert 0 <= result.values["score_view_filter"] < 0.5
 
 
@@ -57,7 +58,8 @@ def test_localizer_finds_heads_to_a_fraction_of_a_map_cell(film: Film) -> None:
     truth = {"hip_left": (50.3, 80.8), "hip_right": (110.6, 79.1)}
     outputs = head_outputs({0: truth["hip_left"], 1: truth["hip_right"]}, diameter=20)
     hips = Localizer().decide(case, sample, outputs, Frozen())
-    assert not isinstance(hips, Exclusion) and [hip.part for hip in hips] == ["hip_left", "hip_right"]
+    assert not isinstance(hips, Exclusion)
+    assert [hip.part for hip in hips] == ["hip_left", "hip_right"]
     for hip in hips:
         expected = transform(sample.affine, truth[hip.part])
         assert np.hypot(*(np.array([hip.values["head_x"], hip.values["head_y"]]) - expected)) < 0.6
@@ -74,11 +76,12 @@ def test_both_hips_look_alike_in_their_rois(film: Film) -> None:
     places = {}
     for part, lateral in (("hip_left", -20), ("hip_right", 20)):
         head = np.array([80.0 if part == "hip_left" else 220.0, 90.0])
-        points = [head, head + [lateral, 0], head + [0, 25]]
+        points = [head, head + np.array([lateral, 0]), head + np.array([0, 25])]
         places[part] = transform(inverse(hips[part].affine), points)
     np.testing.assert_allclose(places["hip_left"], places["hip_right"], atol=1e-6)
     assert places["hip_left"][1, 0] < places["hip_left"][0, 0]
-    assert (places["hip_left"] > 0).all() and (places["hip_left"] < 1023).all()
+    assert (places["hip_left"] > 0).all()
+    assert (places["hip_left"] < 1023).all()
 
 
 def test_roi_is_as_large_as_the_head_says_whatever_the_spacing(film: Film) -> None:
@@ -91,7 +94,8 @@ def test_roi_is_as_large_as_the_head_says_whatever_the_spacing(film: Film) -> No
 def test_localizer_without_a_peak_excludes(film: Film) -> None:
     case = Case.of("a", film)
     result = Localizer().decide(case, preprocess(case, FIT), head_outputs({}, 20), Frozen())
-    assert isinstance(result, Exclusion) and result.reason == "no_hip_found"
+    assert isinstance(result, Exclusion)
+    assert result.reason == "no_hip_found"
 
 
 def test_regression_outputs_give_the_same_hip(film: Film) -> None:
@@ -103,7 +107,8 @@ def test_regression_outputs_give_the_same_hip(film: Film) -> None:
         "diameter": np.full(2, np.log(20 / 160), np.float32),
     }
     (hip,) = Localizer().decide(case, sample, outputs, Frozen())  # type: ignore[misc]
-    assert isinstance(hip, Case) and hip.part == "hip_left"
+    assert isinstance(hip, Case)
+    assert hip.part == "hip_left"
     expected = transform(sample.affine, [50.0, 80.0])
     np.testing.assert_allclose([hip.values["head_x"], hip.values["head_y"]], expected, atol=1e-3)
 
@@ -120,7 +125,8 @@ def test_metal_excludes_its_own_side_only(film: Film) -> None:
         [Stage("localizer", FIT, Localizer(), locate), Stage("implant_filter", FIT, ImplantFilter(), network)]
     )
     results = {result.part: result for result in cascade.run(Case.of("a", film))}
-    assert isinstance(results["hip_left"], Exclusion) and results["hip_left"].reason == "metal"
+    assert isinstance(results["hip_left"], Exclusion)
+    assert results["hip_left"].reason == "metal"
     assert isinstance(results["hip_right"], Case)
 
 
@@ -136,7 +142,8 @@ def test_location_is_named_where_the_fracture_is_called(film: Film, logit: float
         "map": heat,
     }
     (result,) = FractureDetector().decide(case, sample, outputs, Frozen())  # type: ignore[misc,arg-type]
-    assert isinstance(result, Case) and result.values["location"] == location
+    assert isinstance(result, Case)
+    assert result.values["location"] == location
     assert sum(result.values[f"score_location_{name}"] for name in ("none", "intra", "extra")) == pytest.approx(1)
     pointed = transform(case.affine, [20 * 32 + 15.5, 10 * 32 + 15.5])
     np.testing.assert_allclose([result.values["pointing_x"], result.values["pointing_y"]], pointed, atol=1e-6)
@@ -145,4 +152,5 @@ def test_location_is_named_where_the_fracture_is_called(film: Film, logit: float
 def test_calibration_moves_scores_not_their_order() -> None:
     frozen = Frozen(slope=2.0, intercept=-1.0)
     assert frozen.probability(0.5) == pytest.approx(0.5)
-    assert frozen.probability(1e9) == pytest.approx(1) and frozen.probability(-1e9) == pytest.approx(0)
+    assert frozen.probability(1e9) == pytest.approx(1)
+    assert frozen.probability(-1e9) == pytest.approx(0)
