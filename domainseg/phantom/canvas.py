@@ -128,6 +128,13 @@ def noise_tile(exponent: float, stretch: float = 1.0, size: int = 1024) -> Map:
     return np.asarray(tile / tile.std(), np.float32)
 
 
+@lru_cache(maxsize=8)
+def ridge_tile(exponent: float, stretch: float = 1.0) -> Map:
+    """Like ``noise_tile``, but a mesh of thin bright lines, as trabeculae throw: the zero crossings of such a noise."""
+    mesh = np.exp(-np.abs(noise_tile(exponent, stretch)) * 2.2)
+    return np.asarray((mesh - mesh.mean()) / mesh.std(), np.float32)
+
+
 def sample(tile: Map, x: Map, y: Map) -> Map:
     """Read a periodic tile at coordinates (arrays of one shape, in tile pixels)."""
     x, y = np.asarray(x, np.float32), np.asarray(y, np.float32)

@@ -97,21 +97,7 @@ def prevalence(settings: Settings, exposed: bool) -> float:
     return high if exposed else high / risk
 
 
-@lru_cache(maxsize=64)
-def _films_cached(settings_key: str, number: int, first: int, count: int) -> tuple[FilmPlan, ...]:
-    return _draw_films(_KEYS[settings_key], number, first, count)
-
-
-_KEYS: dict[str, Settings] = {}
-
-
 def _films(settings: Settings, number: int, first: int, count: int) -> tuple[FilmPlan, ...]:
-    key = repr(settings)
-    _KEYS[key] = settings
-    return _films_cached(key, number, first, count)
-
-
-def _draw_films(settings: Settings, number: int, first: int, count: int) -> tuple[FilmPlan, ...]:
     rng = np.random.default_rng([settings.seed, number, 102])
     site = _pick(rng, settings.sites)
     department = _pick(rng, settings.departments)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from domainseg.phantom.canvas import Map, noise_tile, sample
+from domainseg.phantom.canvas import Map, noise_tile, ridge_tile, sample
 
 #: The patch around the hip in mm from the head's centre: medial, lateral, proximal (distal is up to the film's edge).
 MEDIAL, LATERAL, PROXIMAL = 62.0, 104.0, 66.0
@@ -204,20 +204,20 @@ def _trabeculae(patch: Patch, femur: Femur) -> Map:
     k = femur.scale
     r = femur.head * k
     rng = np.random.default_rng([femur.grain, 11])
-    streaks = noise_tile(1.2, 9.0)
+    streaks = ridge_tile(2.0, 5.0)
     # Compressive: a fan from the calcar to the top of the head; across = angle about a point far down the shaft.
     du, dv = u - (ju - 2 * k), v - (jv + 105 * k)
     along = np.sqrt(du**2 + dv**2)
     across = np.arctan2(du, -dv) * (105 * k)
     shift = rng.uniform(0, 1000, 6).tolist()
-    fan = sample(streaks, across * 1.7 / 0.6 + shift[0], along * 1.7 / 0.6 + shift[1])
+    fan = sample(streaks, across * 4.2 + shift[0], along * 4.2 + shift[1])
     middle = (r * -0.02 - (ju - 2 * k)) / 130 * 105
     compressive = np.exp(-(((across - middle) / (0.52 * r)) ** 2)) * (v < jv + 25 * k)
     # Tensile: arches from the lateral cortex over the neck into the lower head.
     cu, cv = ju - 30 * k, jv + 52 * k
     radius = np.sqrt((u - cu) ** 2 + (v - cv) ** 2)
     turn = np.arctan2(u - cu, cv - v) * (60 * k)
-    arch = sample(streaks, radius * 1.7 / 0.6 + shift[2], turn * 1.7 / 0.6 + shift[3])
+    arch = sample(streaks, radius * 4.2 + shift[2], turn * 4.2 + shift[3])
     tensile = np.exp(-(((radius - 62 * k) / (11 * k)) ** 2))
     mottle = sample(
         noise_tile(1.6),
@@ -233,7 +233,7 @@ def _trabeculae(patch: Patch, femur: Femur) -> Map:
         + np.maximum(0.05 - 0.10 * loss, 0.01) * tensile
         - (0.04 + 0.08 * loss) * ward
     )
-    rough = 1 + (0.30 * compressive * fan + 0.28 * tensile * arch + 0.16 * mottle + 0.13 * (fan + arch)) * (
+    rough = 1 + (0.20 * compressive * fan + 0.20 * tensile * arch + 0.15 * mottle + 0.14 * (fan + arch)) * (
         1 - 0.35 * head
     )
     level = np.maximum(level * (0.45 + 0.55 * femur.density), 0.02) * np.maximum(rough, 0.1)

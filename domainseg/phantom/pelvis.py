@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
-from domainseg.phantom.canvas import Canvas, Map, Points, blur, curve, depth_inside, noise_tile, rotation
+from domainseg.phantom.canvas import Canvas, Map, Points, blur, curve, depth_inside, noise_tile, ridge_tile, rotation
 
 HIP_X = 86.0  # distance of the hip's centre from the midline in the drawn pelvis
 
@@ -134,7 +134,7 @@ def _half(canvas: Canvas, bone: Map, pelvis: Pelvis, side: int) -> None:
         + 2.0 * hill(16, 24, 22, 22)
     )
     thick = cv2.resize(thick, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
-    rough = noise_tile(1.5)
+    rough = 0.6 * noise_tile(1.7) + 0.8 * ridge_tile(2.2)
     oy, ox = (int(value) for value in np.random.default_rng([pelvis.grain, 3, side + 1]).integers(0, 200, 2))
     tiles = (-(-(oy + y1 - y0) // 1024), -(-(ox + x1 - x0) // 1024))
     rough = np.tile(rough, tiles)[oy : oy + y1 - y0, ox : ox + x1 - x0]
@@ -154,7 +154,7 @@ def _half(canvas: Canvas, bone: Map, pelvis: Pelvis, side: int) -> None:
     line(BRIM, 1.6, 6.5, 0.35)
     line(BRIM, 5.0, 2.0, 1.6)
     line(ILIOISCHIAL, 1.3, 3.4, 0.6)
-    line(TEARDROP, 1.2, 4.2, 0.35)
+    line(TEARDROP, 1.2, 3.0, 0.4)
     line(ILIUM[6:12], 3.5, 3.0, 1.0)
     line(ILIUM[2:7], 4.0, 2.6, 1.2)
     line(SACROILIAC, 1.3, 3.2, 0.5)
