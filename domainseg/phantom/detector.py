@@ -129,7 +129,8 @@ def process(log: Map, slow: Map, spacing: float, site: Site, inside: NDArray[np.
     body = body if body.sum() > 100 else np.ones_like(body)
     wide -= np.float32(wide[body].mean())
     wide *= np.float32(site.flatten)
-    low, high = np.quantile((slow - wide)[body][::3], (0.06, 0.975)) + jitter[:2] + (0.05, 0.48)
+    # Metal fills a few per cent of a film and must not darken the rest of it: the bright end is taken well below.
+    low, high = np.quantile((slow - wide)[body][::3], (0.06, 0.88)) + jitter[:2] + (0.05, 0.66)
     log -= cv2.resize(wide, (width, height), interpolation=cv2.INTER_LINEAR)
     if site.edge:
         half = np.asarray(cv2.resize(log, (width // 2, height // 2), interpolation=cv2.INTER_AREA), np.float32)

@@ -21,7 +21,7 @@ from domainseg.phantom.film import SimulatedFilm, film
 from domainseg.phantom.settings import Settings
 
 #: Raised with every change of what a film looks like: data made by another version is not reused.
-VERSION = "6"
+VERSION = "7"
 
 _VIEWS = {"pelvis_ap": "hip_frontal", "hip_ap": "hip_frontal", "hip_lateral": "hip_other", "frog_leg": "hip_other"}
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
