@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +18,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from domainseg.networks.base import Network, check_size, count_parameters, in_float32, kaiming, pool
-
-Norm = Literal["batch", "renorm"]
 
 MAP_STRIDES = (8, 16, 32)
 """Strides of the map heads: after blocks 2, 3 and 4."""
@@ -40,8 +37,8 @@ class FractureDenseNet(Network):
     1,434,176 parameters.
 
     Parameters: `growth`, `blocks` (at least 5), `stem`, `bottleneck` (x growth), `compression`, `slope` (leaky ReLU)
-    for sweeps. `tail_norm`: normalisation of the blocks after the fourth, which see 16 to 256 positions of a film at
-    1024 px, too few for batch statistics at small batches: "renorm" is batch renormalisation, "batch" the plain one.
+    for sweeps. Batch norm throughout: its statistics come from large batches (of patches, of cached features), and
+    `freeze_norm` holds them while whole ROIs are trained at the small batches that 1024 px allow.
     `checkpoint`: recompute the concat bottlenecks in the backward pass (in the first four blocks) instead
     of keeping them (less memory).
     """
@@ -56,7 +53,6 @@ class FractureDenseNet(Network):
         bottleneck: int = 4,
         compression: float = 0.5,
         slope: float = 0.01,
-        tail_norm: Norm = "renorm",
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
@@ -78,12 +74,9 @@ class FractureDenseNet(Network):
         self.maps = nn.ModuleDict()
         channels = stem
         for i, layers in enumerate(blocks):
-            kind: Norm = "batch" if i < 4 else tail_norm
-            self.blocks.append(
-                DenseBlock(channels, layers, growth, bottleneck * growth, slope, kind, checkpoint and i < 4)
-            )
+            self.blocks.append(DenseBlock(channels, layers, growth, bottleneck * growth, slope, checkpoint and i < 4))
             channels += layers * growth
-            self.ends.append(nn.Sequential(make_norm(kind, channels), nn.LeakyReLU(slope, inplace=True)))
+            self.ends.append(nn.Sequential(BatchNorm(channels), nn.LeakyReLU(slope, inplace=True)))
             stride = 4 * 2**i
             if stride in MAP_STRIDES:
                 self.maps[str(stride)] = nn.Conv2d(channels, 3, 1)
@@ -173,12 +166,10 @@ class FractureDenseNet(Network):
 class DenseBlock(nn.Module):
     """`layers` dense layers, each reading all before it: [B, C, h, w] -> [B, C + layers * growth, h, w]."""
 
-    def __init__(
-        self, channels: int, layers: int, growth: int, width: int, slope: float, norm: Norm, checkpoint: bool
-    ) -> None:
+    def __init__(self, channels: int, layers: int, growth: int, width: int, slope: float, checkpoint: bool) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            DenseLayer(channels + i * growth, growth, width, slope, norm, checkpoint) for i in range(layers)
+            DenseLayer(channels + i * growth, growth, width, slope, checkpoint) for i in range(layers)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -191,13 +182,13 @@ class DenseBlock(nn.Module):
 class DenseLayer(nn.Module):
     """Norm, activation, 1x1 to `width` channels; norm, activation, 3x3 to `growth` channels."""
 
-    def __init__(self, channels: int, growth: int, width: int, slope: float, norm: Norm, checkpoint: bool) -> None:
+    def __init__(self, channels: int, growth: int, width: int, slope: float, checkpoint: bool) -> None:
         super().__init__()
         self.checkpoint = checkpoint
-        self.norm1 = make_norm(norm, channels)
+        self.norm1 = BatchNorm(channels)
         self.act1 = nn.LeakyReLU(slope, inplace=True)
         self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
-        self.norm2 = make_norm(norm, width)
+        self.norm2 = BatchNorm(width)
         self.act2 = nn.LeakyReLU(slope, inplace=True)
         self.conv2 = nn.Conv2d(width, growth, 3, padding=1, bias=False)
 
@@ -237,44 +228,6 @@ class BatchNorm(nn.BatchNorm2d):
         return F.batch_norm(x, mean, var, self.weight, self.bias, True, 0.0, self.eps)
 
 
-class BatchRenorm(BatchNorm):
-    """Batch renormalisation (Ioffe 2017, arXiv 1702.03275): trains on what evaluation uses, running statistics.
-
-    Forward, each channel is normalised with the running statistics, within limits on how far these may stand from the
-    batch's own; backward, as batch norm. The limits open from none (plain batch norm) after `START` updates to
-    `SCALE` and `SHIFT` after `OPEN` updates. In eval mode it is batch norm, with the same parameters and buffers.
-    """
-
-    START, OPEN = 20, 100
-    SCALE, SHIFT = 3.0, 5.0
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return super().forward(x)
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        with torch.no_grad():
-            # Batch norm with momentum 1 leaves the batch's own statistics in its buffers, many times faster on the CPU
-            # than var_mean over channels_last.
-            mean, var = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
-            F.batch_norm(x, mean, var, None, None, True, 1.0, self.eps)
-            deviation = (self.running_var + self.eps).sqrt()
-            open_by = min(1.0, max(0.0, (int(self.num_batches_tracked) - self.START) / (self.OPEN - self.START)))
-            limit = 1 + open_by * (self.SCALE - 1)
-            count = x.numel() // x.shape[1]
-            biased = var * (count - 1) / count  # what the batch is divided by; the buffer has the unbiased one
-            ratio = ((biased + self.eps).sqrt() / deviation).clamp(1 / limit, limit)
-            shift = ((mean - self.running_mean) / deviation).clamp(-open_by * self.SHIFT, open_by * self.SHIFT)
-        out = F.batch_norm(x, None, None, self.weight * ratio, self.weight * shift + self.bias, True, 0.0, self.eps)
-        with torch.no_grad():
-            momentum = self.momentum or 0.1
-            self.running_mean.lerp_(mean, momentum)
-            self.running_var.lerp_(var, momentum)
-            self.num_batches_tracked.add_(1)
-        return out
-
-
 @contextmanager
 def held(layer: nn.Module) -> Iterator[None]:
     """Inside, `layer` (if it is a BatchNorm) leaves its running statistics alone."""
@@ -286,12 +239,3 @@ def held(layer: nn.Module) -> Iterator[None]:
         yield
     finally:
         layer.held = False
-
-
-def make_norm(kind: Norm, channels: int) -> nn.Module:
-    """Batch norm or batch renormalisation: same parameters, same buffers, same in eval mode."""
-    if kind == "batch":
-        return BatchNorm(channels)
-    if kind == "renorm":
-        return BatchRenorm(channels)
-    raise ValueError(f"tail_norm={kind!r}: expected 'batch' or 'renorm'.")

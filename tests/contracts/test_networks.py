@@ -229,7 +229,7 @@ class TestFractureDenseNetBatchNorm(FractureContract):
     wide = 128
 
     def build(self) -> Network:
-        return FractureDenseNet(blocks=(1, 1, 1, 1, 1), tail_norm="batch")
+        return FractureDenseNet(blocks=(1, 1, 1, 1, 1))
 
 
 class TestWholeFilm(NetworkContract):

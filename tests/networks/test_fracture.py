@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from domainseg.networks import FractureDenseNet, InputSizeError
 from domainseg.networks.base import count_parameters
-from domainseg.networks.fracture import BatchRenorm
 
 
 def mode_gap(net: FractureDenseNet, x: Tensor) -> float:
@@ -35,9 +34,8 @@ def step(net: FractureDenseNet, x: Tensor) -> dict[str, Tensor]:
     return grads
 
 
-@pytest.mark.parametrize("norm", ["batch", "renorm"])
-def test_parameters_and_layers_of_the_reconstruction(norm: str) -> None:
-    net = FractureDenseNet(tail_norm=norm)  # type: ignore[arg-type]
+def test_parameters_and_layers_of_the_reconstruction() -> None:
+    net = FractureDenseNet()
     assert count_parameters(net) - net.map_parameters == 1_434_176
     layers = [name for name, m in net.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     assert len([name for name in layers if not name.startswith("maps.")]) == 172
@@ -89,11 +87,9 @@ def test_patches_of_160_pixels_have_dense_maps_but_are_no_roi() -> None:
         net.tail(net.front(torch.rand(1, 1, 160, 160)))
 
 
-def test_too_few_blocks_and_unknown_norm_are_refused() -> None:
+def test_too_few_blocks_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 5"):
         FractureDenseNet(blocks=(6, 12, 24, 16))
-    with pytest.raises(ValueError, match="'batch' or 'renorm'"):
-        FractureDenseNet(tail_norm="layer")  # type: ignore[arg-type]
 
 
 def test_checkpointing_changes_neither_gradients_nor_statistics_nor_eval() -> None:
@@ -134,31 +130,3 @@ def test_frozen_norm_holds_statistics_and_closes_the_gap_between_train_and_eval(
     net.freeze_norm(False)
     step(net, x)
     assert any(not torch.equal(before[name], value) for name, value in running(net).items())
-
-
-def test_renormalisation_starts_as_batch_norm_and_ends_as_what_evaluation_does() -> None:
-    torch.manual_seed(0)
-    plain, renorm = nn.BatchNorm2d(6), BatchRenorm(6)
-    for _ in range(5):
-        x = torch.randn(4, 6, 5, 5) * 2 + 1
-        torch.testing.assert_close(renorm(x), plain(x), rtol=1e-4, atol=1e-5)
-    for _ in range(120):
-        renorm(torch.randn(16, 6, 8, 8) * 2 + 1)
-    torch.testing.assert_close(renorm.running_mean, torch.ones(6), rtol=0, atol=0.1)
-    torch.testing.assert_close(renorm.running_var, torch.full((6,), 4.0), rtol=0.1, atol=0)
-    small = torch.randn(1, 6, 2, 2) * 2 + 1
-    working = copy.deepcopy(renorm).eval()(small)
-    torch.testing.assert_close(renorm(small), working, rtol=1e-4, atol=1e-4)
-
-
-def test_renormalisation_has_the_gradient_of_batch_norm_times_its_ratio() -> None:
-    torch.manual_seed(0)
-    renorm = BatchRenorm(3)
-    renorm.num_batches_tracked.fill_(1000)  # type: ignore[union-attr]
-    renorm.running_var.fill_(2.0)  # type: ignore[union-attr]
-    x = torch.randn(2, 3, 4, 4, requires_grad=True)
-    seed = torch.randn(2, 3, 4, 4)
-    ratio = ((x.detach().var((0, 2, 3), correction=0) + 1e-5) / (2 + 1e-5)).sqrt()
-    (got,) = torch.autograd.grad((renorm(x) * seed).sum(), x)
-    (want,) = torch.autograd.grad((nn.BatchNorm2d(3)(x) * seed).sum(), x)
-    torch.testing.assert_close(got, want * ratio[:, None, None], rtol=1e-4, atol=1e-5)
