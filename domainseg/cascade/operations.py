@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainseg.cascade.case import Case
+from domainseg.files import DomainsegError
 from domainseg.imaging.geometry import Affine
 
 Pixels = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 
-class PreprocessingError(ValueError):
+class PreprocessingError(DomainsegError):
     """A preprocessing list that names an unknown operation or parameter."""
 
 

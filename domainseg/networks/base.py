@@ -8,8 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from domainseg.files import DomainsegError
 
-class InputSizeError(ValueError):
+
+class InputSizeError(DomainsegError, ValueError):
     """The picture's size does not fit the network; the message names the nearest size that does."""
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import resource
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -55,6 +57,7 @@ def train(cfg: dict[str, Any], output: Path) -> float:
 
     Raises RunError, ManifestError or ImageReadError's kin for what a person has to mend.
     """
+    started = time.monotonic()
     if not cfg["stage"]:
         raise RunError("nothing to train: name a pipeline, as in python -m domainseg.train +pipeline=hip")
     if cfg["trainer"]["threads"]:
@@ -79,6 +82,10 @@ def train(cfg: dict[str, Any], output: Path) -> float:
         write_comparisons(cfg, by_film, output)
     write_pictures(output, table, manifest)
     metrics = evaluate_run(output)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    used = {"seconds": round(time.monotonic() - started), "peak_memory_gb": round(peak, 2)}
+    write_json(output / "resources.json", used)
+    log.info("%d s, at most %.1f GB of memory; report: %s", *used.values(), output / "report.html")
     return float(get(metrics, f"tune.{cfg['target']}.intention.auc")["value"])
 
 
@@ -157,12 +164,15 @@ class Builder:
         if start is not None:
             load_weights(stage, start)
             previous = load_stage(start, accelerator).frozen
+        started = time.monotonic()
         report: Counter[str] = Counter()
         items = self.items(stage, before, report)
         self.fit(stage, items, folder)
         stage = self.freeze(stage, before, folder, previous)
-        save_stage(stage, settings, folder, samples=len(items), cohort=dict(sorted(report.items())))
-        log.info("%s: threshold %.4f (%s)", name, stage.frozen.threshold, stage.frozen.rule)
+        seconds = round(time.monotonic() - started)
+        cohort = dict(sorted(report.items()))
+        save_stage(stage, settings, folder, samples=len(items), cohort=cohort, seconds=seconds)
+        log.info("%s: %d s, threshold %.4f (%s)", name, seconds, stage.frozen.threshold, stage.frozen.rule)
         return stage
 
     def items(self, stage: Stage, before: Sequence[Stage], report: Counter[str]) -> list[Item]:
