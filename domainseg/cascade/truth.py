@@ -15,6 +15,7 @@ from domainseg.cascade.case import Case
 from domainseg.cascade.stages import PARTS
 from domainseg.data.lesions import lesion_to_part, polygon_points
 from domainseg.data.manifest import Manifest, truth_table
+from domainseg.data.tables import is_binary_label
 from domainseg.imaging import ImageReadError
 from domainseg.imaging.geometry import Affine, inverse, transform, warp
 
@@ -47,6 +48,14 @@ class Truth:
         return {image: missing | _named(first.get(image, {})) for image in self.manifest.images["image"]}
 
     @cached_property
+    def _named_hips(self) -> frozenset[tuple[str, str]]:
+        """Hips with a head or a label of their own; what the film's negative label says of both is none."""
+        targets = self.manifest.targets
+        labels = [name for name in targets if name == "x" or is_binary_label(str(name))]
+        known = targets[targets["part"].isin(PARTS) & targets[labels].notna().any(axis=1)]
+        return frozenset(zip(known["image"], known["part"], strict=True))
+
+    @cached_property
     def _polygons(self) -> Mapping[str, list[NDArray[np.float64]]]:
         found: dict[str, list[NDArray[np.float64]]] = {}
         targets = self.manifest.targets
@@ -64,9 +73,7 @@ class Truth:
 
     def has(self, image: str, part: str) -> bool:
         """Whether the manifest knows of this hip: that it is in the film, or a label of its own."""
-        row = self.part(image, part)
-        named = not np.isnan(row["label_localizer"]) or not np.isnan(row["x"])
-        return bool(named and row["label_localizer"] != 0)
+        return (image, part) in self._named_hips and self.part(image, part)["label_localizer"] != 0
 
     def label(self, target: str, image: str, part: str, roi: NDArray[np.float64] | None = None) -> float:
         """1, 0 or NaN for a hip; ``roi``: the corners of its ROI, [4, 2] in source pixels, once it is localised.

@@ -40,8 +40,8 @@ def middle_of_gap(threshold: Threshold, scores: NDArray[np.float64]) -> Threshol
     Our choice.
     """
     lower = scores[scores < threshold.value]
-    if len(lower) == 0:
-        return replace(threshold, value=min(threshold.value, 0.5))
+    if len(lower) == 0:  # a hair lower, so that the lowest case is kept however its score is rounded
+        return replace(threshold, value=min(threshold.value * (1 - 1e-9), 0.5))
     middle = float((logit(np.array([threshold.value])) + logit(np.array([lower.max()])))[0] / 2)
     value = 1 / (1 + np.exp(-middle))
     return replace(threshold, value=float(value)) if lower.max() < value <= threshold.value else threshold
