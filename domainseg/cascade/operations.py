@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import cv2
@@ -91,16 +92,20 @@ FIT_VERSION = 1
 def versioned(operations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The list with each operation's version written in, as it goes into cache keys and bundles.
 
-    Raises PreprocessingError when an operation is unknown or the first is not ``fit``.
+    Raises PreprocessingError when an operation or a parameter is unknown or the first is not ``fit``.
     """
-    if not operations or operations[0].get("op") != "fit":
+    if not operations or set(operations[0]) - {"version"} != {"op", "size"} or operations[0]["op"] != "fit":
         raise PreprocessingError("preprocessing must begin with {op: fit, size: PIXELS}")
     result = [{**operations[0], "version": FIT_VERSION}]
     for operation in operations[1:]:
         name = str(operation.get("op"))
         if name not in OPERATIONS:
             raise PreprocessingError(f"unknown preprocessing operation {name!r}; known: fit, {', '.join(OPERATIONS)}")
-        result.append({**operation, "version": OPERATIONS[name][0]})
+        version, function = OPERATIONS[name]
+        known = [key for key, value in signature(function).parameters.items() if value.kind is value.KEYWORD_ONLY]
+        if wrong := sorted(set(operation) - {"op", "version", *known}):
+            raise PreprocessingError(f"preprocessing {name}: unknown parameter {wrong[0]!r}; known: {', '.join(known)}")
+        result.append({**operation, "version": version})
     return result
 
 

@@ -59,7 +59,14 @@ def test_local_contrast_has_no_edge_where_the_film_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    "operations", [[], [{"op": "stretch"}], [{"op": "fit", "size": 10}, {"op": "exec", "path": "os.system"}]]
+    "operations",
+    [
+        [],
+        [{"op": "stretch"}],
+        [{"op": "fit"}],
+        [{"op": "fit", "size": 10}, {"op": "exec", "path": "os.system"}],
+        [{"op": "fit", "size": 10}, {"op": "stretch", "lowest": 1}],
+    ],
 )
 def test_lists_that_are_not_valid_are_refused(operations: list[dict[str, object]]) -> None:
     with pytest.raises(PreprocessingError):
