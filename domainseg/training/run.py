@@ -23,7 +23,7 @@ from domainseg.cascade.truth import Truth
 from domainseg.data.cache import Cache
 from domainseg.data.manifest import Manifest
 from domainseg.data.privacy import patient_key
-from domainseg.data.splits import assign_splits, fold_manifest, write_splits
+from domainseg.data.splits import assign_splits, clusters, fold_manifest, write_splits
 from domainseg.evaluation.metrics import get
 from domainseg.evaluation.tables import films
 from domainseg.files import read_json, write_json
@@ -44,7 +44,16 @@ from domainseg.training.samples import (
     jittered_heads,
     true_heads,
 )
-from domainseg.training.stages import RunError, is_finished, load_stage, load_weights, module_of, new_stage, save_stage
+from domainseg.training.stages import (
+    RECORD,
+    RunError,
+    is_finished,
+    load_stage,
+    load_weights,
+    module_of,
+    new_stage,
+    save_stage,
+)
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +125,9 @@ def train_cascade(
         tune=manifest.split("tune"),
         cache=Cache(Path(cfg["cache"]["folder"]), int(float(cfg["cache"]["max_gb"]) * 1e9)),
     )
+    unknown = sorted(set(cfg["only"] or []) - set(cfg["stages"]))
+    if unknown:
+        raise RunError(f"only={unknown[0]}: is no stage of this pipeline; there are {', '.join(cfg['stages'])}")
     stages: list[Stage] = []
     for name in cfg["stages"]:
         stages.append(builder.stage(name, stages))
@@ -157,7 +169,8 @@ class Builder:
             if start is None:
                 raise RunError(f"only={','.join(only)}: stage {name} comes before and needs init_from=RUN")
             stage = load_stage(start, accelerator)
-            save_stage(stage, settings, folder, origin=f"taken over as it is from {start.parent.parent.name}")
+            own = read_json(start / RECORD)["settings"]  # its weights belong to these, whatever this run says
+            save_stage(stage, own, folder, origin=f"taken over as it is from {start.parent.parent.name}")
             return stage
         stage = new_stage(name, settings, accelerator, seed=int(self.cfg["seed"]))
         previous = None
@@ -233,7 +246,10 @@ class Builder:
         target = stage.decision.target
         if target == "view_filter":
             table = table.drop_duplicates("image")
-        table = table[table[f"eligible_{target}"].astype(bool)] if f"eligible_{target}" in table else table.iloc[:0]
+        if target == "localizer":  # let through, it has scored both sides of every film: absent hips count here
+            table = table[table["label_localizer"].notna() & (table["label_view_filter"] != 0)]
+        else:
+            table = table[table[f"eligible_{target}"].astype(bool)] if f"eligible_{target}" in table else table.iloc[:0]
         labels = table[f"label_{target}"].to_numpy(float) if len(table) else np.zeros(0)
         if not (labels == 1).any() and previous is not None:
             log.warning("%s: no positive case on tune, threshold of init_from kept", stage.name)
@@ -250,7 +266,7 @@ class Builder:
         """Where the ROIs of the training hips lie: as imperfect as on films that the localizer has not seen.
 
         rois: jittered (true heads moved by errors drawn from tune), true, or cross_fitted (each film localised by a
-        network that was trained without it). Films without marked heads are localised by the localizer itself.
+        network that was trained without its patient). Films without marked heads are localised by the localizer itself.
         """
         key = (rois, variants)
         if key not in self._heads:
@@ -284,11 +300,11 @@ class Builder:
             items = self._localizer_items
             if items is None:
                 items = self.sampler().localizer(localizer, Cascade(upto.stages[:1]), Counter())
-            images = sorted(self.train.images["image"])
-            order = np.random.default_rng((int(self.cfg["seed"]), 11)).permutation(len(images))
+            patients = clusters(self.train.images)  # a patient's films stay together
+            order = np.random.default_rng((int(self.cfg["seed"]), 11)).permutation(sorted(set(patients)))
             heads: list[Any] = []
             for fold in range(folds):
-                mine = {images[k] for k in order[fold::folds]}
+                mine = set(self.train.images.loc[patients.isin(order[fold::folds]), "image"])
                 settings = self.cfg["stage"]["localizer"]
                 other = new_stage("localizer", settings, str(self.cfg["trainer"]["accelerator"]), seed=fold + 1)
                 folder = cached.parent / f"cross_fit_{fold}"

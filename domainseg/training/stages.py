@@ -47,8 +47,10 @@ def module_of(stage: Stage) -> nn.Module:
 
 def save_stage(stage: Stage, settings: Mapping[str, Any], folder: Path, **notes: Any) -> None:
     """Write weights, their SHA-256, the frozen numbers and the settings that rebuild the stage."""
-    with atomic_path(folder / WEIGHTS) as temporary:
-        torch.save({key: value.cpu().contiguous() for key, value in module_of(stage).state_dict().items()}, temporary)
+    state = {key: value.cpu().contiguous() for key, value in module_of(stage).state_dict().items()}
+    # To a stream: given a path, torch writes its (random) name into the file, and equal weights get unequal checksums.
+    with atomic_path(folder / WEIGHTS) as temporary, open(temporary, "wb") as stream:
+        torch.save(state, stream)
     record = {
         "name": stage.name,
         "sha256": sha256_file(folder / WEIGHTS),
