@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ class Films:
     manifest: Manifest
     workers: int = 2
     _held: tuple[str, Film] | None = field(default=None, repr=False)
-    _hashes: dict[str, str] = field(default_factory=dict, repr=False)
+    _hashes: dict[Path, str] = field(default_factory=dict, repr=False)
 
     def get(self, image: str) -> Film:
         """The film. Raises ImageReadError."""
@@ -53,9 +54,16 @@ class Films:
 
     def sha256(self, image: str) -> str:
         """Hash of the film's file."""
-        if image not in self._hashes:
-            self._hashes[image] = sha256_file(self.manifest.path(image))
-        return self._hashes[image]
+        return self.file_sha256(self.manifest.path(image))
+
+    def file_sha256(self, path: Path) -> str:
+        """Hash of a file. Raises ImageReadError when it is not there."""
+        if path not in self._hashes:
+            try:
+                self._hashes[path] = sha256_file(path)
+            except FileNotFoundError:
+                raise ImageReadError(path, "the file does not exist") from None
+        return self._hashes[path]
 
     def each(self, what: str, images: Sequence[str] | None = None) -> Iterator[tuple[str, Film | ImageReadError]]:
         """All films in order, read ahead on threads, with a progress bar."""
@@ -166,6 +174,8 @@ class Sampler:
             affine=affine,
         )
         key["masks"] = json.loads(json.dumps(masks))
+        files = [source for sources in masks.values() for source in sources if isinstance(source, str)]
+        key["mask_files"] = [self.films.file_sha256(self.films.manifest.file(name)) for name in files]
         frame = replace(case, film=_NO_FILM, values={}, arrays={})
 
         def build() -> tuple[NDArray[np.uint16], dict[str, Any]]:
@@ -254,7 +264,7 @@ def head_errors(
 ) -> pd.DataFrame:
     """Errors of found against true heads, in head diameters; gross misses (over half a diameter) are no jitter."""
     rows = []
-    for key in found.keys() & true.keys():
+    for key in sorted(found.keys() & true.keys()):  # a set's order differs from one process to the next
         (center, diameter), (wanted, size) = found[key][0], true[key][0]
         dx, dy = (center - wanted) / size
         if np.hypot(dx, dy) < 0.5:
