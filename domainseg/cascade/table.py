@@ -97,6 +97,9 @@ def prediction_table(
         if label not in table:
             continue
         table[f"eligible_{target}"] = table[label].notna() & ~should_stop
+        if target == "localizer":
+            # A hip outside the film has a row only when it was found all the same: no fair sample of the absent ones.
+            table[f"eligible_{target}"] &= table[label] == 1
         stops = 1 if target == "implant_filter" else 0
         if target != stages[-1].decision.target:
             should_stop |= table[label] == stops

@@ -28,7 +28,7 @@ def contact_sheet(manifest_folder: Path | str, path: Path | str, *, columns: int
         for row in rows.head(columns if rows["projection"].iloc[0] == "pelvis_ap" else 2).to_dict("records"):
             film = read_film(folder / row["path"])
             tiles.append(_labelled(_fit(film.pixels), f"{row['site']} {row['body_part']} {row['projection']}"))
-    hips = targets[targets["part"] != "whole"].merge(images[["image", "path", "site", "projection"]], on="image")
+    hips = targets[targets["label_localizer"] == 1].merge(images[["image", "path", "site", "projection"]], on="image")
     hips = hips[hips["projection"].isin(["pelvis_ap", "hip_ap"])]
     kinds = hips["implant"].where(hips["implant"] != "", hips["fracture_class"])
     turns = targets[targets["part"] == "whole"].set_index("image")["label_turn"]

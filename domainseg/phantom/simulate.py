@@ -21,7 +21,7 @@ from domainseg.phantom.film import SimulatedFilm, film
 from domainseg.phantom.settings import Settings
 
 #: Raised with every change of what a film looks like: data made by another version is not reused.
-VERSION = "7"
+VERSION = "8"
 
 _VIEWS = {"pelvis_ap": "hip_frontal", "hip_ap": "hip_frontal", "hip_lateral": "hip_other", "frog_leg": "hip_other"}
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -126,6 +126,10 @@ def _rows(made: SimulatedFilm, output: Path) -> dict[str, Any]:
     }
     view = _VIEWS.get(plan.view, "other")
     targets: list[dict[str, Any]] = []
+    if view == "hip_frontal":
+        shown = {hip.part for hip in made.hips}
+        absent = [part for part in ("hip_left", "hip_right") if part not in shown]
+        targets += [{"image": plan.image, "part": part, "label_localizer": 0} for part in absent]
     for hip in made.hips:
         row: dict[str, Any] = {
             "image": plan.image,

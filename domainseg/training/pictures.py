@@ -30,6 +30,7 @@ def write_pictures(run: Path, table: pd.DataFrame, manifest: Manifest) -> None:
     """Write run/pictures/*.png and captions.json: true and false calls, misses, exclusions, and a contact sheet."""
     captions: dict[str, str] = {}
     folder = run / "pictures"
+    cascades: dict[Path, Cascade] = {}
     for kind, rows in choose(table).items():
         for k, row in enumerate(rows):
             name = f"{kind}_{k + 1}.png"
@@ -38,7 +39,9 @@ def write_pictures(run: Path, table: pd.DataFrame, manifest: Manifest) -> None:
             except ImageReadError:
                 continue
             where = run if "fold" not in row or not row["fold"] else run / "folds" / str(row["fold"])
-            results = Cascade(load_cascade(where, "cpu")).run(Case.of(row["image"], film))
+            if where not in cascades:
+                cascades[where] = Cascade(load_cascade(where, "cpu"))
+            results = cascades[where].run(Case.of(row["image"], film))
             write_png(overlay(film, results), folder / name)
             captions[name] = caption(kind, row)
     sheet = contact_sheet(manifest)

@@ -243,12 +243,12 @@ def test_eligible_are_known_labels_that_no_truth_of_an_earlier_stage_stops() -> 
         ((1, 1, 0, 1), (True, True, True, True)),
         ((1, 1, 0, 0), (True, True, True, True)),
         ((0, 1, 0, 1), (True, False, False, False)),
-        ((1, 0, 0, 1), (True, True, False, False)),
+        ((1, 0, 0, 1), (True, False, False, False)),
         ((1, 1, 1, 1), (True, True, True, False)),
         ((unknown, unknown, unknown, 1), (False, False, False, True)),
         ((1, 1, 0, unknown), (True, True, True, False)),
         ((0, unknown, unknown, unknown), (True, False, False, False)),
-        ((unknown, 0, unknown, 0), (False, True, False, False)),
+        ((unknown, 0, unknown, 0), (False, False, False, False)),
         ((1, 1, unknown, 0), (True, True, False, True)),
     ]
     targets = ("view_filter", "localizer", "implant_filter", "fracture")

@@ -64,7 +64,10 @@ def test_the_manifest_has_the_agreed_columns(made: Path) -> None:
     } <= set(targets.columns)  # fmt: skip
     assert images["image"].is_unique
     assert set(targets["image"]) == set(images["image"])
-    hips = targets[targets["part"] != "whole"]
+    hips = targets[targets["label_localizer"] == 1]
+    absent = targets[targets["label_localizer"] == 0]
+    assert absent["label_fracture"].isna().all()
+    assert not targets.duplicated(["image", "part"]).any()
     assert set(hips["part"]) <= {"hip_left", "hip_right"}
     assert ((hips["label_fracture"] == 1) == (hips["label_location"] != "none")).all()
     for name in [*hips["femur_mask"], *hips["mask"].dropna()]:
@@ -90,7 +93,7 @@ def test_sides_follow_from_the_tags(made: Path) -> None:
     """The patient's side that the reader derives is the simulated one, on turned films too."""
     images, targets = pd.read_parquet(made / "images.parquet"), pd.read_parquet(made / "targets.parquet")
     turns = targets[targets["part"] == "whole"].set_index("image")["label_turn"]
-    merged = targets[targets["part"] != "whole"].merge(images[["image", "path"]], on="image")
+    merged = targets[targets["label_localizer"] == 1].merge(images[["image", "path"]], on="image")
     for row in merged.to_dict("records"):
         read = read_film(made / row["path"])
         upright = geometry.quarter_turns(read.shape, int(turns[row["image"]]))
