@@ -69,7 +69,11 @@ class LocalizerModule(StepModule):
     def loss(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Losses: head, femur, diameter and their sum. Unknown hips and untraced femora are masked out."""
         outputs = self.network(batch["picture"])
-        present = batch["known"].bool() & torch.isfinite(batch["points"][..., 0])
+        height, width = batch["picture"].shape[-2:]
+        x, y = batch["points"].unbind(-1)
+        # NaN (no such hip) compares false. A head that was moved out of the picture is not there to be found either.
+        seen = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
+        present = batch["known"].bool() & seen
         if "presence" in outputs:
             return self._regression(outputs, batch, present)
         logits = outputs["head"].float()
