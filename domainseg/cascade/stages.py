@@ -118,11 +118,11 @@ class Localizer:
         """One case a hip found, its frame the mirrored-to-canonical ROI; an exclusion where there is none."""
         found = []
         scores = {part: frozen.probability(logit) for part, logit in self.logits(outputs).items()}
-        for part, score in scores.items():
-            if score < frozen.threshold:
-                continue
+        kept = {part: score for part, score in scores.items() if score >= frozen.threshold}
+        for part, score in kept.items():
             center, diameter = self.head(part, sample, outputs)
-            found.append(self.roi(case.with_values(score_localizer=score), part, center, diameter))
+            hip = case.with_values(score_localizer=score)
+            found.append(self.roi(hip, part, center, diameter, alone=len(kept) == 1))
         if not found:
             return Exclusion(
                 case.image,
@@ -154,15 +154,18 @@ class Localizer:
         diameter = float(np.exp(np.clip(log_diameter, -6, 0))) * size * step(sample.affine)
         return transform(sample.affine, point), diameter
 
-    def roi(self, case: Case, part: str, center: NDArray[np.float64], diameter: float) -> Case:
-        """The case of one hip: ROI around ``center`` (source pixels) on the upright frame of ``case``."""
+    def roi(self, case: Case, part: str, center: NDArray[np.float64], diameter: float, *, alone: bool = True) -> Case:
+        """The case of one hip: ROI around ``center`` (source pixels) on the upright frame of ``case``.
+
+        alone: whether it is the film's only hip, so that a laterality tag speaks of it.
+        """
         upright = case.affine
         lateral = -1 if part == "hip_left" else 1
         head = transform(inverse(upright), center)
         unit = diameter / step(upright)
         middle = head + unit * np.array([lateral * self.lateral, self.distal])
         affine = upright @ square(middle, self.roi_heads * unit, ROI_SIZE, mirrored=part == "hip_right")
-        side, source = patient_side(case.film, upright, part.removeprefix("hip_"))
+        side, source = patient_side(case.film, upright, part.removeprefix("hip_"), alone=alone)
         corners = transform(affine, [[-0.5, -0.5], [1023.5, -0.5], [1023.5, 1023.5], [-0.5, 1023.5]])
         values = {f"roi_{axis}{k + 1}": float(corners[k, j]) for k in range(4) for j, axis in enumerate("xy")}
         return replace(case, part=part, affine=affine, shape=(ROI_SIZE, ROI_SIZE)).with_values(

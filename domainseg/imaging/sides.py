@@ -15,7 +15,7 @@ _FRONTAL = frozenset(("", "AP", "PA", "AP AXIAL", "FRONTAL"))
 _UNPAIRED = ("PELVIS", "ABDOMEN", "SPINE", "CHEST")
 
 
-def patient_side(film: Film, upright: Affine, image_side: str) -> tuple[str, str]:
+def patient_side(film: Film, upright: Affine, image_side: str, *, alone: bool = True) -> tuple[str, str]:
     """The patient's side ("L", "R" or "unknown") that lies at ``image_side`` of the upright picture, and its source.
 
     upright: 3x3 affine from the upright picture's pixels to source pixels; image_side: "left" or "right" there.
@@ -23,8 +23,8 @@ def patient_side(film: Film, upright: Affine, image_side: str) -> tuple[str, str
 
     - "orientation": PatientOrientation gives the direction of that side in the untouched source, whatever the view and
       however the film is turned or mirrored.
-    - "laterality": a laterality tag names the one hip in the film. In a film of an unpaired part (pelvis) it counts
-      only for the hip that lies where the viewing convention puts it.
+    - "laterality": a laterality tag names the one hip in the film. In a film of an unpaired part (pelvis), or of two
+      hips (``alone`` is False), it counts only for the hip that lies where the viewing convention puts it.
     - "assumed": frontal films are hung with the patient's right at the picture's left, PA as AP.
     - "none": lateral and other views, and an orientation that contradicts the upright picture; the side is "unknown".
     """
@@ -37,7 +37,8 @@ def patient_side(film: Film, upright: Affine, image_side: str) -> tuple[str, str
     mirrored = np.linalg.det(upright[:2, :2]) < 0
     conventional = "R" if (image_side == "left") != mirrored else "L"
     part = film.metadata.get("body_part", "").upper()
-    if film.laterality and (film.laterality == conventional or not any(name in part for name in _UNPAIRED)):
+    of_one = alone and not any(name in part for name in _UNPAIRED)
+    if film.laterality and (film.laterality == conventional or of_one):
         return film.laterality, "laterality"
     if film.orientation is None and film.metadata.get("view", "").upper() in _FRONTAL:
         return conventional, "assumed"

@@ -70,6 +70,12 @@ def test_laterality_of_a_pelvis_is_that_of_one_hip_only() -> None:
     assert patient_side(pelvis, identity(), "left") == ("R", "assumed")
 
 
+def test_two_hips_of_one_film_never_share_a_tag() -> None:
+    hips = film(laterality="L", body_part="HIP")
+    assert patient_side(hips, identity(), "right", alone=False) == ("L", "laterality")
+    assert patient_side(hips, identity(), "left", alone=False) == ("R", "assumed")
+
+
 @pytest.mark.parametrize("view", ["", "AP", "PA"])
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 def test_viewing_convention(view: str, turns: int) -> None:
