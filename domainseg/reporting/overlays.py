@@ -87,5 +87,7 @@ def _heat(picture: NDArray[np.uint8], affine: Affine, case: Case) -> NDArray[np.
 
 
 def _write(picture: NDArray[np.uint8], text: str, place: tuple[int, int], color: tuple[int, int, int]) -> None:
-    cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 4, cv2.LINE_AA)
-    cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, color, 1, cv2.LINE_AA)
+    (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.55, 1)
+    x, y = place
+    cv2.rectangle(picture, (x - 3, y - height - 4), (x + width + 3, y + below + 1), (0, 0, 0), cv2.FILLED)
+    cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.55, color, 1, cv2.LINE_AA)

@@ -30,8 +30,9 @@ LESION = "lesion"
 class PatchDataset(Dataset[dict[str, Any]]):
     """Square patches of the ROI with the fracture line's mask.
 
-    truth: fracture (0, 1), location (0 none, 1 intra, 2 extra, -1 unknown). A fractured hip gives patches around its
-    line, an intact one at places where lines of other hips lie: place alone tells nothing, and mimics are met often.
+    truth: fracture (0, 1), location (0 none, 1 intra, 2 extra, -1 unknown). A fractured hip mostly gives patches around
+    its line, an intact one half the time where lines of other hips lie, so that place alone tells nothing and mimics
+    are met often; the rest lies anywhere, so that the map learns the pelvis too.
     """
 
     def __init__(self, items: Sequence[Item], augmenter: Augmenter, *, size: int, seed: int) -> None:
@@ -42,7 +43,7 @@ class PatchDataset(Dataset[dict[str, Any]]):
             if mask is not None and mask.any():
                 spots = np.argwhere(mask)
                 self.spots[index] = spots[:: max(1, len(spots) // 200)]
-        self.anywhere = np.concatenate(list(self.spots.values())) if self.spots else np.array([[512, 512]])
+        self.lines = np.concatenate(list(self.spots.values()))
 
     def __len__(self) -> int:
         return len(self.items)
@@ -52,8 +53,10 @@ class PatchDataset(Dataset[dict[str, Any]]):
         item = self.items[index]
         rng = np.random.default_rng((self.seed, draw, index, 1))
         planes = item.planes()
-        spots = self.spots.get(index, self.anywhere)
+        spots = self.spots.get(index, self.lines)
         row, column = spots[rng.integers(len(spots))]
+        if rng.random() < (0.15 if index in self.spots else 0.5):
+            row, column = rng.integers(planes.shape[1]), rng.integers(planes.shape[2])
         # Turned and scaled while it is cut out, so that no border is made up inside the film.
         angle, scale = np.deg2rad(rng.uniform(-12, 12)), np.exp(rng.uniform(-0.12, 0.12))
         turn: Affine = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])

@@ -118,6 +118,11 @@ def train_cascade(
 
     Returns the prediction table, and one row a film with the cascade's and the baselines' scores.
     """
+    for name in ("train", "tune", "test"):
+        if len(manifest.split(name)) == 0:
+            raise RunError(
+                f"no film in the {name} split: {len(manifest)} films are too few for data.fractions and data.cohort"
+            )
     builder = Builder(
         cfg=cfg,
         folder=folder,

@@ -70,10 +70,16 @@ def load_stage(folder: Path, accelerator: str) -> Stage:
     """A trained stage. Raises RunError when it is missing, unfinished or damaged."""
     if not is_finished(folder):
         raise RunError(f"{folder}: holds no finished stage; train it first")
-    record = read_json(folder / RECORD)
-    stage = new_stage(record["name"], record["settings"], accelerator, seed=0)
+    try:
+        record = read_json(folder / RECORD)
+        settings, frozen = dict(record["settings"]), Frozen(**record["frozen"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{folder / RECORD}: damaged ({type(error).__name__})") from error
+    if "weights" in settings["network"]:  # the file that training began with; the stage has weights of its own
+        settings["network"] = {**settings["network"], "weights": None}
+    stage = new_stage(record["name"], settings, accelerator, seed=0)
     load_weights(stage, folder)
-    return replace(stage, frozen=Frozen(**record["frozen"]))
+    return replace(stage, frozen=frozen)
 
 
 def load_weights(stage: Stage, folder: Path) -> None:
