@@ -80,9 +80,9 @@ def prediction_table(
     """
     table = pd.DataFrame(list(rows))
     if images is not None:
-        columns = [name for name in images.columns if name not in ("path", "report", "series", "study")]
-        columns = [name for name in columns if not name.startswith(("split_fold", "fold"))]
-        table = table.merge(images[columns], on="image", how="left", suffixes=("", "_manifest"))
+        # Named columns only: whatever else a user's table holds (names, accession numbers) stays there.
+        columns = ["image", *(name for name in METADATA if name in images)]
+        table = table.merge(images[columns], on="image", how="left")
     for column in ("excluded_by", "exclusion_reason"):
         if column not in table:
             table[column] = ""
@@ -121,6 +121,9 @@ def _add_truth(row: dict[str, Any], truth: Truth) -> None:
     row["label_view_filter"] = film["label_view_filter"]
     row["label_view"] = film["label_view"]
     if row["part"] not in PARTS:
+        for label in ("label_implant_filter", "label_fracture"):
+            if film[label] == 0:  # a film that is free of it has no hip with it, found or not: lost, it counts
+                row[label] = 0.0
         return
     known = truth.part(row["image"], row["part"])
     corners = [[row[f"roi_x{k}"], row[f"roi_y{k}"]] for k in range(1, 5)] if "roi_x1" in row else None

@@ -16,7 +16,7 @@ from domainseg.cascade.stages import Stage
 from domainseg.cascade.table import film_rows, prediction_table, write_table
 from domainseg.cascade.truth import Truth
 from domainseg.data.manifest import Manifest, build_manifest, load_manifest
-from domainseg.data.privacy import hash_patients, patient_key
+from domainseg.data.privacy import hash_patient, hash_patients, patient_key
 from domainseg.imaging import ImageReadError
 from domainseg.reporting.overlays import draw_overlay
 from domainseg.training.stages import RunError, load_cascade
@@ -90,7 +90,7 @@ def predict_manifest(
 ) -> pd.DataFrame:
     """The prediction table of all films of a manifest.
 
-    Patients are hashed with ``key``; a table made without one is for use within a run and is never written.
+    Patients and groups are hashed with ``key``; a table made without one is for use within a run and is never written.
     """
     cascade = Cascade(stages)
     files = [(image, manifest.path(image)) for image in manifest.images["image"]]
@@ -102,5 +102,8 @@ def predict_manifest(
         elif overlays is not None:
             draw_overlay(film, results, overlays / f"{image.replace('/', '_')}.png")
         rows += film_rows(image, film, results, truth)
-    images = manifest.images if key is None else manifest.images.assign(patient=hash_patients(manifest.images, key))
+    images = manifest.images
+    if key is not None:
+        groups = [hash_patient("group", group, key) for group in images["group"]]
+        images = images.assign(patient=hash_patients(images, key), group=groups)
     return prediction_table(rows, stages, images)

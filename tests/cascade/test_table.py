@@ -122,6 +122,22 @@ def test_an_excluded_film_without_hips_in_the_truth_is_one_row(film: Film, known
     assert list(table["excluded_by"]) == ["view_filter"]
 
 
+def test_a_film_without_fracture_that_was_excluded_counts_against_the_cascade(film: Film) -> None:
+    known = truth({"part": "whole", "label_view_filter": 1, "label_fracture": 0, "label_implant_filter": 0})
+    table = table_of(film, Answers(view=1), known)
+    assert table[["part", "label_fracture", "eligible_fracture"]].to_numpy().tolist() == [["", 0.0, True]]
+    positive = truth({"part": "whole", "label_view_filter": 1, "label_fracture": 1})
+    assert not table_of(film, Answers(view=1), positive).get("eligible_fracture", pd.Series([False])).any()
+
+
+def test_columns_that_nobody_named_stay_in_the_users_table(film: Film) -> None:
+    rows = film_rows("a", film, Cascade(Answers().stages()).run(Case.of("a", film)), None)
+    images = pd.DataFrame({"image": ["a"], "site": ["A"], "patient_name": ["DOE^JANE"], "accession": ["4711"]})
+    table = prediction_table(rows, Answers().stages(), images)
+    assert "site" in table
+    assert not {"patient_name", "accession"} & set(table.columns)
+
+
 def test_a_hip_that_was_not_found_is_the_localizers(film: Film) -> None:
     table = table_of(film, Answers(found=["hip_left"]), truth(*BOTH))
     assert table.loc["hip_left", "excluded_by"] == ""
