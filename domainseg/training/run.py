@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+import yaml
 from hydra.utils import instantiate
 
 from domainseg.cascade.cascade import Cascade
@@ -72,6 +73,7 @@ def train(cfg: dict[str, Any], output: Path) -> float:
     if cfg["trainer"]["threads"]:
         torch.set_num_threads(int(cfg["trainer"]["threads"]))
     manifest = load_data(cfg)
+    check_same_films(cfg, manifest, output)
     write_json(output / "environment.json", environment(cfg, manifest))
     write_splits(manifest, output / "splits.csv")
     folds = cfg["data"].get("folds")
@@ -109,6 +111,33 @@ def load_data(cfg: Mapping[str, Any]) -> Manifest:
         cohort=cfg["data"].get("cohort"),
         folds=cfg["data"].get("folds"),
     )
+
+
+def check_same_films(cfg: Mapping[str, Any], manifest: Manifest, output: Path) -> None:
+    """Raise RunError where finished stages would meet films that they must not.
+
+    A resumed run goes on with the films, labels and splits that it began with. The run of init_from, if it is of the
+    same films (by its data settings), has trained and tuned on none that are tested here.
+    """
+    begun = output / "environment.json"
+    if cfg["resume"] and begun.is_file() and read_json(begun)["manifest"]["sha256"] != manifest.hash():
+        raise RunError(f"resume=true: films, labels or splits are not those that {output} began with; start a new run")
+    start = None if cfg["init_from"] is None else Path(cfg["init_from"])
+    if start is None or not (start / "splits.csv").is_file() or not (start / "config.yaml").is_file():
+        return
+    before = yaml.safe_load((start / "config.yaml").read_text())["data"]
+    ways = ("folds", "fractions", "cohort", "n", "workers")  # to choose or divide films that are otherwise the same
+    if any(before.get(key) != value for key, value in cfg["data"].items() if key not in ways):
+        return
+    table = pd.read_csv(start / "splits.csv", dtype=str, keep_default_na=False)
+    seen = table["split"].isin(["train", "tune"]) | (table.filter(like="split_fold") != "").any(axis=1)
+    images = manifest.images
+    tested = (images["split"] == "test") | images.get("fold", pd.Series("", index=images.index)).ne("")
+    if leaked := sorted(set(table.loc[seen, "image"]) & set(images.loc[tested, "image"])):
+        raise RunError(
+            f"init_from={start}: it learned from {len(leaked)} films that are tested here, first {leaked[0]}; "
+            "use the same seed, data.fractions and data.cohort, or begin from other films"
+        )
 
 
 def train_cascade(
@@ -257,8 +286,8 @@ class Builder:
             table = table[table[f"eligible_{target}"].astype(bool)] if f"eligible_{target}" in table else table.iloc[:0]
         labels = table[f"label_{target}"].to_numpy(float) if len(table) else np.zeros(0)
         if not (labels == 1).any() and previous is not None:
-            log.warning("%s: no positive case on tune, threshold of init_from kept", stage.name)
-            return replace(stage, frozen=previous)
+            log.warning("%s: no positive case on tune, threshold of init_from kept, provisional", stage.name)
+            return replace(stage, frozen=replace(previous, provisional=True))
         scores = table[f"score_{target}"].to_numpy(float) if len(table) else np.zeros(0)
         with np.errstate(divide="ignore"):
             logits = np.log(scores) - np.log1p(-np.minimum(scores, 1 - 1e-16))
