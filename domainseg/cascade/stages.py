@@ -115,23 +115,23 @@ class Localizer:
         return {part: float(outputs["head"][k].max()) for k, part in enumerate(PARTS)}
 
     def decide(self, case: Case, sample: Sample, outputs: Outputs, frozen: Frozen) -> list[Case] | Exclusion:
-        """One case a hip found, its frame the mirrored-to-canonical ROI; an exclusion where there is none."""
-        found = []
+        """One case a hip found, its frame the mirrored-to-canonical ROI; an exclusion where there is none.
+
+        Two heads less than a head apart are one hip seen twice: the likelier side keeps it.
+        """
         scores = {part: frozen.probability(logit) for part, logit in self.logits(outputs).items()}
-        kept = {part: score for part, score in scores.items() if score >= frozen.threshold}
-        for part, score in kept.items():
-            center, diameter = self.head(part, sample, outputs)
-            hip = case.with_values(score_localizer=score)
-            found.append(self.roi(hip, part, center, diameter, alone=len(kept) == 1))
-        if not found:
-            return Exclusion(
-                case.image,
-                case.part,
-                self.target,
-                "no_hip_found",
-                {**case.values, "score_localizer": max(scores.values())},
-            )
-        return found
+        kept = {part: self.head(part, sample, outputs) for part in PARTS if scores[part] >= frozen.threshold}
+        if len(kept) == 2:
+            (one, diameter), (other, _) = kept.values()
+            if np.hypot(*(one - other)) < diameter:
+                del kept[min(kept, key=lambda part: scores[part])]
+        if not kept:
+            values = {**case.values, "score_localizer": max(scores.values())}
+            return Exclusion(case.image, case.part, self.target, "no_hip_found", values)
+        return [
+            self.roi(case.with_values(score_localizer=scores[part]), part, *head, alone=len(kept) == 1)
+            for part, head in kept.items()
+        ]
 
     def head(self, part: str, sample: Sample, outputs: Outputs) -> tuple[NDArray[np.float64], float]:
         """Femoral head centre (x, y) and diameter, both in source pixels."""

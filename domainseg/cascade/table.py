@@ -57,6 +57,7 @@ def film_rows(
         if part in met or not truth.has(image, part):
             continue
         row = {**whole, "part": part}
+        row.pop("score_localizer", None)  # that of the film's likelier side
         if found:  # the film went on with its other hip
             shared: dict[str, Any] = {key: rows[0][key] for key in ("score_view_filter", "turns") if key in rows[0]}
             row |= {**shared, "excluded_by": "localizer", "exclusion_reason": "hip_not_found"}

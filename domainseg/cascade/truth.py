@@ -56,12 +56,16 @@ class Truth:
         return frozenset(zip(known["image"], known["part"], strict=True))
 
     @cached_property
-    def _polygons(self) -> Mapping[str, list[NDArray[np.float64]]]:
-        found: dict[str, list[NDArray[np.float64]]] = {}
-        targets = self.manifest.targets
-        for image, cell in targets.loc[targets["polygon"] != "", ["image", "polygon"]].itertuples(index=False):
-            found.setdefault(image, []).append(polygon_points(cell))
+    def _polygons(self) -> Mapping[tuple[str, str], list[NDArray[np.float64]]]:
+        found: dict[tuple[str, str], list[NDArray[np.float64]]] = {}
+        outlined = self.manifest.targets[self.manifest.targets["polygon"] != ""]
+        for image, part, cell in zip(outlined["image"], outlined["part"], outlined["polygon"], strict=True):
+            found.setdefault((image, part), []).append(polygon_points(cell))
         return found
+
+    def polygons(self, image: str, part: str) -> list[NDArray[np.float64]]:
+        """Outlines [N, 2] in source pixels of this hip's lesions: its own, or else those of the whole film."""
+        return self._polygons.get((image, part)) or self._polygons.get((image, "whole"), [])
 
     def film(self, image: str) -> Mapping[str, Any]:
         """Labels of the whole film."""
@@ -86,12 +90,12 @@ class Truth:
         film = float(self.film(image).get(f"label_{target}", np.nan))
         if roi is None or not np.isnan(known) or film != 1:
             return known
-        return lesion_to_part(roi, self._polygons.get(image, []), film)[0]
+        return lesion_to_part(roi, self.polygons(image, part), film)[0]
 
     def lesions(self, hip: Case) -> list[Any]:
         """What outlines the hip's lesion: mask files of its own, or else the film's polygons, in source pixels."""
         files = list(self.part(hip.image, hip.part)["masks"])
-        return files or [polygon.tolist() for polygon in self._polygons.get(hip.image, [])]
+        return files or [polygon.tolist() for polygon in self.polygons(hip.image, hip.part)]
 
     def draw(self, sources: Sequence[Any], affine: Affine, shape: tuple[int, int]) -> NDArray[np.bool_]:
         """Masks (files, as the manifest names them) and polygons (source pixels) on a frame, as one mask.

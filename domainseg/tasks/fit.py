@@ -82,12 +82,19 @@ def fit(
 ) -> None:
     """Train ``module`` in place for ``module.steps`` steps on ``dataset``, whose keys are (draw, index).
 
-    Writes <folder>/<name>.csv (the curves) and keeps <folder>/<name>.ckpt while training, from which an interrupted
-    fit goes on.
+    Writes <folder>/<name>.csv (the curves) and <folder>/<name>.ckpt, from which an interrupted fit goes on and a
+    finished one is taken up; whoever saves the stage removes it.
     """
     checkpoint = context.folder / f"{name}.ckpt"
     resume = checkpoint.exists()
-    start = int(torch.load(checkpoint, weights_only=True)["global_step"]) if resume else 0
+    start = 0
+    if resume:
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        start = int(saved["global_step"])
+        if start >= module.steps:  # this part was finished; the stage was not
+            module.load_state_dict(saved["state_dict"])
+            module.network.eval()
+            return
     sampler = StepSampler(
         len(dataset),  # type: ignore[arg-type]
         steps=module.steps,
@@ -124,11 +131,11 @@ def fit(
         )
         module.network.train()
         trainer.fit(module, loader, ckpt_path=str(checkpoint) if resume else None, weights_only=True)
+        trainer.save_checkpoint(checkpoint)
     module.network.eval()
     curves = Path(logger.log_dir) / "metrics.csv"
     if curves.exists():
         os.replace(curves, context.folder / f"{name}.csv")
-    checkpoint.unlink(missing_ok=True)
 
 
 @contextmanager

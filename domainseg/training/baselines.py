@@ -18,11 +18,20 @@ from domainseg.cascade.cascade import Cascade
 from domainseg.cascade.case import Case
 from domainseg.data.manifest import Manifest
 from domainseg.evaluation.compare import compare
-from domainseg.files import write_json
+from domainseg.files import read_json, write_json
 from domainseg.imaging import ImageReadError
 from domainseg.tasks.fit import FitContext
 from domainseg.training.samples import Films, Sampler
-from domainseg.training.stages import load_weights, module_of, new_stage, save_stage
+from domainseg.training.stages import (
+    RECORD,
+    RunError,
+    is_finished,
+    load_stage,
+    load_weights,
+    module_of,
+    new_stage,
+    save_stage,
+)
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +53,6 @@ def score_baselines(
     """
     films = films.copy()
     for name, settings in cfg["baselines"].items():
-        started = time.monotonic()
         if "columns" in settings:
             scores = _layout(manifest, labels, list(films["image"]), list(settings["columns"]))
         else:
@@ -60,7 +68,6 @@ def score_baselines(
                 start,
             )
         films[f"score_{name}"] = films["image"].map(scores)
-        log.info("baseline %s: %.0f s", name, time.monotonic() - started)
     return films
 
 
@@ -69,15 +76,27 @@ def write_comparisons(cfg: Mapping[str, Any], films: pd.DataFrame, output: Path)
     test = films[films["split"] == "test"]
     target = cfg["target"]
     found = []
+    cascade = _seconds(output, "stages/*")
     for name, settings in cfg["baselines"].items():
         result = compare(test, f"score_{target}", f"score_{name}", f"label_{target}", intention=True)
-        found.append({"title": f"The cascade's highest hip (a) against {settings['title']} (b), per film", **result})
+        title = f"The cascade's highest hip (a) against {settings['title']} (b), per film"
+        if "network" in settings:
+            title += f"; fitted in {cascade} s and {_seconds(output, f'baselines/{name}')} s"
+        found.append({"title": title, **result})
     write_json(output / "comparisons.json", found)
+
+
+def _seconds(output: Path, stages: str) -> int:
+    """Seconds that fitting took, samples and tuning included, over all folds."""
+    records = [*output.glob(f"{stages}/{RECORD}"), *output.glob(f"folds/*/{stages}/{RECORD}")]
+    return sum(int(read_json(path).get("seconds", 0)) for path in records)
 
 
 def _layout(
     manifest: Manifest, labels: Mapping[str, int], images: Sequence[str], columns: Sequence[str]
 ) -> dict[str, float]:
+    if absent := [column for column in columns if column not in manifest.images]:
+        raise RunError(f"baselines.layout.columns: the images table has no column {', '.join(absent)}")
     table = manifest.images.set_index("image")[list(columns)].astype(str)
     model = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression(C=1.0, max_iter=1000))
     known = list(labels)
@@ -97,17 +116,23 @@ def _whole_film(
     context: FitContext,
     start: Path | None,
 ) -> dict[str, float]:
-    stage = new_stage(name, settings, context.accelerator, context.seed)
-    if start is not None and start.is_dir():
-        load_weights(stage, start)
-    items = []
-    for image, film in sampler.films.each(f"{name}: samples", list(labels)):
-        if not isinstance(film, ImageReadError):
-            items.append(sampler.item(Case.of(image, film), stage, {"label": labels[image]}))
-    started = time.monotonic()
-    instantiate({**settings["task"], "_partial_": True})(module_of(stage), items, context)
-    seconds = time.monotonic() - started
-    save_stage(stage, settings, context.folder, samples=len(items), seconds=round(seconds))
+    if is_finished(context.folder):
+        stage = load_stage(context.folder, context.accelerator)
+    else:
+        started = time.monotonic()
+        stage = new_stage(name, settings, context.accelerator, context.seed)
+        if start is not None and start.is_dir():
+            load_weights(stage, start)
+        items = []
+        for image, film in sampler.films.each(f"{name}: samples", list(labels)):
+            if not isinstance(film, ImageReadError):
+                items.append(sampler.item(Case.of(image, film), stage, {"label": labels[image]}))
+        instantiate({**settings["task"], "_partial_": True}, _convert_="all")(module_of(stage), items, context)
+        seconds = round(time.monotonic() - started)
+        save_stage(stage, settings, context.folder, samples=len(items), seconds=seconds)
+        for checkpoint in context.folder.glob("*.ckpt"):
+            checkpoint.unlink()
+        log.info("baseline %s: %d s", name, seconds)
     scores = {}
     for image, film in Films(manifest).each(f"{name}: predicting", images):
         if not isinstance(film, ImageReadError):

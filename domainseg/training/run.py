@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import resource
+import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ import yaml
 from hydra.utils import instantiate
 
 from domainseg.cascade.cascade import Cascade
-from domainseg.cascade.stages import Localizer, Stage
+from domainseg.cascade.stages import PARTS, Localizer, Stage
 from domainseg.cascade.table import write_table
 from domainseg.cascade.truth import Truth
 from domainseg.data.cache import Cache
@@ -26,6 +27,7 @@ from domainseg.data.manifest import Manifest
 from domainseg.data.privacy import patient_key
 from domainseg.data.splits import assign_splits, clusters, fold_manifest, write_splits
 from domainseg.evaluation.metrics import get
+from domainseg.evaluation.operating import Threshold
 from domainseg.evaluation.tables import films
 from domainseg.files import read_json, write_json
 from domainseg.reporting.evaluate import evaluate_run
@@ -58,6 +60,7 @@ from domainseg.training.stages import (
 
 log = logging.getLogger(__name__)
 
+FEW = 10  # tune positives with which a threshold chosen elsewhere is still the better one (our choice)
 FILM_LABELS = "stages/film_labels.json"
 Heads = Mapping[tuple[str, str], Sequence[Head]]
 
@@ -70,6 +73,8 @@ def train(cfg: dict[str, Any], output: Path) -> float:
     started = time.monotonic()
     if not cfg["stage"]:
         raise RunError("nothing to train: name a pipeline, as in python -m domainseg.train +pipeline=hip")
+    if int(cfg["trainer"]["devices"]) != 1:
+        raise RunError("trainer.devices: one process or device only; training on several is not supported yet")
     if cfg["trainer"]["threads"]:
         torch.set_num_threads(int(cfg["trainer"]["threads"]))
     manifest = load_data(cfg)
@@ -219,6 +224,8 @@ class Builder:
         seconds = round(time.monotonic() - started)
         cohort = dict(sorted(report.items()))
         save_stage(stage, settings, folder, samples=len(items), cohort=cohort, seconds=seconds)
+        for checkpoint in folder.glob("*.ckpt"):
+            checkpoint.unlink()
         log.info("%s: %d s, threshold %.4f (%s)", name, seconds, stage.frozen.threshold, stage.frozen.rule)
         return stage
 
@@ -233,11 +240,20 @@ class Builder:
         heads = self.heads(before, str(self.cfg["rois"]), int(self.cfg["stage"][stage.name].get("variants", 1)))
         items = sampler.hips(stage, Cascade(before), heads, report)
         if stage.decision.target == self.cfg["target"]:
-            labels: dict[str, int] = {}
-            for item in items:
-                labels[item.image] = max(labels.get(item.image, 0), int(item.truth["fracture"]))
-            write_json(self.folder / FILM_LABELS, labels)
+            write_json(self.folder / FILM_LABELS, self._label_films(items))
         return items
+
+    def _label_films(self, items: Sequence[Item]) -> dict[str, int]:
+        """1 where a hip is fractured, 0 where none is; a film with an intact and an unknown hip is left out."""
+        labels: dict[str, int] = {}
+        truth = Truth(self.train)
+        for item in items:
+            labels[item.image] = max(labels.get(item.image, 0), int(item.truth["fracture"]))
+        known = {
+            image: not any(np.isnan(truth.label("fracture", image, p)) for p in PARTS if truth.has(image, p))
+            for image in labels
+        }
+        return {image: label for image, label in labels.items() if label or known[image]}
 
     def film_labels(self) -> dict[str, int]:
         """Training films that the last stage learned from, and whether one of their hips is fractured."""
@@ -273,7 +289,7 @@ class Builder:
         )
 
     def freeze(self, stage: Stage, before: Sequence[Stage], folder: Path, previous: Any) -> Stage:
-        """Choose calibration and threshold on tune; with no labelled positive there, keep what init_from had."""
+        """Choose calibration and threshold on tune; with FEW labelled positives there, keep what init_from had."""
         # A threshold below every score lets all cases through, so that each has a score of this stage.
         open_stage = replace(stage, frozen=replace(stage.frozen, threshold=2.0 if _excludes_above(stage) else -1.0))
         table = predict_manifest([*before, open_stage], self.tune, Truth(self.tune), None, what=f"{stage.name}: tune")
@@ -285,8 +301,16 @@ class Builder:
         else:
             table = table[table[f"eligible_{target}"].astype(bool)] if f"eligible_{target}" in table else table.iloc[:0]
         labels = table[f"label_{target}"].to_numpy(float) if len(table) else np.zeros(0)
-        if not (labels == 1).any() and previous is not None:
-            log.warning("%s: no positive case on tune, threshold of init_from kept, provisional", stage.name)
+        positives, negatives = int((labels == 1).sum()), int((labels == 0).sum())
+        if positives < FEW and previous is not None:
+            log.warning(
+                "%s: %d positive cases on tune, calibration and threshold of init_from kept", stage.name, positives
+            )
+            nothing = float("nan")
+            kept = Threshold(
+                previous.threshold, previous.rule, "init_from", positives, negatives, nothing, nothing, False, True
+            )
+            write_json(folder / "threshold.json", kept.to_dict())
             return replace(stage, frozen=replace(previous, provisional=True))
         scores = table[f"score_{target}"].to_numpy(float) if len(table) else np.zeros(0)
         with np.errstate(divide="ignore"):
@@ -347,6 +371,7 @@ class Builder:
                 cascade = Cascade([*upto.stages[:-1], other])
                 found = found_heads(self._films(self.train), cascade, f"cross-fit {fold + 1}", sorted(mine))
                 heads += [[*key, list(map(float, center)), size] for key, ((center, size),) in found.items()]
+                shutil.rmtree(folder)
             write_json(cached, heads)
         return {(image, part): [(np.array(center), size)] for image, part, center, size in read_json(cached)}
 

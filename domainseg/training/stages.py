@@ -84,6 +84,8 @@ def load_stage(folder: Path, accelerator: str) -> Stage:
 
 def load_weights(stage: Stage, folder: Path) -> None:
     """Put the weights of a finished stage into ``stage``. Raises RunError when they are damaged or do not fit."""
+    if not is_finished(folder):
+        raise RunError(f"{folder}: holds no finished stage (for a cross-validated run name one of its folds/<k>)")
     record = read_json(folder / RECORD)
     if sha256_file(folder / WEIGHTS) != record["sha256"]:
         raise RunError(f"{folder / WEIGHTS}: damaged, its checksum is not the one written down")
