@@ -91,6 +91,15 @@ def test_roi_is_as_large_as_the_head_says_whatever_the_spacing(film: Film) -> No
         assert hip.values["roi_x2"] - hip.values["roi_x1"] == pytest.approx(120.0)
 
 
+def test_one_hip_seen_on_both_sides_is_one_hip(film: Film) -> None:
+    case = Case.of("a", film)
+    outputs = head_outputs({0: (50, 80), 1: (56, 82)}, 20)
+    outputs["head"][1] -= 2
+    hips = Localizer().decide(case, preprocess(case, FIT), outputs, Frozen())
+    assert not isinstance(hips, Exclusion)
+    assert [hip.part for hip in hips] == ["hip_left"]
+
+
 def test_localizer_without_a_peak_excludes(film: Film) -> None:
     case = Case.of("a", film)
     result = Localizer().decide(case, preprocess(case, FIT), head_outputs({}, 20), Frozen())
