@@ -49,6 +49,7 @@ from domainseg.training.stages import (
 log = logging.getLogger(__name__)
 
 FEW = 10  # tune positives with which a threshold chosen elsewhere is still the better one (our choice)
+TOO_FEW = 3  # training positives that fine-tuning would only learn by heart (our choice)
 FILM_LABELS = "stages/film_labels.json"
 Heads = Mapping[tuple[str, str], Sequence[Head]]
 
@@ -136,12 +137,13 @@ class Builder:
         return Sampler(self._films(self.train), Truth(self.train), self.cache, int(self.cfg["seed"]))
 
     def fit(self, stage: Stage, items: Sequence[Item], folder: Path) -> None:
-        """Train the network of a stage on its samples; without samples the weights it began with stay."""
+        """Train the network of a stage on its samples; with next to none the weights of init_from stay."""
         task = self.cfg["stage"][stage.name]["task"]
         if not items and self.cfg["init_from"] is None:
             raise RunError(f"stage {stage.name}: no training sample; are its labels in the manifest's train split?")
-        if not items:
-            log.warning("%s: no training sample, the weights of init_from are kept", stage.name)
+        positives = sum(item.truth.get("label", item.truth.get("fracture", 1)) for item in items)
+        if positives < TOO_FEW and self.cfg["init_from"] is not None:
+            log.warning("%s: %d positive training samples, the weights of init_from are kept", stage.name, positives)
             return
         log.info("%s: %d samples", stage.name, len(items))
         instantiate({**task, "_partial_": True}, _convert_="all")(module_of(stage), items, self.context(folder))
