@@ -131,7 +131,7 @@ def fit(
         )
         module.network.train()
         trainer.fit(module, loader, ckpt_path=str(checkpoint) if resume else None, weights_only=True)
-        trainer.save_checkpoint(checkpoint)
+        trainer.save_checkpoint(checkpoint, weights_only=False)
     module.network.eval()
     curves = Path(logger.log_dir) / "metrics.csv"
     if curves.exists():

@@ -22,7 +22,7 @@ from domainseg.imaging.geometry import Affine, warp
 from domainseg.networks import FractureDenseNet
 from domainseg.tasks.augment import Augmenter
 from domainseg.tasks.fit import FitContext, StepModule, fit
-from domainseg.tasks.items import Item, as_unit, balancing
+from domainseg.tasks.items import Item, ItemDataset, as_unit, balancing
 
 LESION = "lesion"
 
@@ -161,14 +161,8 @@ class TailModule(StepModule):
         return head_losses(self.network(batch["feature"]), batch, self.location_weight)
 
 
-class RoiDataset(Dataset[dict[str, Any]]):
+class RoiDataset(ItemDataset):
     """Whole ROIs with the labels of both heads."""
-
-    def __init__(self, items: Sequence[Item], augmenter: Augmenter) -> None:
-        self.items, self.augmenter = items, augmenter
-
-    def __len__(self) -> int:
-        return len(self.items)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         draw, index = key

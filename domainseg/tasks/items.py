@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
 
 from domainseg.imaging.geometry import Affine
+from domainseg.tasks.augment import Augmenter
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,16 @@ def as_unit(plane: NDArray[np.uint16]) -> NDArray[np.float32]:
 def as_uint16(picture: NDArray[np.float32]) -> NDArray[np.uint16]:
     """float32 in 0..1 as uint16, rounded."""
     return (np.clip(picture, 0, 1) * 65535 + 0.5).astype(np.uint16)
+
+
+class ItemDataset(Dataset[dict[str, Any]]):
+    """Items, how they are changed, and the seed of what is random beside that; keys are (draw, index)."""
+
+    def __init__(self, items: Sequence[Item], augmenter: Augmenter, seed: int = 0) -> None:
+        self.items, self.augmenter, self.seed = items, augmenter, seed
+
+    def __len__(self) -> int:
+        return len(self.items)
 
 
 class StepSampler(Sampler[list[tuple[int, int]]]):

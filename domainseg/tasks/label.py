@@ -8,21 +8,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from domainseg.tasks.augment import Augmenter
 from domainseg.tasks.fit import FitContext, StepModule, fit
-from domainseg.tasks.items import Item, balancing
+from domainseg.tasks.items import Item, ItemDataset, balancing
 
 
-class LabelDataset(Dataset[dict[str, Any]]):
+class LabelDataset(ItemDataset):
     """Pictures with one binary label, ``truth["label"]``."""
-
-    def __init__(self, items: Sequence[Item], augmenter: Augmenter) -> None:
-        self.items, self.augmenter = items, augmenter
-
-    def __len__(self) -> int:
-        return len(self.items)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         draw, index = key

@@ -9,27 +9,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from domainseg.tasks.augment import Augmenter
 from domainseg.tasks.fit import FitContext, StepModule, fit
-from domainseg.tasks.items import Item
+from domainseg.tasks.items import Item, ItemDataset
 
 FEMURS = ("femur_left", "femur_right")
 
 
-class LocalizerDataset(Dataset[dict[str, Any]]):
+class LocalizerDataset(ItemDataset):
     """Films with heads as points and femora as masks, left and right as in the upright picture.
 
     truth: heads [2, 3] = x, y, diameter in plane pixels (NaN where the hip is not in the film), known [2] bool. Half of
     the pictures are mirrored, and their sides with them.
     """
-
-    def __init__(self, items: Sequence[Item], augmenter: Augmenter, seed: int) -> None:
-        self.items, self.augmenter, self.seed = items, augmenter, seed
-
-    def __len__(self) -> int:
-        return len(self.items)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         draw, index = key

@@ -9,26 +9,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from domainseg.tasks.augment import Augmenter
 from domainseg.tasks.fit import FitContext, StepModule, fit
-from domainseg.tasks.items import Item
+from domainseg.tasks.items import Item, ItemDataset
 
 VIEWS = ("hip_frontal", "hip_other", "other")
 
 
-class ViewDataset(Dataset[dict[str, Any]]):
+class ViewDataset(ItemDataset):
     """Pictures with their view and turn; half of them are turned by a random number of quarter turns.
 
     truth: view (index into VIEWS), turn (0..3 or -1 where unknown).
     """
-
-    def __init__(self, items: Sequence[Item], augmenter: Augmenter, seed: int) -> None:
-        self.items, self.augmenter, self.seed = items, augmenter, seed
-
-    def __len__(self) -> int:
-        return len(self.items)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         draw, index = key
