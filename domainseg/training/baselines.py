@@ -72,9 +72,13 @@ def score_baselines(
 
 
 def write_comparisons(cfg: Mapping[str, Any], films: pd.DataFrame, output: Path) -> None:
-    """comparisons.json: the cascade against each baseline, per test film, paired; on intention."""
-    test = films[films["split"] == "test"]
+    """comparisons.json: the cascade against each baseline, per eligible test film, paired; on intention.
+
+    A film is eligible when one of its hips is; where hips get their label from the ROI that a lesion meets, a fractured
+    film whose ROI missed it is in the cascade's coverage and not here.
+    """
     target = cfg["target"]
+    test = films[(films["split"] == "test") & (films[f"eligible_{target}"] == 1)]
     found = []
     cascade = _seconds(output, "stages/*")
     for name, settings in cfg["baselines"].items():
@@ -121,7 +125,7 @@ def _whole_film(
     else:
         started = time.monotonic()
         stage = new_stage(name, settings, context.accelerator, context.seed)
-        if start is not None and start.is_dir():
+        if start is not None and is_finished(start):
             load_weights(stage, start)
         items = []
         for image, film in sampler.films.each(f"{name}: samples", list(labels)):
