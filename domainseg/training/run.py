@@ -12,7 +12,6 @@ from typing import Any
 import pandas as pd
 import torch
 import yaml
-from hydra.utils import instantiate
 
 from domainseg.cascade.stages import Stage
 from domainseg.cascade.table import write_table
@@ -30,9 +29,7 @@ from domainseg.training.builder import Builder
 from domainseg.training.environment import environment
 from domainseg.training.pictures import write_pictures
 from domainseg.training.predict import predict_manifest
-from domainseg.training.stages import (
-    RunError,
-)
+from domainseg.training.stages import RunError, build
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +77,7 @@ def train(cfg: dict[str, Any], output: Path) -> float:
 def load_data(cfg: Mapping[str, Any]) -> Manifest:
     """The manifest of the configuration, with its splits."""
     data = {key: value for key, value in cfg["data"].items() if key not in ("folds", "fractions", "cohort")}
-    manifest: Manifest = instantiate(data, _convert_="all")
+    manifest: Manifest = build(data)
     return assign_splits(
         manifest,
         seed=int(cfg["seed"]),

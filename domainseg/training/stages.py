@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch import nn
 
@@ -27,14 +28,24 @@ class RunError(DomainsegError):
     """A run folder that cannot be used; the message says which, why and what to do."""
 
 
+def build(config: Mapping[str, Any]) -> Any:
+    """What a ``_target_`` of the configuration makes; an error that is for people comes through as it is."""
+    try:
+        return instantiate(config, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, DomainsegError):
+            raise error.__cause__ from None
+        raise
+
+
 def new_stage(name: str, settings: Mapping[str, Any], accelerator: str, seed: int) -> Stage:
     """An untrained stage from its part of the configuration; the same seed gives the same weights."""
     torch.manual_seed(seed)
-    network: nn.Module = instantiate(settings["network"])
+    network: nn.Module = build(settings["network"])
     return Stage(
         name=name,
         preprocessing=versioned(settings["preprocessing"]),
-        decision=instantiate(settings["decision"]),
+        decision=build(settings["decision"]),
         network=TorchNetwork(network, accelerator=accelerator),
     )
 
