@@ -104,7 +104,7 @@ class Cache:
         return sum(size for _, size, _ in self._entries())
 
     def _entries(self) -> Iterator[tuple[float, int, Path]]:
-        for path in self.folder.glob("??/*.npy"):
+        for path in self.folder.glob("??/[!.]*.npy"):  # .xyz.npy is another process's, not yet renamed
             try:
                 found = path.stat()
             except FileNotFoundError:  # another process trimmed it
