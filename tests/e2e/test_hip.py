@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pydicom
 import pytest
 import yaml
 
@@ -90,3 +91,26 @@ def test_evaluate_finds_the_metrics_of_the_run(folder: Path) -> None:
     first, again = (json.loads((folder / name / "metrics.json").read_text()) for name in ("run", "again"))
     one, other = (found["test"]["view_filter"]["auc"]["value"] for found in (first, again))
     assert one == other or math.isclose(one, other)
+
+
+def test_no_name_or_number_of_a_patient_leaves_the_films(folder: Path) -> None:
+    """Planted in tags, in the manifest's patient column and in a column of its own; the key's folder holds none."""
+    secrets = ("Mustermann", "4711-0815", "19391224")
+    films = folder / "named"
+    films.mkdir()
+    source = sorted((folder / "films/images").iterdir())[0]
+    data = pydicom.dcmread(source)
+    data.PatientName, data.PatientID, data.PatientBirthDate = "Mustermann^Erika", "4711-0815", "19391224"
+    data.save_as(films / "one.dcm")
+    table = pd.DataFrame(
+        {"image": ["a"], "path": ["one.dcm"], "patient": ["4711-0815"], "group": ["4711-0815"], "name": ["Mustermann"]}
+    )
+    table.to_csv(films / "images.csv", index=False)
+    printed = command("predict", "run=run", "input=named/images.csv", "output=hidden", "overlays=true", cwd=folder)
+    assert not [secret for secret in secrets if secret in printed]
+    written = [path for path in (folder / "hidden").rglob("*") if path.is_file()]
+    assert any(path.name == "predictions.csv" for path in written)
+    for path in written:
+        content = path.read_bytes()
+        assert not [secret for secret in secrets if secret.encode() in content], path
+    assert pd.read_csv(folder / "hidden/predictions.csv")["patient"].notna().all()
