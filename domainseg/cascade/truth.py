@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from domainseg.cascade.case import Case
 from domainseg.cascade.stages import PARTS
-from domainseg.data.lesions import lesion_to_part, polygon_points
+from domainseg.data.lesions import draw_polygons, lesion_to_part, polygon_points
 from domainseg.data.manifest import Manifest, truth_table
 from domainseg.data.tables import is_binary_label
 from domainseg.imaging import ImageReadError
@@ -113,9 +113,7 @@ class Truth:
                     raise ImageReadError(path, "the mask cannot be read as a picture")
                 drawn |= warp((mask > 0).astype(np.float32), affine, shape) > 0.1
             else:
-                canvas = np.zeros(shape, np.uint8)
-                cv2.fillPoly(canvas, [np.round(transform(to_frame, source)).astype(np.int32)], 1)
-                drawn |= canvas > 0
+                drawn |= draw_polygons([transform(to_frame, source)], shape)
         return drawn
 
 

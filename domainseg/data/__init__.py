@@ -2,7 +2,7 @@
 
 from domainseg.data.cache import Cache, cache_key
 from domainseg.data.manifest import Manifest, ManifestError, build_manifest, load_manifest, truth_table
-from domainseg.data.splits import assign_splits, fold_manifest, read_splits, write_splits
+from domainseg.data.splits import assign_splits, fold_manifest, write_splits
 
 __all__ = [
     "Cache",
@@ -13,7 +13,6 @@ __all__ = [
     "cache_key",
     "fold_manifest",
     "load_manifest",
-    "read_splits",
     "truth_table",
     "write_splits",
 ]

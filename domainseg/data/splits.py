@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from domainseg.data.manifest import Manifest, ManifestError
-from domainseg.data.tables import SPLITS, is_binary_label, read_table
+from domainseg.data.tables import SPLITS, is_binary_label
 from domainseg.files import atomic_path
 
 log = logging.getLogger(__name__)
@@ -134,16 +134,6 @@ def write_splits(manifest: Manifest, path: Path | str) -> None:
     table = manifest.images[columns].sort_values("image")
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
-
-
-def read_splits(manifest: Manifest, path: Path | str) -> Manifest:
-    """Apply splits that were written down. Raises ManifestError when they are of other films."""
-    table = read_table(path).set_index("image")
-    images = manifest.images["image"]
-    if not table.index.is_unique or set(table.index) != set(images):
-        raise ManifestError(f"{path}: the films of this split table are not those of the manifest")
-    found = table.loc[images].reset_index(drop=True).astype(str)
-    return manifest.with_images(**{column: found[column] for column in found.columns})
 
 
 def _only_cohort(split: pd.Series, member: pd.Series, what: str) -> pd.Series:

@@ -184,8 +184,8 @@ class TestLocalizerUNetStride2(TestLocalizerUNet):
     def shapes(self, b: int, h: int, w: int) -> dict[str, tuple[int, ...]]:
         return {"head": (b, 2, h // 2, w // 2), "femur": (b, 2, h // 2, w // 2), "diameter": (b, 1, h // 2, w // 2)}
 
-    def test_onnx_gives_the_same_answers_at_another_batch_size(self, net: Network, tmp_path: Path) -> None:
-        """The export is that of stride 4 with one block more."""
+    # The export is that of stride 4 with one block more.
+    test_onnx_gives_the_same_answers_at_another_batch_size = None  # type: ignore[assignment]
 
 
 class TestLocalizerRegression(NetworkContract):

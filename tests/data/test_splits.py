@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from domainseg.data.manifest import ManifestError, build_manifest
-from domainseg.data.splits import assign_splits, clusters, fold_manifest, read_splits, write_splits
+from domainseg.data.splits import assign_splits, clusters, fold_manifest, write_splits
 
 FRACTIONS = {"train": 0.6, "tune": 0.15, "test": 0.25}
 EMERGENCY = {"department": ["emergency"]}
@@ -192,7 +192,7 @@ def test_folds_test_everyone_once_and_tune_apart():
         assign_splits(base, seed=0, fractions=FRACTIONS, folds=2)
 
 
-def test_written_splits_come_back(tmp_path):
+def test_written_splits_say_who_is_where(tmp_path):
     base = manifest(films=40)
     for number, found in enumerate(
         [
@@ -202,7 +202,7 @@ def test_written_splits_come_back(tmp_path):
     ):
         path = tmp_path / f"{number}.csv"
         write_splits(found, path)
-        assert read_splits(base, path).hash() == found.hash()
+        table = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("image")
+        for name in table.columns:
+            assert table[name].to_dict() == found.images.set_index("image")[name].to_dict(), name
         assert path.read_text().splitlines()[1].startswith("i0,")
-    with pytest.raises(ManifestError, match="not those of the manifest"):
-        read_splits(manifest(films=41), path)

@@ -137,7 +137,9 @@ def test_cross_validated_runs_show_each_fold(run: Path, tmp_path: Path) -> None:
 
 def test_no_usable_score_still_gives_a_report() -> None:
     record = {"value": None, "low": None, "high": None, "n": 0, "n_clusters": 0, "method": "no cases"}
-    Reader(render(Content(name="x", metrics={"test": {"fracture": {"auc": record, "intention": {"auc": record}}}})))
+    html = render(Content(name="x", metrics={"test": {"fracture": {"auc": record, "intention": {"auc": record}}}}))
+    Reader(html)
+    assert "</html>" in html
 
 
 def test_waterfall_adds_up(hips: pd.DataFrame) -> None:
