@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from hydra.utils import instantiate
 
+from domainseg.bundle.predict import predict_manifest
 from domainseg.cascade.cascade import Cascade
 from domainseg.cascade.stages import PARTS, Localizer, Stage
 from domainseg.cascade.truth import Truth
@@ -25,7 +26,6 @@ from domainseg.files import read_json, write_json
 from domainseg.tasks.fit import FitContext
 from domainseg.tasks.items import Item
 from domainseg.training.freeze import freeze
-from domainseg.training.predict import predict_manifest
 from domainseg.training.samples import (
     Films,
     Head,

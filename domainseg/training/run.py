@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 import yaml
 
+from domainseg.bundle.predict import predict_manifest
 from domainseg.cascade.stages import Stage
 from domainseg.cascade.table import write_table
 from domainseg.cascade.truth import Truth
@@ -28,7 +29,6 @@ from domainseg.training.baselines import score_baselines, write_comparisons
 from domainseg.training.builder import Builder
 from domainseg.training.environment import environment
 from domainseg.training.pictures import write_pictures
-from domainseg.training.predict import predict_manifest
 from domainseg.training.stages import RunError, build
 
 log = logging.getLogger(__name__)

@@ -14,6 +14,7 @@ import torch
 from hydra.utils import get_class, get_method
 
 from domainseg import phantom
+from domainseg.bundle.predict import predict_manifest
 from domainseg.cascade.operations import versioned
 from domainseg.cascade.stages import Frozen
 from domainseg.cascade.truth import Truth
@@ -23,7 +24,6 @@ from domainseg.evaluation.operating import RULES
 from domainseg.networks import Network
 from domainseg.overrides import compose, conf_folder, options, parse
 from domainseg.tasks.augment import Augmenter
-from domainseg.training.predict import predict_manifest
 from domainseg.training.stages import module_of, new_stage
 
 CONF = [conf_folder()]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from domainseg.training.predict import read_input
+from domainseg.bundle.inputs import read_input
 
 
 def test_dicom_files_need_no_ending(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,1 @@
+"""Trained cascades as folders: written, checked, loaded and run without torch."""

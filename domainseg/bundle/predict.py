@@ -1,0 +1,71 @@
+"""Run the stages of a cascade over the films of a manifest: rows, the prediction table, overlays."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.progress import track
+
+from domainseg.cascade.cascade import Cascade, read_ahead
+from domainseg.cascade.case import Case
+from domainseg.cascade.stages import Stage
+from domainseg.cascade.table import film_rows, prediction_table
+from domainseg.cascade.truth import Truth
+from domainseg.data.manifest import Manifest
+from domainseg.data.privacy import hash_patient, hash_patients
+from domainseg.imaging import ImageReadError
+from domainseg.reporting.overlays import draw_overlay
+
+log = logging.getLogger(__name__)
+
+
+def predict_rows(
+    stages: Sequence[Stage],
+    manifest: Manifest,
+    truth: Truth | None,
+    *,
+    what: str = "predicting",
+    overlays: Path | None = None,
+) -> list[dict[str, Any]]:
+    """The rows of all films of a manifest, in its order; ``prediction_table`` makes the table of them."""
+    cascade = Cascade(stages)
+    files = [(image, manifest.path(image)) for image in manifest.images["image"]]
+    rows: list[dict[str, Any]] = []
+    for image, film in track(read_ahead(files), description=what, total=len(files)):
+        results = [] if isinstance(film, ImageReadError) else cascade.run(Case.of(image, film))
+        if isinstance(film, ImageReadError):
+            log.warning("%s: not read: %s", image, film.reason)
+        elif overlays is not None:
+            draw_overlay(film, results, overlays / f"{image.replace('/', '_')}.png")
+        rows += film_rows(image, film, results, truth)
+    return rows
+
+
+def predict_manifest(
+    stages: Sequence[Stage],
+    manifest: Manifest,
+    truth: Truth | None,
+    key: bytes | None,
+    *,
+    what: str = "predicting",
+    overlays: Path | None = None,
+) -> pd.DataFrame:
+    """The prediction table of all films of a manifest.
+
+    Patients and groups are hashed with ``key``; a table made without one is for use within a run and is never written.
+    """
+    rows = predict_rows(stages, manifest, truth, what=what, overlays=overlays)
+    return prediction_table(rows, stages, hashed_images(manifest, key))
+
+
+def hashed_images(manifest: Manifest, key: bytes | None) -> pd.DataFrame:
+    """The images table with patients and groups as keyed hashes; as it is without a key."""
+    images = manifest.images
+    if key is None:
+        return images
+    groups = [hash_patient("group", group, key) for group in images["group"]]
+    return images.assign(patient=hash_patients(images, key), group=groups)
