@@ -248,3 +248,13 @@ class WholeFilm:
     def decide(self, case: Case, sample: Sample, outputs: Outputs, frozen: Frozen) -> list[Case] | Exclusion:
         """The film with its score."""
         return [case.with_values(score_fracture=frozen.probability(self.logits(outputs)[""]))]
+
+
+# What a bundle may name: a closed list, never an import path.
+DECISIONS: Mapping[str, Callable[..., Decision]] = {
+    "view_filter": ViewFilter,
+    "localizer": Localizer,
+    "implant_filter": ImplantFilter,
+    "fracture_detector": FractureDetector,
+    "whole_film": WholeFilm,
+}

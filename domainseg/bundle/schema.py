@@ -1,0 +1,179 @@
+"""What bundle.json says, checked: a damaged or foreign record is refused with the place and the reason."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from domainseg.cascade.operations import PreprocessingError, versioned
+from domainseg.cascade.stages import DECISIONS
+from domainseg.files import DomainsegError
+from domainseg.imaging.film import READER_VERSION
+
+SCHEMA = 1
+RECORD = "bundle.json"
+SUMS = "SHA256SUMS"
+MODEL_CARD = "MODEL_CARD.md"
+METRICS = "metrics.json"
+
+MAX_JSON_BYTES = 32 << 20
+MAX_JSON_DEPTH = 24
+MAX_STAGES = 32
+MAX_SIDE = 8192  # pixels of a network's input
+MAX_OUTPUT = 1 << 26  # values of one output of one picture
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_FROZEN = {"threshold": float, "slope": float, "intercept": float, "rule": str, "provisional": bool}
+
+# Schema version -> function that turns a record of that version into one of the next. Versions below 1 were never
+# released; a record newer than this program is refused by name.
+MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+class BundleError(DomainsegError):
+    """A bundle that cannot be used: damaged, tampered with, of another version, or asked for what it cannot do."""
+
+
+def parse_json(data: bytes, where: str) -> Any:
+    """JSON of bounded size and depth, in UTF-8, without NaN, infinity and repeated keys. Raises BundleError."""
+    if len(data) > MAX_JSON_BYTES:
+        raise BundleError(f"{where}: {len(data)} bytes, at most {MAX_JSON_BYTES} are read")
+    try:
+        text = data.decode()
+        # Before parsing: brackets inside strings count too, which no record of ours has that many of.
+        depth = deepest = 0
+        for bracket in re.finditer(r"[\[{}\]]", text):
+            depth += 1 if bracket[0] in "[{" else -1
+            deepest = max(deepest, depth)
+        if deepest > MAX_JSON_DEPTH:
+            raise BundleError(f"{where}: nested more than {MAX_JSON_DEPTH} deep")
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{where}: is not valid JSON ({error})") from None
+
+
+def check_record(data: bytes) -> dict[str, Any]:
+    """bundle.json, migrated to this program's schema and checked. Raises BundleError that names the field."""
+    record = _mapping(parse_json(data, RECORD), "its content")
+    found = record.get("schema")
+    if not isinstance(found, int) or isinstance(found, bool):
+        raise BundleError(f"{RECORD}: schema: a whole number is needed, found {found!r}")
+    while record["schema"] in MIGRATIONS:
+        record = MIGRATIONS[record["schema"]](record)
+    if record["schema"] != SCHEMA:
+        advice = "update domainseg" if found > SCHEMA else "export it again"
+        raise BundleError(f"{RECORD}: schema {found} cannot be read, this program reads {SCHEMA}: {advice}")
+    for key in ("pipeline", "target", "reader"):
+        _typed(record, key, str, key)
+    if record["reader"] != READER_VERSION:
+        raise BundleError(
+            f"{RECORD}: reader: made for version {record['reader']} of the film reader, this program has "
+            f"{READER_VERSION}: its films would look different. Export it again"
+        )
+    for key in ("versions", "labels", "data", "envelope", "parity"):
+        _mapping(record.get(key), key)
+    stages = _typed(record, "stages", list, "stages")
+    if not 1 <= len(stages) <= MAX_STAGES:
+        raise BundleError(f"{RECORD}: stages: {len(stages)} of them, 1 to {MAX_STAGES} are possible")
+    for number, stage in enumerate(stages):
+        _check_stage(_mapping(stage, f"stages[{number}]"), f"stages[{number}]")
+    names = [stage["name"] for stage in stages]
+    if len(set(names)) < len(names):
+        raise BundleError(f"{RECORD}: stages: two have the same name")
+    return record
+
+
+def stage_file(name: str) -> str:
+    """Where a stage's network lies in the bundle."""
+    return f"stages/{name}.onnx"
+
+
+def _check_stage(stage: Mapping[str, Any], where: str) -> None:
+    name = _typed(stage, "name", str, f"{where}.name")
+    if not _NAME.fullmatch(name):
+        raise BundleError(f"{RECORD}: {where}.name: {name[:80]!r} is no stage name")
+    where = f"stages.{name}"
+    if stage.get("file") != stage_file(name):
+        raise BundleError(f"{RECORD}: {where}.file: must be {stage_file(name)}")
+    if stage.get("batch") != "dynamic" and not (stage.get("batch") == 1 and stage.get("batch") is not True):
+        raise BundleError(f"{RECORD}: {where}.batch: must be dynamic or 1, found {stage.get('batch')!r}")
+    decision = _mapping(stage.get("decision"), f"{where}.decision")
+    if decision.get("kind") not in DECISIONS:
+        raise BundleError(
+            f"{RECORD}: {where}.decision.kind: unknown {decision.get('kind')!r}; known: {', '.join(DECISIONS)}"
+        )
+    for key, value in decision.items():
+        if key != "kind" and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise BundleError(f"{RECORD}: {where}.decision.{key}: must be a number")
+    _check_preprocessing(stage, where)
+    _check_outputs(_mapping(stage.get("outputs"), f"{where}.outputs"), f"{where}.outputs")
+    frozen = _mapping(stage.get("frozen"), f"{where}.frozen")
+    for key, kind in _FROZEN.items():
+        _typed(frozen, key, kind, f"{where}.frozen.{key}")
+    if unknown := sorted(set(frozen) - set(_FROZEN)):
+        raise BundleError(f"{RECORD}: {where}.frozen: unknown {unknown[0]!r}")
+    if stage.get("bf16") is not None:
+        _mapping(stage["bf16"], f"{where}.bf16")
+
+
+def _check_preprocessing(stage: Mapping[str, Any], where: str) -> None:
+    operations = _typed(stage, "preprocessing", list, f"{where}.preprocessing")
+    for operation in operations:
+        settings = _mapping(operation, f"{where}.preprocessing")
+        for key, value in settings.items():
+            if key != "op" and (isinstance(value, bool) or not isinstance(value, (int, float))):
+                raise BundleError(f"{RECORD}: {where}.preprocessing: {key} must be a number")
+    try:
+        known = versioned(operations)
+    except PreprocessingError as error:
+        raise BundleError(f"{RECORD}: {where}: {error}") from None
+    for here, there in zip(known, operations, strict=True):
+        if there.get("version") != here["version"]:
+            raise BundleError(
+                f"{RECORD}: {where}.preprocessing: {there['op']} of version {there.get('version')}, this program has "
+                f"version {here['version']}: the network would see other pictures. Export it again"
+            )
+    size = operations[0]["size"]
+    if not isinstance(size, int) or not 1 <= size <= MAX_SIDE:
+        raise BundleError(f"{RECORD}: {where}.preprocessing: size must be a whole number of 1 to {MAX_SIDE} pixels")
+
+
+def _check_outputs(outputs: Mapping[str, Any], where: str) -> None:
+    if not outputs:
+        raise BundleError(f"{RECORD}: {where}: none named")
+    for name, shape in outputs.items():
+        if not isinstance(shape, list) or not all(isinstance(side, int) and side >= 1 for side in shape):
+            raise BundleError(f"{RECORD}: {where}.{name}: must be a list of whole numbers, without the batch")
+        count = 1
+        for side in shape:
+            count *= side
+        if len(shape) > 4 or count > MAX_OUTPUT:
+            raise BundleError(f"{RECORD}: {where}.{name}: {shape} is larger than any output of a network here")
+
+
+def _typed(holder: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
+    value = holder.get(key)
+    number = kind is float and isinstance(value, int) and not isinstance(value, bool)
+    if not number and (not isinstance(value, kind) or (kind is not bool and isinstance(value, bool))):
+        kinds = {str: "text", float: "a number", list: "a list", bool: "true or false"}
+        raise BundleError(f"{RECORD}: {where}: {kinds[kind]} is needed, found {type(value).__name__}")
+    return value
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise BundleError(f"{RECORD}: {where}: a mapping is needed, found {type(value).__name__}")
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return result
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
