@@ -1,29 +1,45 @@
-"""Fit a network for a number of steps with Lightning."""
+"""Fit a network for a number of steps with Lightning.
+
+What a step does depends on the weights before it, the seed and the step's number only, so that a fit that was killed
+and goes on from a checkpoint ends with the same weights, bit by bit, as one that was not.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from domainseg.tasks.items import StepSampler
+from domainseg.files import DomainsegError
+from domainseg.tasks.checkpoints import Checkpoints, SafeCheckpointIO, latest_checkpoint
+from domainseg.tasks.items import StepDataset, StepSampler
+
+log = logging.getLogger(__name__)
+
+
+class NotFiniteError(DomainsegError):
+    """A loss or a gradient is NaN or infinite; the message names step and films."""
 
 
 @dataclass(frozen=True)
 class FitContext:
-    """Where and how a stage is fitted: its folder, the seed, and the Lightning trainer's settings."""
+    """Where and how a stage is fitted: its folder, the seed, and the Lightning trainer's settings.
+
+    checkpoint_every: optimiser steps from one checkpoint to the next; a killed fit loses no more than these.
+    """
 
     folder: Path
     seed: int = 0
@@ -31,6 +47,7 @@ class FitContext:
     devices: int = 1
     precision: str = "32-true"
     workers: int = 0
+    checkpoint_every: int = 100
     progress: bool = True
 
 
@@ -44,18 +61,46 @@ class StepModule(pl.LightningModule):
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
         self.steps, self.lr, self.weight_decay = steps, lr, weight_decay
+        # Set by ``fit``: the seed, what messages call this fit, and the films of a step.
+        self.seed, self.name = 0, type(self).__name__
+        self.films_of: Callable[[int], Sequence[str]] = lambda step: []
+        self._held: list[Tensor] = []
 
     def loss(self, batch: Any) -> dict[str, Tensor]:
         """Named losses of a batch."""
         raise NotImplementedError
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Lightning's hook: what is random inside the network depends on seed and step; buffers are kept to go back."""
+        torch.manual_seed(int(np.random.SeedSequence((self.seed, self.global_step)).generate_state(1)[0]))
+        self._held = [buffer.clone() for buffer in self.network.buffers()]
+
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Lightning's hook: the loss of one batch, logged."""
+        """Lightning's hook: the loss of one batch, logged. Raises NotFiniteError."""
         losses = self.loss(batch)
         if not torch.isfinite(losses["loss"]):
-            raise FloatingPointError(f"loss is not finite at step {self.global_step}")
+            self._stop("the loss")
         self.log_dict({name: value.detach() for name, value in losses.items()}, prog_bar=True)
         return losses["loss"]
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Lightning's hook between the backward pass and the optimiser's step. Raises NotFiniteError."""
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val or float("inf"))
+        if not torch.isfinite(norm):
+            self._stop("a gradient")
+
+    def _stop(self, what: str) -> NoReturn:
+        """Give up before the weights change; what the forward pass left in the norms' statistics is taken back."""
+        for buffer, before in zip(self.network.buffers(), self._held, strict=True):
+            buffer.copy_(before)
+        films = ", ".join(sorted(set(self.films_of(self.global_step))))
+        raise NotFiniteError(
+            f"{self.name}: {what} is not finite at step {self.global_step}, weights are left as they were before it. "
+            f"Films of the batch: {films}. Look at these films and their labels; if they are in order, lower the "
+            "stage's lr"
+        )
 
     def configure_optimizers(self) -> Any:
         """AdamW without decay on biases and norms."""
@@ -73,7 +118,7 @@ class StepModule(pl.LightningModule):
 
 def fit(
     module: StepModule,
-    dataset: Dataset[Any],
+    dataset: StepDataset,
     *,
     batch_size: int,
     context: FitContext,
@@ -82,38 +127,34 @@ def fit(
 ) -> None:
     """Train ``module`` in place for ``module.steps`` steps on ``dataset``, whose keys are (draw, index).
 
-    Writes <folder>/<name>.csv (the curves) and <folder>/<name>.ckpt, from which an interrupted fit goes on and a
-    finished one is taken up; whoever saves the stage removes it.
+    Writes <folder>/<name>.csv (the curves) and <folder>/<name>-<step>.ckpt, from which an interrupted fit goes on and
+    a finished one is taken up; whoever saves the stage removes them. Raises NotFiniteError, DiskFullError.
     """
-    checkpoint = context.folder / f"{name}.ckpt"
-    resume = checkpoint.exists()
+    checkpoint = latest_checkpoint(context.folder, name)
     start = 0
-    if resume:
-        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    if checkpoint is not None:
+        path, saved = checkpoint
         start = int(saved["global_step"])
+        log.info("%s/%s goes on at step %d of %d (%s)", context.folder.name, name, start, module.steps, path.name)
         if start >= module.steps:  # this part was finished; the stage was not
             module.load_state_dict(saved["state_dict"])
             module.network.eval()
             return
     sampler = StepSampler(
-        len(dataset),  # type: ignore[arg-type]
+        len(dataset),
         steps=module.steps,
         batch_size=batch_size,
         seed=context.seed,
         weights=weights,
         start=start,
     )
+    module.seed, module.name = context.seed, f"{context.folder.name}/{name}"
+    module.films_of = lambda step: [dataset.images[index] for _, index in sampler.batch(step)]
     loader = DataLoader(
         dataset, batch_sampler=sampler, num_workers=context.workers, persistent_workers=context.workers > 0
     )
     logger = CSVLogger(save_dir=context.folder, name="", version=f"{name}_log", flush_logs_every_n_steps=50)
-    keep = ModelCheckpoint(
-        dirpath=context.folder,
-        filename=name,
-        every_n_train_steps=max(100, module.steps // 5),
-        save_top_k=1,
-        enable_version_counter=False,
-    )
+    keep = Checkpoints(context.folder, name, context.checkpoint_every)
     with _quiet():
         trainer = pl.Trainer(
             accelerator=context.accelerator,
@@ -128,10 +169,11 @@ def fit(
             log_every_n_steps=10,
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
+            enable_checkpointing=False,
+            plugins=[SafeCheckpointIO()],
         )
         module.network.train()
-        trainer.fit(module, loader, ckpt_path=str(checkpoint) if resume else None, weights_only=True)
-        trainer.save_checkpoint(checkpoint, weights_only=False)
+        trainer.fit(module, loader, ckpt_path=None if checkpoint is None else str(path), weights_only=True)
     module.network.eval()
     curves = Path(logger.log_dir) / "metrics.csv"
     if curves.exists():
@@ -153,6 +195,7 @@ def _quiet() -> Iterator[None]:
                 ".*exists and is not empty",
                 ".*smaller than the logging",
                 ".*LeafSpec",
+                ".*your dataloader is not resumable",  # the sampler is: it begins at the step that the fit goes on with
             ):
                 warnings.filterwarnings("ignore", message=text)
             yield

@@ -16,18 +16,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from domainseg.imaging.geometry import Affine, warp
 from domainseg.networks import FractureDenseNet
 from domainseg.tasks.augment import Augmenter
 from domainseg.tasks.fit import FitContext, StepModule, fit
-from domainseg.tasks.items import Item, ItemDataset, as_unit, balancing
+from domainseg.tasks.items import Item, ItemDataset, StepDataset, as_unit, balancing
 
 LESION = "lesion"
 
 
-class PatchDataset(Dataset[dict[str, Any]]):
+class PatchDataset(StepDataset):
     """Square patches of the ROI with the fracture line's mask.
 
     truth: fracture (0, 1), location (0 none, 1 intra, 2 extra, -1 unknown). A fractured hip mostly gives patches around
@@ -36,6 +35,7 @@ class PatchDataset(Dataset[dict[str, Any]]):
     """
 
     def __init__(self, items: Sequence[Item], augmenter: Augmenter, *, size: int, seed: int) -> None:
+        super().__init__([item.image for item in items])
         self.items, self.augmenter, self.size, self.seed = items, augmenter, size, seed
         self.spots: dict[int, np.ndarray[Any, Any]] = {}
         for index, item in enumerate(items):
@@ -44,9 +44,6 @@ class PatchDataset(Dataset[dict[str, Any]]):
                 spots = np.argwhere(mask)
                 self.spots[index] = spots[:: max(1, len(spots) // 200)]
         self.lines = np.concatenate(list(self.spots.values()))
-
-    def __len__(self) -> int:
-        return len(self.items)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         draw, index = key
@@ -102,14 +99,12 @@ class PatchModule(StepModule):
         return {"loss": torch.stack(list(losses.values())).mean(), **losses}
 
 
-class FeatureDataset(Dataset[dict[str, Any]]):
+class FeatureDataset(StepDataset):
     """Cached stride-32 features of whole ROIs, shifted by up to two cells."""
 
-    def __init__(self, features: Tensor, truths: Sequence[Mapping[str, Any]], seed: int) -> None:
-        self.features, self.truths, self.seed = features, truths, seed
-
-    def __len__(self) -> int:
-        return len(self.truths)
+    def __init__(self, features: Tensor, items: Sequence[Item], seed: int) -> None:
+        super().__init__([item.image for item in items])
+        self.features, self.truths, self.seed = features, [item.truth for item in items], seed
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         draw, index = key
@@ -185,6 +180,7 @@ class RoiModule(StepModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Hold the statistics: Lightning sets train mode at every start."""
+        super().on_train_batch_start(batch, batch_idx)
         self.network.freeze_norm()
 
     def loss(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -244,7 +240,7 @@ def fit_fracture(
                 lr=tail["lr"],
                 weight_decay=tail["weight_decay"],
             ),
-            FeatureDataset(cached, [item.truth for item in items], context.seed),
+            FeatureDataset(cached, items, context.seed),
             batch_size=tail["batch_size"],
             context=context,
             name="tail",

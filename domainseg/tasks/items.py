@@ -52,14 +52,25 @@ def as_uint16(picture: NDArray[np.float32]) -> NDArray[np.uint16]:
     return (np.clip(picture, 0, 1) * 65535 + 0.5).astype(np.uint16)
 
 
-class ItemDataset(Dataset[dict[str, Any]]):
-    """Items, how they are changed, and the seed of what is random beside that; keys are (draw, index)."""
+class StepDataset(Dataset[dict[str, Any]]):
+    """Samples by key (draw, index): the same key, the same sample, whatever was drawn before and in which process.
 
-    def __init__(self, items: Sequence[Item], augmenter: Augmenter, seed: int = 0) -> None:
-        self.items, self.augmenter, self.seed = items, augmenter, seed
+    images: the film of each index, to name it.
+    """
+
+    def __init__(self, images: Sequence[str]) -> None:
+        self.images = images
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.images)
+
+
+class ItemDataset(StepDataset):
+    """Items, how they are changed, and the seed of what is random beside that."""
+
+    def __init__(self, items: Sequence[Item], augmenter: Augmenter, seed: int = 0) -> None:
+        super().__init__([item.image for item in items])
+        self.items, self.augmenter, self.seed = items, augmenter, seed
 
 
 class StepSampler(Sampler[list[tuple[int, int]]]):
@@ -85,12 +96,16 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
         self.weights = None if weights is None else np.asarray(weights, dtype=float) / float(np.sum(weights))
 
     def __len__(self) -> int:
-        return self.steps - self.start
+        return self.steps  # of the whole fit: Lightning counts the batches before ``start`` as fetched
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for step in range(self.start, self.steps):
-            draws = range(step * self.batch_size, (step + 1) * self.batch_size)
-            yield [(draw, self._index(draw)) for draw in draws]
+            yield self.batch(step)
+
+    def batch(self, step: int) -> list[tuple[int, int]]:
+        """What a step gets."""
+        draws = range(step * self.batch_size, (step + 1) * self.batch_size)
+        return [(draw, self._index(draw)) for draw in draws]
 
     def _index(self, draw: int) -> int:
         if self.weights is not None:

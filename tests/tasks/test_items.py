@@ -21,7 +21,6 @@ def test_a_resumed_order_is_the_rest_of_the_whole(weights: list[float] | None) -
     whole = list(StepSampler(5, steps=20, batch_size=3, seed=7, weights=weights))
     rest = list(StepSampler(5, steps=20, batch_size=3, seed=7, weights=weights, start=8))
     assert rest == whole[8:]
-    assert len(StepSampler(5, steps=20, batch_size=3, seed=7, start=8)) == 12
 
 
 def test_balancing_draws_the_wanted_share() -> None:
