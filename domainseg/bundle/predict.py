@@ -12,8 +12,9 @@ from rich.progress import track
 
 from domainseg.cascade.cascade import Cascade, read_ahead
 from domainseg.cascade.case import Case
+from domainseg.cascade.rows import film_rows
 from domainseg.cascade.stages import Stage
-from domainseg.cascade.table import film_rows, prediction_table
+from domainseg.cascade.table import prediction_table
 from domainseg.cascade.truth import Truth
 from domainseg.data.manifest import Manifest
 from domainseg.data.privacy import hash_patient, hash_patients

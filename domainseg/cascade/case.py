@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainseg.imaging.film import Film
-from domainseg.imaging.geometry import Affine, inverse, warp
+from domainseg.imaging.geometry import Affine, inverse, transform, warp
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,13 @@ class Exclusion:
     excluded_by: str
     reason: str
     values: Mapping[str, Any] = field(default_factory=dict)
+
+
+def roi_corners(hip: Case) -> NDArray[np.float64]:
+    """The corners of a case's frame, [4, 2] in source pixels, in order around it."""
+    height, width = hip.shape
+    corners = [[-0.5, -0.5], [width - 0.5, -0.5], [width - 0.5, height - 0.5], [-0.5, height - 0.5]]
+    return transform(hip.affine, corners)
 
 
 def _inside(affine: Affine, shape: tuple[int, int], limits: tuple[int, int]) -> NDArray[np.bool_]:

@@ -251,7 +251,7 @@ class WholeFilm:
 
 
 # What a bundle may name: a closed list, never an import path.
-DECISIONS: Mapping[str, Callable[..., Decision]] = {
+DECISIONS: Mapping[str, Callable[..., Any]] = {
     "view_filter": ViewFilter,
     "localizer": Localizer,
     "implant_filter": ImplantFilter,

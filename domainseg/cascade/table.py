@@ -1,4 +1,4 @@
-"""The prediction table: one row a case, with its scores or the reason for its exclusion, and the truth beside them."""
+"""The prediction table: the rows of all films with their metadata, thresholds and eligibility."""
 
 from __future__ import annotations
 
@@ -9,64 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from domainseg.cascade.case import Case, Exclusion
-from domainseg.cascade.stages import PARTS, Stage
-from domainseg.cascade.truth import Truth, roi_corners
+from domainseg.cascade.stages import Stage
 from domainseg.files import atomic_path
-from domainseg.imaging.film import Film, ImageReadError
-from domainseg.imaging.geometry import inverse, transform
 
 FIRST = [
     "image", "part", "patient", "group", "site", "department", "scanner", "view", "portable", "date", "age", "sex",
     "split", "fold", "excluded_by", "exclusion_reason",
 ]  # fmt: skip
 METADATA = ("patient", "group", "site", "department", "scanner", "view", "portable", "date", "age", "sex", "split")
-# Truth that gives a hip its place in subgroups of the results.
-TRUTH_COLUMNS = ("label_location", "fracture_class", "fracture_width_mm", "displacement_mm", "implant")
-POINTING_TOLERANCE = 32  # ROI pixels: one cell of the map, about 5 mm
-
-
-def film_rows(
-    image: str,
-    film: Film | ImageReadError,
-    results: Sequence[Case | Exclusion],
-    truth: Truth | None,
-) -> list[dict[str, Any]]:
-    """The rows of one film: every hip found, and every hip that the truth knows of, whatever became of its film."""
-    if isinstance(film, ImageReadError):
-        common: dict[str, Any] = {"excluded_by": "read", "exclusion_reason": "unreadable"}
-        results = []
-    else:
-        common = {"width": film.shape[1], "height": film.shape[0], "spacing_kind": film.spacing_kind}
-        if film.spacing is not None:
-            common["spacing"] = float(np.sqrt(film.spacing[0] * film.spacing[1]))
-    rows = []
-    for result in results:
-        row = {"image": image, "part": result.part, **common, **result.values}
-        if isinstance(result, Exclusion):
-            row |= {"excluded_by": result.excluded_by, "exclusion_reason": result.reason}
-        elif truth is not None:
-            row |= _measured(result, truth)
-        rows.append(row)
-    if truth is None:
-        return rows or [{"image": image, "part": "", **common}]
-    whole = next((row for row in rows if not row["part"]), {"image": image, "part": "", **common})
-    met = {row["part"] for row in rows}
-    found = sorted(met & set(PARTS))
-    for part in PARTS:
-        if part in met or not truth.has(image, part):
-            continue
-        row = {**whole, "part": part}
-        row.pop("score_localizer", None)  # that of the film's likelier side
-        if found:  # the film went on with its other hip
-            shared: dict[str, Any] = {key: rows[0][key] for key in ("score_view_filter", "turns") if key in rows[0]}
-            row |= {**shared, "excluded_by": "localizer", "exclusion_reason": "hip_not_found"}
-        rows.append(row)
-    if any(row["part"] for row in rows):
-        rows = [row for row in rows if row["part"]]
-    for row in rows or [whole]:
-        _add_truth(row, truth)
-    return rows or [whole]
 
 
 def prediction_table(
@@ -115,46 +65,3 @@ def write_table(table: pd.DataFrame, folder: Path, name: str = "predictions") ->
         table.to_parquet(temporary, index=False)
     with atomic_path(folder / f"{name}.csv") as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
-
-
-def _add_truth(row: dict[str, Any], truth: Truth) -> None:
-    film = truth.film(row["image"])
-    row["label_view_filter"] = film["label_view_filter"]
-    row["label_view"] = film["label_view"]
-    if row["part"] not in PARTS:
-        for label in ("label_implant_filter", "label_fracture"):
-            if film[label] == 0:  # a film that is free of it has no hip with it, found or not: lost, it counts
-                row[label] = 0.0
-        return
-    known = truth.part(row["image"], row["part"])
-    corners = [[row[f"roi_x{k}"], row[f"roi_y{k}"]] for k in range(1, 5)] if "roi_x1" in row else None
-    roi = None if corners is None else np.array(corners)
-    row["label_localizer"] = known["label_localizer"]
-    for target in ("implant_filter", "fracture"):
-        row[f"label_{target}"] = truth.label(target, row["image"], row["part"], roi)
-    for column in TRUTH_COLUMNS:
-        if column in known:
-            row[column] = known[column]
-    if np.isnan(known["x"]):
-        return
-    row["true_head_x"], row["true_head_y"] = known["x"], known["y"]
-    if "head_x" in row:
-        error = float(np.hypot(row["head_x"] - known["x"], row["head_y"] - known["y"]))
-        row["head_error_pct"] = 100 * error / row["width"]
-        if "spacing" in row:
-            row["head_error_mm"] = error * row["spacing"]
-
-
-def _measured(case: Case, truth: Truth) -> dict[str, Any]:
-    """Whether the map points at the lesion: a lesion pixel lies within POINTING_TOLERANCE of the pointed place."""
-    if "pointing_x" not in case.values or truth.label("fracture", case.image, case.part, roi_corners(case)) != 1:
-        return {}
-    lesions = truth.lesions(case)
-    if not lesions:
-        return {}
-    mask = truth.draw(lesions, case.affine, case.shape)
-    if not mask.any():
-        return {"pointing_hit": 0.0}
-    x, y = transform(inverse(case.affine), [case.values["pointing_x"], case.values["pointing_y"]])
-    rows, columns = np.nonzero(mask)
-    return {"pointing_hit": float(np.hypot(columns - x, rows - y).min() <= POINTING_TOLERANCE)}

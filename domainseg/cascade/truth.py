@@ -119,10 +119,3 @@ class Truth:
 
 def _named(row: Mapping[Any, Any]) -> dict[str, Any]:
     return {str(column): value for column, value in row.items()}
-
-
-def roi_corners(hip: Case) -> NDArray[np.float64]:
-    """The corners of a case's frame, [4, 2] in source pixels, in order around it."""
-    height, width = hip.shape
-    corners = [[-0.5, -0.5], [width - 0.5, -0.5], [width - 0.5, height - 0.5], [-0.5, height - 0.5]]
-    return transform(hip.affine, corners)

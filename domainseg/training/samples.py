@@ -16,20 +16,22 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from domainseg.cascade.cascade import Cascade, read_ahead
-from domainseg.cascade.case import Case, Exclusion
+from domainseg.cascade.case import Case, Exclusion, roi_corners
 from domainseg.cascade.operations import fit_frame, preprocess, versioned
 from domainseg.cascade.stages import LOCATIONS, PARTS, Localizer, Stage
-from domainseg.cascade.truth import Truth, roi_corners
+from domainseg.cascade.truth import Truth
 from domainseg.data.cache import Cache, cache_key
 from domainseg.data.manifest import Manifest
 from domainseg.files import sha256_file
 from domainseg.imaging import Film, ImageReadError, read_film
 from domainseg.imaging.film import READER_VERSION
 from domainseg.imaging.geometry import inverse, quarter_turns, step, transform
+from domainseg.tasks import ranks
 from domainseg.tasks.fracture import LESION
 from domainseg.tasks.items import Item, as_uint16
 from domainseg.tasks.localizer import FEMURS
 from domainseg.tasks.view import VIEWS
+from domainseg.training.gathered import in_order
 
 log = logging.getLogger(__name__)
 
@@ -66,9 +68,9 @@ class Films:
         return self._hashes[path]
 
     def each(self, what: str, images: Sequence[str] | None = None) -> Iterator[tuple[str, Film | ImageReadError]]:
-        """All films in order, read ahead on threads, with a progress bar."""
+        """This process's share of the films in order, read ahead on threads, with a progress bar."""
         names = list(self.manifest.images["image"]) if images is None else list(images)
-        files = [(name, self.manifest.path(name)) for name in names]
+        files = [(name, self.manifest.path(name)) for name in ranks.share(names)]
         for image, film in track(read_ahead(files, self.workers), description=what, total=len(files)):
             if not isinstance(film, ImageReadError):
                 self._held = (image, film)
@@ -79,7 +81,8 @@ class Films:
 class Sampler:
     """Makes the training items of each stage from the films of one split.
 
-    ``heads`` says where the ROIs of the training hips lie: (image, part) -> one or more heads in source pixels.
+    ``heads`` says where the ROIs of the training hips lie: (image, part) -> one or more heads in source pixels. The
+    processes of a run each read and cache their share of the films; all of them get all items, in the films' order.
     """
 
     films: Films
@@ -96,7 +99,7 @@ class Sampler:
                 continue
             turn = -1 if np.isnan(row["label_turn"]) else int(row["label_turn"])
             items.append(self.item(Case.of(image, film), stage, {"view": VIEWS.index(row["label_view"]), "turn": turn}))
-        return items
+        return self.all_of(items)
 
     def localizer(self, stage: Stage, before: Cascade, report: Counter[str]) -> list[Item]:
         """Films that the view filter lets through and that have a femoral head marked or are known to hold none."""
@@ -119,7 +122,7 @@ class Sampler:
                     masks[FEMURS[k]] = [row["femur_mask"]]
             if any(known):
                 items.append(self.item(case, stage, {"heads": heads.tolist(), "known": known}, masks))
-        return items
+        return self.all_of(items, report)
 
     def hips(
         self,
@@ -152,6 +155,21 @@ class Sampler:
                         continue
                     report[f"used_label_{int(label)}"] += 1
                     items.append(self._hip(stage, hip, target, int(label)))
+        return self.all_of(items, report)
+
+    def all_of(self, mine: Sequence[Item], report: Counter[str] | None = None) -> list[Item]:
+        """The items of all processes, in the films' order; what each has counted in ``report`` is added up."""
+        if ranks.size() == 1:
+            return list(mine)
+        if report is not None:
+            counts = ranks.gather(dict(report))
+            report.clear()
+            for part in counts:
+                report.update(part)
+        items = in_order(mine, list(self.films.manifest.images["image"]), lambda item: item.image)
+        for item in items:
+            assert isinstance(item.planes, Planes)
+            item.planes.sampler = self
         return items
 
     def _hip(self, stage: Stage, hip: Case, target: str, label: int) -> Item:
@@ -177,20 +195,12 @@ class Sampler:
         files = [source for sources in masks.values() for source in sources if isinstance(source, str)]
         key["mask_files"] = [self.films.file_sha256(self.films.manifest.file(name)) for name in files]
         frame = replace(case, film=_NO_FILM, values={}, arrays={})
-
-        def build() -> tuple[NDArray[np.uint16], dict[str, Any]]:
-            film = self.films.get(frame.image)
-            picture = preprocess(replace(frame, film=film), stage.preprocessing).pixels
-            planes = [as_uint16(picture)]
-            for sources in masks.values():
-                planes.append(self.truth.draw(sources, affine, shape).astype(np.uint16) * 65535)
-            return np.stack(planes), {}
-
-        self.cache.get(key, build)
+        planes = Planes(self, key, frame, stage.preprocessing, masks, affine, shape)
+        planes()
         return Item(
             image=case.image,
             part=case.part,
-            planes=lambda: self.cache.get(key, build)[0],
+            planes=planes,
             affine=affine,
             truth=truth,
             masks=tuple(masks),
@@ -212,6 +222,37 @@ class Sampler:
         turns = int(row["label_turn"])
         shape = film.shape if turns % 2 == 0 else film.shape[::-1]
         return replace(result, affine=film.geometry @ quarter_turns(film.shape, turns), shape=shape)
+
+
+@dataclass
+class Planes:
+    """The planes of an item: from the cache, or built anew when they are no longer there.
+
+    It travels between processes without its sampler (films, truth and cache), which the other process has as well.
+    """
+
+    sampler: Sampler | None
+    key: dict[str, Any]
+    frame: Case
+    preprocessing: Sequence[Mapping[str, Any]]
+    masks: Mapping[str, Any]
+    affine: NDArray[np.float64]
+    shape: tuple[int, int]
+
+    def __call__(self) -> NDArray[np.uint16]:
+        assert self.sampler is not None
+        return self.sampler.cache.get(self.key, self._build)[0]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "sampler": None}
+
+    def _build(self) -> tuple[NDArray[np.uint16], dict[str, Any]]:
+        assert self.sampler is not None
+        film = self.sampler.films.get(self.frame.image)
+        planes = [as_uint16(preprocess(replace(self.frame, film=film), self.preprocessing).pixels)]
+        for sources in self.masks.values():
+            planes.append(self.sampler.truth.draw(sources, self.affine, self.shape).astype(np.uint16) * 65535)
+        return np.stack(planes), {}
 
 
 def true_heads(truth: Truth, images: Sequence[str]) -> dict[tuple[str, str], list[Head]]:
@@ -246,8 +287,8 @@ def jittered_heads(
 def found_heads(
     films: Films, cascade: Cascade, what: str, images: Sequence[str] | None = None
 ) -> dict[tuple[str, str], list[Head]]:
-    """Heads as a cascade that ends with the localizer finds them."""
-    found: dict[tuple[str, str], list[Head]] = {}
+    """Heads as a cascade that ends with the localizer finds them; the processes of a run share the films."""
+    mine: list[tuple[tuple[str, str], list[Head]]] = []
     for image, film in films.each(what, images):
         if isinstance(film, ImageReadError):
             continue
@@ -255,8 +296,8 @@ def found_heads(
             if isinstance(result, Case):
                 values = result.values
                 center = np.array([values["head_x"], values["head_y"]])
-                found[image, result.part] = [(center, float(values["head_diameter"]))]
-    return found
+                mine.append(((image, result.part), [(center, float(values["head_diameter"]))]))
+    return dict(in_order(mine, list(films.manifest.images["image"]), lambda found: found[0][0]))
 
 
 def head_errors(

@@ -14,8 +14,9 @@ import pytest
 
 from domainseg.cascade.cascade import Cascade
 from domainseg.cascade.case import Case
+from domainseg.cascade.rows import film_rows
 from domainseg.cascade.stages import FractureDetector, Frozen, ImplantFilter, Localizer, Stage, ViewFilter
-from domainseg.cascade.table import FIRST, film_rows, prediction_table, write_table
+from domainseg.cascade.table import FIRST, prediction_table, write_table
 from domainseg.cascade.truth import Truth
 from domainseg.data.manifest import build_manifest
 from domainseg.imaging import Film, ImageReadError

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from domainseg.cascade.case import Case
+from domainseg.cascade.case import Case, roi_corners
 from domainseg.cascade.stages import Localizer
-from domainseg.cascade.truth import Truth, roi_corners
+from domainseg.cascade.truth import Truth
 from domainseg.data.manifest import build_manifest
 from domainseg.imaging import Film, ImageReadError
 from domainseg.imaging.geometry import inverse, quarter_turns, transform

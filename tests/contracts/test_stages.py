@@ -13,6 +13,7 @@ import pytest
 from domainseg.cascade import stages
 from domainseg.cascade.case import Case, Exclusion
 from domainseg.cascade.operations import Sample, preprocess
+from domainseg.cascade.rows import film_rows
 from domainseg.cascade.stages import (
     ROI_SIZE,
     Decision,
@@ -24,7 +25,7 @@ from domainseg.cascade.stages import (
     ViewFilter,
     WholeFilm,
 )
-from domainseg.cascade.table import film_rows, prediction_table
+from domainseg.cascade.table import prediction_table
 from domainseg.imaging import Film
 from domainseg.imaging.geometry import inverse, quarter_turns, transform
 

@@ -1,0 +1,100 @@
+"""Load a bundle: verified, its stages ready to run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from domainseg.bundle.runtime import open_network
+from domainseg.bundle.schema import RECORD, BundleError
+from domainseg.bundle.verify import verify_bundle
+from domainseg.cascade.cascade import Cascade
+from domainseg.cascade.case import Case
+from domainseg.cascade.rows import film_rows
+from domainseg.cascade.stages import DECISIONS, Frozen, Network, Stage
+from domainseg.imaging import Film, read_film
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle: its stages in order, what bundle.json says, and the SHA-256 that identifies its content."""
+
+    stages: list[Stage]
+    record: dict[str, Any]
+    sha256: str
+
+    def predict(self, film: Film | Path | str, image: str | None = None) -> list[dict[str, Any]]:
+        """The rows of one film as in the prediction table, without metadata and truth.
+
+        film: a film or the path of one; image: what the rows call it, by default the file's name. Raises
+        ImageReadError for a file that cannot be read as a film.
+        """
+        if not isinstance(film, Film):
+            image = Path(film).name if image is None else image
+            film = read_film(film)
+        rows = film_rows(image or "film", film, Cascade(self.stages).run(Case.of(image or "film", film)), None)
+        constant: dict[str, Any] = {f"threshold_{s.decision.target}": s.frozen.threshold for s in self.stages}
+        constant |= {"outside": flags(film, self.record["envelope"]), "bundle_sha256": self.sha256}
+        scores = {f"score_{stage.decision.target}": float("nan") for stage in self.stages}
+        return [{"excluded_by": "", "exclusion_reason": "", **scores, **row, **constant} for row in rows]
+
+
+def load_bundle(
+    path: Path | str, *, backend: str = "onnxruntime", precision: str = "fp32", threads: int | None = None
+) -> Bundle:
+    """Load and verify the bundle in the folder ``path``. Raises BundleError; needs no torch.
+
+    backend: onnxruntime, or openvino (an extra). precision: fp32, or bf16 (openvino; stages that were checked at export
+    compute in bf16, the others in fp32). threads: compute threads, None for all cores.
+    """
+    verified = verify_bundle(Path(path))
+    record = verified.record
+    checked = [stage["name"] for stage in record["stages"] if bf16_passed(stage)]
+    if precision == "bf16" and not checked:
+        raise BundleError(
+            f"{path}: precision=bf16: no stage of this bundle has passed the check of bf16; "
+            "export it with check=bf16, or use precision=fp32"
+        )
+    networks: dict[str, Network] = {
+        stage["name"]: open_network(
+            verified.models[stage["name"]],
+            stage,
+            verified.graphs[stage["name"]].batch_name,
+            backend=backend,
+            precision="fp32" if precision == "bf16" and stage["name"] not in checked else precision,
+            threads=threads,
+        )
+        for stage in record["stages"]
+    }
+    return Bundle(make_stages(record, networks), record, verified.sha256)
+
+
+def make_stages(record: Mapping[str, Any], networks: Mapping[str, Network]) -> list[Stage]:
+    """The stages that a checked record describes, with their networks. Raises BundleError."""
+    stages = []
+    for stage in record["stages"]:
+        settings = dict(stage["decision"])
+        kind = settings.pop("kind")
+        try:
+            decision = DECISIONS[kind](**settings)
+        except TypeError:
+            raise BundleError(
+                f"{RECORD}: stages.{stage['name']}.decision: {kind} knows no such setting: {', '.join(settings)}"
+            ) from None
+        frozen = Frozen(**stage["frozen"])
+        stages.append(Stage(stage["name"], stage["preprocessing"], decision, networks[stage["name"]], frozen))
+    return stages
+
+
+def bf16_passed(stage: Mapping[str, Any]) -> bool:
+    """Whether a stage's entry says that bf16 was checked at export and passed."""
+    return bool(stage.get("bf16") and stage["bf16"].get("passed", True))
+
+
+def flags(film: Film, envelope: Mapping[str, Any]) -> str:
+    """In which respects a film lies outside of what the bundle was made for, joined by semicolons; "" when inside."""
+    from domainseg.bundle.envelope import outside
+
+    return ";".join(outside(film, envelope)) if envelope else ""

@@ -1,0 +1,128 @@
+"""Networks of a bundle as stages see them: ONNX Runtime or OpenVINO behind a function from arrays to named arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domainseg.bundle.schema import BundleError
+
+BACKENDS = ("onnxruntime", "openvino")
+PRECISIONS = ("fp32", "bf16")
+Array = NDArray[np.float32]
+
+
+class BundleNetwork:
+    """float32 [B, 1, H, W] in 0..1 to the outputs that the bundle declares, float32 with leading B.
+
+    Pictures go through one at a time, whatever batch the stage allows: on a CPU two at once are no faster (measured on
+    the fracture network), take twice the memory, and an answer would depend on what else was in the film.
+    """
+
+    def __init__(self, name: str, outputs: Mapping[str, tuple[int, ...]], run: Callable[[Array], list[Array]]) -> None:
+        self._name = name
+        self._outputs = dict(outputs)
+        self._run = run
+
+    def __call__(self, pictures: Array) -> dict[str, Array]:
+        """Outputs by name. Raises BundleError when the network answers otherwise than declared."""
+        found: dict[str, list[Array]] = {name: [] for name in self._outputs}
+        for picture in pictures[:, None]:
+            answers = self._run(np.ascontiguousarray(picture, dtype=np.float32))
+            for (name, shape), answer in zip(self._outputs.items(), answers, strict=True):
+                if answer.shape != (1, *shape) or answer.dtype != np.float32:
+                    raise BundleError(
+                        f"stage {self._name}: output {name} is {answer.dtype} {list(answer.shape)}, the bundle "
+                        f"declares float32 {[1, *shape]}"
+                    )
+                found[name].append(answer)
+        return {name: np.concatenate(answers) for name, answers in found.items()}
+
+
+def open_network(
+    model: bytes,
+    stage: Mapping[str, Any],
+    batch_name: str | None,
+    *,
+    backend: str = "onnxruntime",
+    precision: str = "fp32",
+    threads: int | None = None,
+) -> BundleNetwork:
+    """The network of a stage from verified bytes. Raises BundleError when it cannot be run so.
+
+    stage: its entry in bundle.json. threads: compute threads, None for all cores. bf16 runs on OpenVINO only, for
+    stages whose entry has a passed check, on processors that have it.
+    """
+    if backend not in BACKENDS:
+        raise BundleError(f"backend={backend}: known are {', '.join(BACKENDS)}")
+    if precision not in PRECISIONS:
+        raise BundleError(f"precision={precision}: known are {', '.join(PRECISIONS)}")
+    if threads is not None and threads < 1:
+        raise BundleError(f"threads={threads}: at least 1, or null for all cores")
+    if precision == "bf16" and backend != "openvino":
+        raise BundleError(f"precision=bf16 needs backend=openvino: {backend} computes in fp32")
+    outputs = {name: tuple(shape) for name, shape in stage["outputs"].items()}
+    opener = _openvino if backend == "openvino" else _onnxruntime
+    try:
+        run = opener(model, list(outputs), batch_name, precision, threads)
+    except (BundleError, ModuleNotFoundError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # each runtime has exceptions of its own, without a common base
+        reason = str(error).strip().partition("\n")[0]
+        raise BundleError(f"stage {stage['name']}: {backend} refuses its network: {reason}") from None
+    return BundleNetwork(str(stage["name"]), outputs, run)
+
+
+def _onnxruntime(
+    model: bytes, outputs: list[str], batch_name: str | None, precision: str, threads: int | None
+) -> Callable[[Array], list[Array]]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors only: they come back as exceptions as well
+    if batch_name is not None:
+        options.add_free_dimension_override_by_name(batch_name, 1)  # lets it plan its memory once
+    # Bytes are taken for what they were checked as, never for the runtime's own format.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    (name,) = (each.name for each in session.get_inputs())
+
+    def run(picture: Array) -> list[Array]:
+        return list(session.run(outputs, {name: picture}))
+
+    return run
+
+
+def _openvino(
+    model: bytes, outputs: list[str], batch_name: str | None, precision: str, threads: int | None
+) -> Callable[[Array], list[Array]]:
+    import openvino
+
+    core = openvino.Core()
+    if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise BundleError("precision=bf16: this processor has no bf16; use precision=fp32")
+    graph = core.read_model(model=model, weights=b"")
+    shape = graph.input(0).partial_shape
+    graph.reshape([1, *(shape[side] for side in range(1, 4))])
+    settings: dict[str, Any] = {
+        # Said in both cases: on processors with AMX, OpenVINO takes bf16 of its own accord.
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        "NUM_STREAMS": 1,
+    }
+    if threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    compiled = core.compile_model(graph, "CPU", settings)
+    request = compiled.create_infer_request()
+    places = [compiled.output(name) for name in outputs]
+
+    def run(picture: Array) -> list[Array]:
+        request.infer([picture])
+        return [np.array(request.get_tensor(place).data) for place in places]  # copies: the request is used again
+
+    return run
