@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from domainseg.files import atomic_path, hash_json, read_json, sha256_file, write_json
+from domainseg.files import DamagedError, atomic_path, hash_json, read_sealed, remove_partial, sha256_file, write_sealed
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +24,10 @@ Build = Callable[[], tuple[NDArray[np.uint16], dict[str, Any]]]
 class Cache:
     """Arrays by key, as <folder>/<first two digits>/<hash of the key>.npy with a .json beside it.
 
-    The .json holds the key, the SHA-256 of the .npy and what ``build`` gave with the array (a crop's affine). An
-    entry is verified when a process first opens it; a damaged one is built anew and the log says so. Files are
-    written beside their place and renamed, so that processes may share a folder: at worst two build the same entry.
+    The .json holds the key, the SHA-256 of the .npy, what ``build`` gave with the array (a crop's affine) and a digest
+    of itself. An entry is verified once per process, when it is first opened: damage that happens after that, while
+    the process runs, is not seen. A damaged entry is built anew and the log says so. Files are written beside their
+    place and renamed, so that processes may share a folder: at worst two build the same entry.
     folder: created when needed. max_bytes: above it the entries that were first opened longest ago are removed.
     """
 
@@ -72,7 +73,7 @@ class Cache:
     def _open(self, path: Path, name: str) -> tuple[NDArray[np.uint16], dict[str, Any]] | None:
         try:
             if name not in self._extras:
-                record = read_json(path.with_suffix(".json"))
+                record = read_sealed(path.with_suffix(".json"))
                 if sha256_file(path) != record["sha256"]:
                     raise ValueError("its checksum is wrong")
                 self._extras[name] = dict(record["extras"])
@@ -81,7 +82,7 @@ class Cache:
         except FileNotFoundError:
             self._extras.pop(name, None)
             return None
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        except (DamagedError, OSError, ValueError, KeyError, TypeError, EOFError) as error:
             log.warning("cache: entry %s is damaged (%s) and is built anew", name[:12], error)
             self._extras.pop(name, None)
             return None
@@ -92,7 +93,9 @@ class Cache:
                 np.save(stream, np.ascontiguousarray(array))
             # The record comes first: whoever meets it without its array, or with a damaged one, builds anew.
             record = {"sha256": sha256_file(temporary), "extras": extras, "key": key}
-            write_json(path.with_suffix(".json"), record)
+            write_sealed(path.with_suffix(".json"), record)
+        if self._bytes is None:
+            remove_partial(self.folder)
         if self._bytes is None or self.built % 64 == 0:  # other processes write here too
             self._bytes = self._size()
         else:

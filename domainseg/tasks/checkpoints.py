@@ -62,9 +62,7 @@ def remove_checkpoints(folder: Path) -> None:
 class SafeCheckpointIO(CheckpointIO):
     """Lightning's way to the disk: through a file beside, renamed when whole, with a checksum, the one before kept."""
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
-    ) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write, verify, then remove all but the newest KEEP of this phase. Raises DiskFullError, DamagedError."""
         path = Path(path)
         stream = BytesIO()

@@ -20,6 +20,7 @@ from domainseg.data.manifest import Manifest
 from domainseg.evaluation.compare import compare
 from domainseg.files import read_json, write_json
 from domainseg.imaging import ImageReadError
+from domainseg.tasks.checkpoints import remove_checkpoints
 from domainseg.tasks.fit import FitContext
 from domainseg.training.samples import Films, Sampler
 from domainseg.training.stages import (
@@ -134,8 +135,7 @@ def _whole_film(
         instantiate({**settings["task"], "_partial_": True}, _convert_="all")(module_of(stage), items, context)
         seconds = round(time.monotonic() - started)
         save_stage(stage, settings, context.folder, samples=len(items), seconds=seconds)
-        for checkpoint in context.folder.glob("*.ckpt"):
-            checkpoint.unlink()
+        remove_checkpoints(context.folder)
         log.info("baseline %s: %d s", name, seconds)
     scores = {}
     for image, film in Films(manifest).each(f"{name}: predicting", images):

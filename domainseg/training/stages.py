@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,14 @@ from torch import nn
 
 from domainseg.cascade.operations import versioned
 from domainseg.cascade.stages import Frozen, Stage
-from domainseg.files import DomainsegError, atomic_path, read_json, sha256_file, write_json
+from domainseg.files import DamagedError, DomainsegError, read_json, read_sealed, write_bytes, write_sealed
 from domainseg.training.runner import TorchNetwork
 
 log = logging.getLogger(__name__)
 
 RECORD = "stage.json"  # written last: a folder without it is not finished
 WEIGHTS = "network.pt"
+AGAIN = "remove this stage's folder and go on with resume=true to train it again"
 
 
 class RunError(DomainsegError):
@@ -60,16 +63,17 @@ def save_stage(stage: Stage, settings: Mapping[str, Any], folder: Path, **notes:
     """Write weights, their SHA-256, the frozen numbers and the settings that rebuild the stage."""
     state = {key: value.cpu().contiguous() for key, value in module_of(stage).state_dict().items()}
     # To a stream: given a path, torch writes its (random) name into the file, and equal weights get unequal checksums.
-    with atomic_path(folder / WEIGHTS) as temporary, open(temporary, "wb") as stream:
-        torch.save(state, stream)
+    stream = BytesIO()
+    torch.save(state, stream)
+    write_bytes(folder / WEIGHTS, stream.getbuffer())
     record = {
         "name": stage.name,
-        "sha256": sha256_file(folder / WEIGHTS),
+        "sha256": hashlib.sha256(stream.getbuffer()).hexdigest(),
         "frozen": asdict(stage.frozen),
         "settings": {key: settings[key] for key in ("decision", "network", "preprocessing")},
         **notes,
     }
-    write_json(folder / RECORD, record)
+    write_sealed(folder / RECORD, record)
 
 
 def is_finished(folder: Path) -> bool:
@@ -77,12 +81,20 @@ def is_finished(folder: Path) -> bool:
     return (folder / RECORD).is_file() and (folder / WEIGHTS).is_file()
 
 
+def stage_record(folder: Path) -> dict[str, Any]:
+    """What a finished stage's folder says about it. Raises RunError when a byte of it was changed."""
+    try:
+        return read_sealed(folder / RECORD)
+    except DamagedError as error:
+        raise RunError(f"{error}; {AGAIN}") from error
+
+
 def load_stage(folder: Path, accelerator: str) -> Stage:
     """A trained stage. Raises RunError when it is missing, unfinished or damaged."""
     if not is_finished(folder):
         raise RunError(f"{folder}: holds no finished stage; train it first")
     try:
-        record = read_json(folder / RECORD)
+        record = stage_record(folder)
         settings, frozen = dict(record["settings"]), Frozen(**record["frozen"])
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{folder / RECORD}: damaged ({type(error).__name__})") from error
@@ -97,10 +109,10 @@ def load_weights(stage: Stage, folder: Path) -> None:
     """Put the weights of a finished stage into ``stage``. Raises RunError when they are damaged or do not fit."""
     if not is_finished(folder):
         raise RunError(f"{folder}: holds no finished stage (for a cross-validated run name one of its folds/<k>)")
-    record = read_json(folder / RECORD)
-    if sha256_file(folder / WEIGHTS) != record["sha256"]:
-        raise RunError(f"{folder / WEIGHTS}: damaged, its checksum is not the one written down")
-    state = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
+    data = (folder / WEIGHTS).read_bytes()
+    if hashlib.sha256(data).hexdigest() != stage_record(folder).get("sha256"):
+        raise RunError(f"{folder / WEIGHTS}: damaged, its checksum is not the one written down; {AGAIN}")
+    state = torch.load(BytesIO(data), map_location="cpu", weights_only=True)
     try:
         module_of(stage).load_state_dict(state)
     except RuntimeError as error:

@@ -178,5 +178,12 @@ def toy_cfg(tmp_path: Path, calls: list[Any]) -> dict[str, Any]:
         "init_from": None,
         "baselines": {},
         "cache": {"folder": str(tmp_path / "cache"), "max_gb": 1},
-        "trainer": {"accelerator": "cpu", "devices": 1, "precision": "fp32", "threads": None, "workers": 0},
+        "trainer": {
+            "accelerator": "cpu",
+            "devices": 1,
+            "precision": "fp32",
+            "threads": None,
+            "workers": 0,
+            "checkpoint_every": 100,
+        },
     }

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from domainseg.cascade.stages import Frozen, Stage
-from domainseg.files import read_json, write_json
+from domainseg.files import read_json, read_sealed, write_json, write_sealed
 from domainseg.training.stages import (
     RunError,
     is_finished,
@@ -108,9 +108,9 @@ def test_half_a_file_is_refused(folder: Path) -> None:
 def test_weights_of_another_network_are_refused(folder: Path, other: dict[str, Any]) -> None:
     with pytest.raises(RunError, match="another network"):
         load_weights(new_stage("view_filter", {**VIEW, "network": other}, "cpu", seed=0), folder)
-    record = read_json(folder / "stage.json")
+    record = read_sealed(folder / "stage.json")
     record["settings"]["network"] = other
-    write_json(folder / "stage.json", record)
+    write_sealed(folder / "stage.json", record)
     with pytest.raises(RunError, match="another network"):
         load_stage(folder, "cpu")
 
