@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow
+import pyarrow.parquet
 
 from domainseg.data.lesions import polygon_points
+from domainseg.data.privacy import PRIVATE
 from domainseg.data.tables import (
     IMAGE_COLUMNS,
     SHOWN,
@@ -28,6 +32,7 @@ from domainseg.data.tables import (
 __all__ = ["Manifest", "ManifestError", "build_manifest", "load_manifest", "truth_table"]
 
 HIPS = ("hip_left", "hip_right")
+PATHS = f"{PRIVATE}/paths.parquet"  # image, path; of a manifest that was made from a PACS export
 
 
 @dataclass(frozen=True)
@@ -38,18 +43,23 @@ class Manifest:
     targets: rows of (image, part); label columns float64 1, 0 or NaN (text for label_view and label_location), points
         in source pixels; several rows for one (image, part) are several boxes, polygons or masks with equal labels.
     root: the folder that relative paths start from. name: what logs and reports call this data.
+    films: image -> absolute path, of a manifest whose paths are private (made from a PACS export); they are in no
+        table that is written.
     """
 
     images: pd.DataFrame
     targets: pd.DataFrame
     root: Path
     name: str
+    films: Mapping[str, str] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.images)
 
     @cached_property
-    def _paths(self) -> dict[str, str]:
+    def _paths(self) -> Mapping[str, str]:
+        if self.films is not None:
+            return {image: self.films[image] for image in self.images["image"]}
         return dict(zip(self.images["image"], self.images["path"], strict=True))
 
     def path(self, image: str) -> Path:
@@ -73,7 +83,7 @@ class Manifest:
         """The films that a boolean column, aligned with ``images``, keeps, and their targets."""
         images = self.images[keep.to_numpy(dtype=bool)].reset_index(drop=True)
         targets = self.targets[self.targets["image"].isin(images["image"])].reset_index(drop=True)
-        return Manifest(images, targets, self.root, self.name)
+        return replace(self, images=images, targets=targets)
 
     def with_images(self, **columns: Sequence[str] | pd.Series) -> Manifest:
         """The same manifest with columns of ``images`` set."""
@@ -105,14 +115,37 @@ def load_manifest(
 
     path: the images table, or one table for both (it then has the targets' columns; part is "whole" when absent).
     targets: the targets table. root: the folder that relative paths start from, by default that of ``path``.
+    A table without a column ``path`` beside which private/paths.parquet lies has its paths from there; ``root`` then
+    names the DICOM folder, should it have moved.
     check_files: whether a film that is not there is an error (commands that report unreadable films say False).
     Raises ManifestError that names row, column, cell and what is allowed; the first ten wrong cells are shown.
     """
     path = Path(path)
     folder = Path(root) if root is not None else path.parent
-    second = None if targets is None else read_table(targets)
+    first, second = read_table(path), None if targets is None else read_table(targets)
     sources = (path.name, path.name if targets is None else Path(targets).name)
-    manifest = _build(read_table(path), second, folder, path.stem, sources)
+    films = None
+    if "path" not in first.columns and (path.parent / PATHS).is_file():
+        films, folder = _private_paths(path.parent / PATHS, root), path.parent
+    manifest = _build(first, second, folder, path.stem, sources)
+    if films is not None:
+        manifest = replace(manifest, films=films)
+        if strangers := [image for image in manifest.images["image"] if image not in films]:
+            raise ManifestError(
+                f"{path.name}: {len(strangers)} images are not in {PATHS}, first {strangers[0]}: table and paths "
+                "are of two manifests"
+            )
+    elif "path" not in first.columns and _hashed(manifest):
+        raise ManifestError(
+            f"{path.name} was made from a PACS export; the paths of its films are in {path.parent / PATHS}, which is "
+            "missing. Put the folder private/ of the export beside the table (mode 700)"
+        )
+    if check_files and films is not None and (missing := manifest.missing_files()):
+        shown = ", ".join(missing[:SHOWN]) + (" ..." if len(missing) > SHOWN else "")
+        raise ManifestError(
+            f"{path.name}: {len(missing)} of {len(manifest)} films are no longer where {PATHS} says: {shown}. "
+            "When the DICOM folder has moved: data.root=NEW_FOLDER"
+        )
     if check_files and (missing := manifest.missing_files()):
         shown = ", ".join(missing[:SHOWN])
         more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
@@ -121,6 +154,27 @@ def load_manifest(
             f"Relative paths start from {folder.resolve()}"
         )
     return manifest
+
+
+def _private_paths(file: Path, root: Path | str | None) -> dict[str, str]:
+    """image -> absolute path from private/paths.parquet, which holds paths relative to the DICOM folder it names."""
+    try:
+        table = pyarrow.parquet.read_table(file)
+        folder = Path(root if root is not None else table.schema.metadata[b"dicom"].decode())
+        names, paths = table["image"].to_pylist(), table["path"].to_pylist()
+    except (pyarrow.ArrowException, OSError, KeyError, TypeError) as error:
+        raise ManifestError(f"{file}: cannot be read ({type(error).__name__}); make the manifest again") from None
+    return {image: str(folder / path) for image, path in zip(names, paths, strict=True)}
+
+
+def _hashed(manifest: Manifest) -> bool:
+    """Whether the images are called like those of a PACS manifest and are no files beside the table."""
+    names = manifest.images["image"]
+    return (
+        len(names) > 0
+        and all(re.fullmatch("[0-9a-f]{16}", name) for name in names)
+        and len(manifest.missing_files()) == len(names)
+    )
 
 
 def build_manifest(images: pd.DataFrame, targets: pd.DataFrame, root: Path | str, name: str) -> Manifest:

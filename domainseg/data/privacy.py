@@ -7,11 +7,16 @@ import hmac
 import json
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 
 from domainseg.data.tables import ManifestError
+from domainseg.files import atomic_path
+
+PRIVATE = "private"  # folder beside a manifest or a run, mode 700
 
 
 def patient_key(path: Path | str | None, output: Path | str) -> bytes:
@@ -23,9 +28,8 @@ def patient_key(path: Path | str | None, output: Path | str) -> bytes:
     """
     if path is not None:
         return _read_key(Path(path))
-    folder = Path(output) / "private"
+    folder = private_folder(output)
     file = folder / "patient.key"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
@@ -33,6 +37,30 @@ def patient_key(path: Path | str | None, output: Path | str) -> bytes:
     with os.fdopen(handle, "w") as stream:
         stream.write(secrets.token_hex(32) + "\n")
     return _read_key(file)
+
+
+def private_folder(output: Path | str) -> Path:
+    """output/private, made when it is missing; only its owner may look into it (mode 700)."""
+    folder = Path(output) / PRIVATE
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.chmod(0o700)
+    return folder
+
+
+@contextmanager
+def private_path(path: Path | str) -> Iterator[Path]:
+    """Like ``atomic_path``; the file is readable by its owner only (mode 600) before anything stands in it."""
+    with atomic_path(path) as temporary:
+        temporary.chmod(0o600)
+        yield temporary
+
+
+def keyed_hash(key: bytes, kind: str, *values: str) -> str:
+    """16 hex digits of HMAC-SHA-256 over a kind (image, patient, study, ...) and its values; "" when the last is ""."""
+    if not values[-1]:
+        return ""
+    text = json.dumps([kind, *values])  # a list: ("a", "bc") and ("ab", "c") stay apart
+    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()[:16]
 
 
 def _read_key(file: Path) -> bytes:
@@ -54,10 +82,7 @@ def _read_key(file: Path) -> bytes:
 
 def hash_patient(site: str, patient: str, key: bytes) -> str:
     """A patient, the pair (site, patient), as 16 hex digits of HMAC-SHA-256; "" (unknown) stays ""."""
-    if not patient:
-        return ""
-    text = json.dumps(["patient", site, patient])  # a list: ("a", "bc") and ("ab", "c") stay apart
-    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()[:16]
+    return keyed_hash(key, "patient", site, patient)
 
 
 def hash_patients(images: pd.DataFrame, key: bytes) -> pd.Series:

@@ -1,0 +1,116 @@
+"""From the rows of a scan to the images table: hashes for who and what, columns by rules, what is left out and why."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from domainseg.data.pacs.duplicates import IDENTICAL, OTHER_HEADER, OTHER_PIXELS, find_duplicates
+from domainseg.data.pacs.rules import COLUMNS, Rules
+from domainseg.data.pacs.scan import Scan
+from domainseg.data.pacs.withhold import Withhold
+from domainseg.data.privacy import keyed_hash
+from domainseg.imaging.header import PROBLEMS
+
+REASONS = {
+    **PROBLEMS,
+    "name_not_unicode": "the file's name is not valid text; rename it",
+    "burned_in": "BurnedInAnnotation = YES: names may stand in the picture (keep_burned_in=true keeps them)",
+    IDENTICAL: "the same film is there already, byte for byte",
+    OTHER_HEADER: "a film with this UID and these pixels is there already; its header differs",
+    OTHER_PIXELS: "another film with the same UID is there already: one of the two is wrong",
+}
+HASHED = ("image", "patient", "group", "study", "series", "accession")
+DERIVED = ("site", "department", "scanner", "view", "portable", "laterality", "body_part", "date", "age", "sex")
+WITHHELD = "withheld: holds a name or number of the patient"
+
+
+@dataclass
+class Films:
+    """What became of the files of a scan.
+
+    images: the table, sorted by image. sources: image and, per derived column, the tag or rule of its cell.
+    paths: image, path (private). left_out: file (hash of the path), image (hash of the UID, or ""), reason, and path
+    (private). replaced: path of a duplicate -> path of the film that is kept. withheld: column -> cells emptied.
+    """
+
+    images: pd.DataFrame
+    sources: pd.DataFrame
+    paths: pd.DataFrame
+    left_out: pd.DataFrame
+    replaced: dict[str, str]
+    withheld: dict[str, int] = field(default_factory=dict)
+
+
+def accession_number(text: str, ignore_leading_zeros: bool) -> str:
+    """An accession number as it is compared: without blanks around it, inner ones single, letters capital."""
+    number = " ".join(text.split()).upper()
+    return number.lstrip("0") or number[-1:] if ignore_leading_zeros else number
+
+
+def derive(scan: Scan, rules: Rules, key: bytes, settings: Mapping[str, Any]) -> Films:
+    """The tables of a scan. settings: keep_burned_in, unknown_patient, ignore_leading_zeros (conf/manifest.yaml)."""
+    duplicates = find_duplicates(scan)
+    columns: dict[str, list[str]] = {name: [] for name in (*HASHED, *DERIVED, "path")}
+    sources: dict[str, list[str]] = {name: [] for name in DERIVED}
+    out: dict[str, list[str]] = {name: [] for name in ("file", "image", "reason", "path")}
+    replaced, withhold = {}, Withhold()
+    nobody = re.compile(str(settings["unknown_patient"]), re.IGNORECASE)
+    for row in scan.rows():
+        path, values = row["path"], row["values"]
+        problem = row["problem"]
+        if not problem and values.get("BurnedInAnnotation", "").upper() == "YES" and not settings["keep_burned_in"]:
+            problem = "burned_in"
+        if not problem and path in duplicates:
+            problem, replaced[path] = duplicates[path]
+        uid = keyed_hash(key, "image", values.get("SOPInstanceUID", ""))
+        if problem:
+            for name, cell in zip(out, (keyed_hash(key, "file", path), uid, problem, path), strict=True):
+                out[name].append(sys.intern(cell) if name == "reason" else cell)
+            continue
+        number = values.get("PatientID", "")
+        number = "" if nobody.fullmatch(number) else number
+        patient = keyed_hash(key, "patient", values.get("IssuerOfPatientID", ""), number)
+        study = keyed_hash(key, "study", values.get("StudyInstanceUID", ""))
+        accession = accession_number(values.get("AccessionNumber", ""), settings["ignore_leading_zeros"])
+        hashed = {
+            "image": uid,
+            "patient": patient,
+            # a patient is (site, patient); one archive uses a number once, so the number keeps its sites together
+            "group": patient or study or uid,
+            "study": study,
+            "series": keyed_hash(key, "series", values.get("SeriesInstanceUID", "")),
+            "accession": keyed_hash(key, "accession", accession),
+        }
+        cells = rules.apply({**values, "path": path})
+        text = {name: cells[name][0] for name in COLUMNS if not COLUMNS[name] and name in cells}
+        withhold.see(text, values, hashed["group"])
+        for name, cell in hashed.items():
+            columns[name].append(cell)
+        for name in DERIVED:
+            cell, source = cells.get(name, ("", ""))
+            columns[name].append(sys.intern(cell))
+            sources[name].append(sys.intern(source))
+        columns["path"].append(path)
+    images = pd.DataFrame({name: columns[name] for name in (*HASHED, *DERIVED)}, dtype=object)
+    said = pd.DataFrame({"image": columns["image"], **sources}, dtype=object)
+    withheld = {}
+    for name in (name for name in COLUMNS if not COLUMNS[name]):
+        hidden = images[name].isin(withhold.values())
+        if hidden.any():
+            withheld[name] = int(hidden.sum())
+            images.loc[hidden, name], said.loc[hidden, name] = "", WITHHELD
+    order = images["image"].argsort(kind="stable")
+    return Films(
+        images=images.iloc[order].reset_index(drop=True),
+        sources=said.iloc[order].reset_index(drop=True),
+        paths=pd.DataFrame({"image": columns["image"], "path": columns["path"]}, dtype=object).iloc[order],
+        left_out=pd.DataFrame(out, dtype=object).sort_values(["reason", "file"], ignore_index=True),
+        replaced=replaced,
+        withheld=withheld,
+    )

@@ -1,0 +1,29 @@
+"""Make a manifest from a PACS export: DICOM headers, reports and annotations become tables without names.
+
+  python -m domainseg.manifest dicom=DIR [reports=FILE] [annotations=FILE] [output=DIR] [key=value ...]
+
+The same command again goes on where it stopped. docs/manifest.md says what is written and what is left out.
+
+Examples:
+  python -m domainseg.manifest dicom=export output=hips
+  python -m domainseg.manifest dicom=export reports=reports.csv report_columns.text=befund output=hips
+  python -m domainseg.train +pipeline=hip data=manifest data.path=hips/images.parquet data.targets=hips/targets.parquet
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from domainseg.config import launch
+
+
+def manifest(cfg: dict[str, Any], output: Path) -> None:
+    """Write the manifest into the folder."""
+    from domainseg.data.pacs import build
+
+    build(cfg, output)
+
+
+if __name__ == "__main__":
+    launch(manifest, "manifest")
