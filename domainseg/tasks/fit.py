@@ -24,7 +24,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from domainseg.files import DomainsegError
+from domainseg.tasks import ranks
 from domainseg.tasks.checkpoints import Checkpoints, SafeCheckpointIO, latest_checkpoint
+from domainseg.tasks.distributed import all_trained, strategy, synchronised
 from domainseg.tasks.items import StepDataset, StepSampler
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ class NotFiniteError(DomainsegError):
 class FitContext:
     """Where and how a stage is fitted: its folder, the seed, and the Lightning trainer's settings.
 
+    devices: processes on this machine; nodes: machines. sync_batchnorm: batch norm over the samples of all processes.
     checkpoint_every: optimiser steps from one checkpoint to the next; a killed fit loses no more than these.
     """
 
@@ -45,6 +48,8 @@ class FitContext:
     seed: int = 0
     accelerator: str = "cpu"
     devices: int = 1
+    nodes: int = 1
+    sync_batchnorm: bool = False
     precision: str = "32-true"
     workers: int = 0
     checkpoint_every: int = 100
@@ -80,7 +85,8 @@ class StepModule(pl.LightningModule):
         losses = self.loss(batch)
         if not torch.isfinite(losses["loss"]):
             self._stop("the loss")
-        self.log_dict({name: value.detach() for name, value in losses.items()}, prog_bar=True)
+        named = {name: value.detach() for name, value in losses.items()}
+        self.log_dict(named, prog_bar=True, sync_dist=ranks.size() > 1)
         return losses["loss"]
 
     def configure_gradient_clipping(
@@ -104,7 +110,8 @@ class StepModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW without decay on biases and norms."""
-        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        # Those that stand still in this phase have no gradient and are passed over, in one process and in several.
+        parameters = list(self.network.parameters())
         groups = [
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.weight_decay},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
@@ -130,7 +137,7 @@ def fit(
     Writes <folder>/<name>.csv (the curves) and <folder>/<name>-<step>.ckpt, from which an interrupted fit goes on and
     a finished one is taken up; whoever saves the stage removes them. Raises NotFiniteError, DiskFullError.
     """
-    checkpoint = latest_checkpoint(context.folder, name)
+    checkpoint = ranks.first(lambda: latest_checkpoint(context.folder, name))
     start = 0
     if checkpoint is not None:
         path, saved = checkpoint
@@ -155,10 +162,12 @@ def fit(
     )
     logger = CSVLogger(save_dir=context.folder, name="", version=f"{name}_log", flush_logs_every_n_steps=50)
     keep = Checkpoints(context.folder, name, context.checkpoint_every)
-    with _quiet():
+    with _quiet(), all_trained(module, loader), synchronised(module.network, context.sync_batchnorm):
         trainer = pl.Trainer(
             accelerator=context.accelerator,
             devices=context.devices,
+            num_nodes=context.nodes,
+            strategy=strategy(context.devices),
             precision=context.precision,  # type: ignore[arg-type]
             max_steps=module.steps,
             logger=logger,
@@ -174,9 +183,10 @@ def fit(
         )
         module.network.train()
         trainer.fit(module, loader, ckpt_path=None if checkpoint is None else str(path), weights_only=True)
+    ranks.same_buffers(module.network)
     module.network.eval()
     curves = Path(logger.log_dir) / "metrics.csv"
-    if curves.exists():
+    if ranks.is_first() and curves.exists():
         os.replace(curves, context.folder / f"{name}.csv")
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from domainseg.imaging.geometry import Affine, warp
 from domainseg.networks import FractureDenseNet
+from domainseg.tasks import ranks
 from domainseg.tasks.augment import Augmenter
 from domainseg.tasks.fit import FitContext, StepModule, fit
 from domainseg.tasks.items import Item, ItemDataset, StepDataset, as_unit, balancing
@@ -92,9 +93,9 @@ class PatchModule(StepModule):
             known = torch.ones_like(target)
             known[:, 1:] *= (location >= 0)[:, None, None, None]
             each = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none") * known
-            positive = (each * target).sum() / target.sum().clamp(min=1)
+            positive = (each * target).sum() / ranks.count(target.sum())
             rest = (1 - target) * known
-            negative = (each * rest).sum() / rest.sum().clamp(min=1)
+            negative = (each * rest).sum() / ranks.count(rest.sum())
             losses[f"stride_{stride}"] = 0.3 * positive + negative
         return {"loss": torch.stack(list(losses.values())).mean(), **losses}
 
@@ -124,7 +125,7 @@ def head_losses(
 ) -> dict[str, Tensor]:
     """The two losses of Gale et al. 2017: fracture or not, and location (none, intra, extra; unknown masked out)."""
     fracture = F.binary_cross_entropy_with_logits(outputs["fracture"].float(), batch["fracture"].float())
-    known = (batch["location"] >= 0).sum().clamp(min=1)
+    known = ranks.count((batch["location"] >= 0).sum())
     location = F.cross_entropy(outputs["location"].float(), batch["location"], ignore_index=-1, reduction="sum") / known
     return {"loss": fracture + location_weight * location, "fracture_loss": fracture, "location_loss": location}
 

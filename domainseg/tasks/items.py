@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
 from domainseg.imaging.geometry import Affine
+from domainseg.tasks import ranks
 from domainseg.tasks.augment import Augmenter
 
 
@@ -77,7 +78,8 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
     """Batches of (draw, index) for a fixed number of steps; the draw number seeds the sample's randomness.
 
     Each pass visits items in a new order; with ``weights`` items are drawn with replacement instead. What a step
-    gets depends on seed and step only, so that a run resumed at ``start`` sees what it would have seen.
+    gets depends on seed and step only, so that a run resumed at ``start`` sees what it would have seen. A batch is that
+    of all processes of the run; each gets every size-th sample of it, and makes of it what one process would make.
     """
 
     def __init__(
@@ -92,6 +94,8 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
     ) -> None:
         if size == 0:
             raise ValueError("there is nothing to train on")
+        if batch_size % ranks.size():
+            raise ValueError(f"a batch of {batch_size} does not divide among {ranks.size()} processes")
         self.size, self.steps, self.batch_size, self.seed, self.start = size, steps, batch_size, seed, start
         self.weights = None if weights is None else np.asarray(weights, dtype=float) / float(np.sum(weights))
 
@@ -100,10 +104,10 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for step in range(self.start, self.steps):
-            yield self.batch(step)
+            yield list(ranks.share(self.batch(step)))
 
     def batch(self, step: int) -> list[tuple[int, int]]:
-        """What a step gets."""
+        """What a step gets, in all processes together."""
         draws = range(step * self.batch_size, (step + 1) * self.batch_size)
         return [(draw, self._index(draw)) for draw in draws]
 

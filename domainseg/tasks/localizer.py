@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from domainseg.tasks import ranks
 from domainseg.tasks.augment import Augmenter
 from domainseg.tasks.fit import FitContext, StepModule, fit
 from domainseg.tasks.items import Item, ItemDataset
@@ -83,15 +84,15 @@ class LocalizerModule(StepModule):
         positive = F.softplus(-logits) * (1 - probability) ** 2 * top
         negative = F.softplus(logits) * probability**2 * (1 - heat) ** 4 * ~top
         known = batch["known"][..., None, None]
-        head = ((positive + negative) * known).sum() / present.sum().clamp(min=1)
+        head = ((positive + negative) * known).sum() / ranks.count(present.sum())
         small = F.adaptive_avg_pool2d(batch["femur"], (logits.shape[-2], logits.shape[-1]))
         each = F.binary_cross_entropy_with_logits(outputs["femur"].float(), small, reduction="none").mean((-2, -1))
-        femur = (each * batch["traced"]).sum() / batch["traced"].sum().clamp(min=1)
+        femur = (each * batch["traced"]).sum() / ranks.count(batch["traced"].sum())
         near = (distance <= (0.25 * diameter[..., None, None]) ** 2) & present[..., None, None]
         near = near & torch.isfinite(batch["diameter"])[..., None, None]
         target = torch.nan_to_num(batch["diameter"], nan=0.1).clamp(min=1e-3).log()[..., None, None]
         error = (outputs["diameter"].float() - target).abs() * near
-        size = error.sum() / near.sum().clamp(min=1)
+        size = error.sum() / ranks.count(near.sum())
         return {"loss": head + femur + size, "head_loss": head, "femur_loss": femur, "diameter_loss": size}
 
     def _regression(
@@ -99,13 +100,13 @@ class LocalizerModule(StepModule):
     ) -> dict[str, Tensor]:
         size = batch["picture"].shape[-1]
         each = F.binary_cross_entropy_with_logits(outputs["presence"].float(), present.float(), reduction="none")
-        presence = (each * batch["known"]).sum() / batch["known"].sum().clamp(min=1)
+        presence = (each * batch["known"]).sum() / ranks.count(batch["known"].sum())
         target = (torch.nan_to_num(batch["points"]) + 0.5) / size
         error = (outputs["center"].float() - target).abs().sum(-1) * present
-        center = error.sum() / present.sum().clamp(min=1)
+        center = error.sum() / ranks.count(present.sum())
         measured = present & torch.isfinite(batch["diameter"])
         log = torch.nan_to_num(batch["diameter"], nan=0.1).clamp(min=1e-3).log()
-        diameter = ((outputs["diameter"].float() - log).abs() * measured).sum() / measured.sum().clamp(min=1)
+        diameter = ((outputs["diameter"].float() - log).abs() * measured).sum() / ranks.count(measured.sum())
         return {
             "loss": presence + 10 * center + diameter,
             "presence_loss": presence,

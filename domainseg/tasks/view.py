@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from domainseg.tasks import ranks
 from domainseg.tasks.augment import Augmenter
 from domainseg.tasks.fit import FitContext, StepModule, fit
 from domainseg.tasks.items import Item, ItemDataset
@@ -45,9 +46,8 @@ class ViewModule(StepModule):
         outputs = self.network(batch["picture"])
         view = F.cross_entropy(outputs["view"], batch["view"], label_smoothing=0.02)
         known = torch.where(batch["view"] == 0, batch["turn"], -1)
-        turn = F.cross_entropy(outputs["turn"], known, ignore_index=-1, reduction="sum") / (known >= 0).sum().clamp(
-            min=1
-        )
+        turn = F.cross_entropy(outputs["turn"], known, ignore_index=-1, reduction="sum")
+        turn = turn / ranks.count((known >= 0).sum())
         return {"loss": view + turn, "view_loss": view, "turn_loss": turn}
 
 

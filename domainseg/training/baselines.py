@@ -20,6 +20,7 @@ from domainseg.data.manifest import Manifest
 from domainseg.evaluation.compare import compare
 from domainseg.files import read_json, write_json
 from domainseg.imaging import ImageReadError
+from domainseg.tasks import ranks
 from domainseg.tasks.checkpoints import remove_checkpoints
 from domainseg.tasks.fit import FitContext
 from domainseg.training.samples import Films, Sampler
@@ -121,7 +122,7 @@ def _whole_film(
     context: FitContext,
     start: Path | None,
 ) -> dict[str, float]:
-    if is_finished(context.folder):
+    if ranks.first(lambda: is_finished(context.folder)):
         stage = load_stage(context.folder, context.accelerator)
     else:
         started = time.monotonic()
@@ -132,14 +133,16 @@ def _whole_film(
         for image, film in sampler.films.each(f"{name}: samples", list(labels)):
             if not isinstance(film, ImageReadError):
                 items.append(sampler.item(Case.of(image, film), stage, {"label": labels[image]}))
+        items = sampler.all_of(items)
         instantiate({**settings["task"], "_partial_": True}, _convert_="all")(module_of(stage), items, context)
         seconds = round(time.monotonic() - started)
-        save_stage(stage, settings, context.folder, samples=len(items), seconds=seconds)
-        remove_checkpoints(context.folder)
+        if ranks.is_first():
+            save_stage(stage, settings, context.folder, samples=len(items), seconds=seconds)
+            remove_checkpoints(context.folder)
         log.info("baseline %s: %d s", name, seconds)
-    scores = {}
+    scores: dict[str, float] = {}
     for image, film in Films(manifest).each(f"{name}: predicting", images):
         if not isinstance(film, ImageReadError):
             (case,) = Cascade([stage]).run(Case.of(image, film))
             scores[image] = float(case.values[f"score_{stage.decision.target}"])
-    return scores
+    return {image: score for part in ranks.gather(scores) for image, score in part.items()}

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from hydra.utils import instantiate
 
-from domainseg.bundle.predict import predict_manifest
 from domainseg.cascade.cascade import Cascade
 from domainseg.cascade.stages import PARTS, Localizer, Stage
 from domainseg.cascade.truth import Truth
@@ -23,9 +22,13 @@ from domainseg.data.manifest import Manifest
 from domainseg.data.splits import clusters
 from domainseg.evaluation.operating import Threshold
 from domainseg.files import read_json, write_json
+from domainseg.tasks import ranks
+from domainseg.tasks.checkpoints import remove_checkpoints
 from domainseg.tasks.fit import FitContext
 from domainseg.tasks.items import Item
 from domainseg.training.freeze import freeze
+from domainseg.training.gathered import predict_together
+from domainseg.training.processes import devices_of
 from domainseg.training.samples import (
     Films,
     Head,
@@ -36,7 +39,6 @@ from domainseg.training.samples import (
     true_heads,
 )
 from domainseg.training.stages import (
-    RECORD,
     RunError,
     is_finished,
     load_stage,
@@ -44,6 +46,7 @@ from domainseg.training.stages import (
     module_of,
     new_stage,
     save_stage,
+    stage_record,
 )
 
 log = logging.getLogger(__name__)
@@ -70,8 +73,10 @@ class Builder:
         """The stage ``name``, trained behind ``before``: taken up finished, taken over from init_from, or fitted."""
         folder = self.folder / "stages" / name
         accelerator = str(self.cfg["trainer"]["accelerator"])
-        if is_finished(folder):
+        if ranks.first(lambda: is_finished(folder)):
             log.info("%s: finished before, loaded", name)
+            if ranks.is_first():
+                remove_checkpoints(folder)
             return load_stage(folder, accelerator)
         settings = self.cfg["stage"][name]
         start = None if self.cfg["init_from"] is None else Path(self.cfg["init_from"]) / "stages" / name
@@ -80,8 +85,9 @@ class Builder:
             if start is None:
                 raise RunError(f"only={','.join(only)}: stage {name} comes before and needs init_from=RUN")
             stage = load_stage(start, accelerator)
-            own = read_json(start / RECORD)["settings"]  # its weights belong to these, whatever this run says
-            save_stage(stage, own, folder, origin=f"taken over as it is from {start.parent.parent.name}")
+            own = stage_record(start)["settings"]  # its weights belong to these, whatever this run says
+            if ranks.is_first():
+                save_stage(stage, own, folder, origin=f"taken over as it is from {start.parent.parent.name}")
             return stage
         stage = new_stage(name, settings, accelerator, seed=int(self.cfg["seed"]))
         previous = None
@@ -95,9 +101,9 @@ class Builder:
         stage = self.freeze(stage, before, folder, previous)
         seconds = round(time.monotonic() - started)
         cohort = dict(sorted(report.items()))
-        save_stage(stage, settings, folder, samples=len(items), cohort=cohort, seconds=seconds)
-        for checkpoint in folder.glob("*.ckpt"):
-            checkpoint.unlink()
+        if ranks.is_first():
+            save_stage(stage, settings, folder, samples=len(items), cohort=cohort, seconds=seconds)
+            remove_checkpoints(folder)
         log.info("%s: %d s, threshold %.4f (%s)", name, seconds, stage.frozen.threshold, stage.frozen.rule)
         return stage
 
@@ -112,7 +118,9 @@ class Builder:
         heads = self.heads(before, str(self.cfg["rois"]), int(self.cfg["stage"][stage.name].get("variants", 1)))
         items = sampler.hips(stage, Cascade(before), heads, report)
         if stage.decision.target == self.cfg["target"]:
-            write_json(self.folder / FILM_LABELS, self._label_films(items))
+            labels = self._label_films(items)
+            if ranks.is_first():
+                write_json(self.folder / FILM_LABELS, labels)
         return items
 
     def _label_films(self, items: Sequence[Item]) -> dict[str, int]:
@@ -129,7 +137,7 @@ class Builder:
 
     def film_labels(self) -> dict[str, int]:
         """Training films that the last stage learned from, and whether one of their hips is fractured."""
-        labels: dict[str, int] = read_json(self.folder / FILM_LABELS)
+        labels: dict[str, int] = ranks.first(lambda: read_json(self.folder / FILM_LABELS))
         return labels
 
     def sampler(self) -> Sampler:
@@ -156,16 +164,19 @@ class Builder:
             folder=folder,
             seed=int(self.cfg["seed"]),
             accelerator=trainer["accelerator"],
-            devices=int(trainer["devices"]),
+            devices=devices_of(trainer),
+            nodes=int(trainer["nodes"]),
+            sync_batchnorm=bool(trainer["sync_batchnorm"]),
             precision="bf16-mixed" if trainer["precision"] == "bf16" else "32-true",
             workers=int(trainer["workers"]),
+            checkpoint_every=int(trainer["checkpoint_every"]),
         )
 
     def freeze(self, stage: Stage, before: Sequence[Stage], folder: Path, previous: Any) -> Stage:
         """Choose calibration and threshold on tune; with FEW labelled positives there, keep what init_from had."""
         # A threshold below every score lets all cases through, so that each has a score of this stage.
         open_stage = replace(stage, frozen=replace(stage.frozen, threshold=2.0 if _excludes_above(stage) else -1.0))
-        table = predict_manifest([*before, open_stage], self.tune, Truth(self.tune), None, what=f"{stage.name}: tune")
+        table = predict_together([*before, open_stage], self.tune, Truth(self.tune), None, what=f"{stage.name}: tune")
         target = stage.decision.target
         if target == "view_filter":
             table = table.drop_duplicates("image")
@@ -183,14 +194,16 @@ class Builder:
             kept = Threshold(
                 previous.threshold, previous.rule, "init_from", positives, negatives, nothing, nothing, False, True
             )
-            write_json(folder / "threshold.json", kept.to_dict())
+            if ranks.is_first():
+                write_json(folder / "threshold.json", kept.to_dict())
             return replace(stage, frozen=replace(previous, provisional=True))
         scores = table[f"score_{target}"].to_numpy(float) if len(table) else np.zeros(0)
         with np.errstate(divide="ignore"):
             logits = np.log(scores) - np.log1p(-np.minimum(scores, 1 - 1e-16))
         logits = np.where(np.isnan(scores), np.where(labels == 1, -np.inf, np.inf), logits)
         frozen, record = freeze(labels, logits, str(self.cfg["stage"][stage.name]["rule"]))
-        write_json(folder / "threshold.json", record)
+        if ranks.is_first():
+            write_json(folder / "threshold.json", record)
         return replace(stage, frozen=frozen)
 
     def heads(self, before: Sequence[Stage], rois: str, variants: int) -> Heads:
@@ -226,14 +239,15 @@ class Builder:
 
     def _cross_fitted(self, upto: Cascade, folds: int = 2) -> dict[tuple[str, str], list[Head]]:
         cached = self.folder / "stages" / "localizer" / "cross_fitted.json"
-        if not cached.is_file():
+        heads: list[Any] | None = ranks.first(lambda: read_json(cached) if cached.is_file() else None)
+        if heads is None:
+            heads = []
             localizer = next(stage for stage in upto.stages if isinstance(stage.decision, Localizer))
             items = self._localizer_items
             if items is None:
                 items = self.sampler().localizer(localizer, Cascade(upto.stages[:1]), Counter())
             patients = clusters(self.train.images)  # a patient's films stay together
             order = np.random.default_rng((int(self.cfg["seed"]), 11)).permutation(sorted(set(patients)))
-            heads: list[Any] = []
             for fold in range(folds):
                 mine = set(self.train.images.loc[patients.isin(order[fold::folds]), "image"])
                 settings = self.cfg["stage"]["localizer"]
@@ -244,9 +258,11 @@ class Builder:
                 cascade = Cascade([*upto.stages[:-1], other])
                 found = found_heads(self._films(self.train), cascade, f"cross-fit {fold + 1}", sorted(mine))
                 heads += [[*key, list(map(float, center)), size] for key, ((center, size),) in found.items()]
-                shutil.rmtree(folder)
-            write_json(cached, heads)
-        return {(image, part): [(np.array(center), size)] for image, part, center, size in read_json(cached)}
+                if ranks.is_first():
+                    shutil.rmtree(folder)
+            if ranks.is_first():
+                write_json(cached, heads)
+        return {(image, part): [(np.array(center), size)] for image, part, center, size in heads}
 
     def _films(self, manifest: Manifest) -> Films:
         return Films(manifest, workers=max(2, int(self.cfg["trainer"]["workers"])))

@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 import yaml
 
-from domainseg.bundle.predict import predict_manifest
 from domainseg.cascade.stages import Stage
 from domainseg.cascade.table import write_table
 from domainseg.cascade.truth import Truth
@@ -25,10 +24,13 @@ from domainseg.evaluation.metrics import get
 from domainseg.evaluation.tables import films
 from domainseg.files import read_json, write_json
 from domainseg.reporting.evaluate import evaluate_run
+from domainseg.tasks import ranks
 from domainseg.training.baselines import score_baselines, write_comparisons
 from domainseg.training.builder import Builder
 from domainseg.training.environment import environment
+from domainseg.training.gathered import predict_together
 from domainseg.training.pictures import write_pictures
+from domainseg.training.processes import fingerprints, threads_of, together
 from domainseg.training.stages import RunError, build
 
 log = logging.getLogger(__name__)
@@ -39,19 +41,30 @@ def train(cfg: dict[str, Any], output: Path) -> float:
 
     Raises RunError, ManifestError or ImageReadError's kin for what a person has to mend.
     """
-    started = time.monotonic()
     if not cfg["stage"]:
         raise RunError("nothing to train: name a pipeline, as in python -m domainseg.train +pipeline=hip")
-    if int(cfg["trainer"]["devices"]) != 1:
-        raise RunError("trainer.devices: one process or device only; training on several is not supported yet")
-    if cfg["trainer"]["threads"]:
-        torch.set_num_threads(int(cfg["trainer"]["threads"]))
-    manifest = load_data(cfg)
-    check_same_films(cfg, manifest, output)
-    write_json(output / "environment.json", environment(cfg, manifest))
-    write_splits(manifest, output / "splits.csv")
+    with together(cfg, output):
+        return train_here(cfg, output)
+
+
+def train_here(cfg: dict[str, Any], output: Path) -> float:
+    """What each process of a run does: all share the work, the first one writes the files and has the result.
+
+    Returns NaN in the other processes.
+    """
+    started = time.monotonic()
+    if threads := threads_of(cfg["trainer"]):
+        torch.set_num_threads(threads)
+    with ranks.first_alone():
+        manifest = load_data(cfg)
+    processes = [{"config_sha256": sha256} for sha256 in fingerprints(cfg)]
+    if ranks.is_first():
+        check_same_films(cfg, manifest, output)
+        write_json(output / "environment.json", environment(cfg, manifest) | {"processes": processes})
+        write_splits(manifest, output / "splits.csv")
     folds = cfg["data"].get("folds")
-    key = patient_key(None, output)
+    with ranks.first_alone():
+        key = patient_key(None, output)
     if folds:
         parts = []
         for fold in range(int(folds)):
@@ -61,6 +74,8 @@ def train(cfg: dict[str, Any], output: Path) -> float:
         table, by_film = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
     else:
         table, by_film = train_cascade(cfg, manifest, output, key)
+    if not ranks.is_first():
+        return float("nan")
     write_table(table, output)
     if cfg["baselines"]:
         write_table(by_film, output, "films")
@@ -139,11 +154,13 @@ def train_cascade(
     stages: list[Stage] = []
     for name in cfg["stages"]:
         stages.append(builder.stage(name, stages))
-    write_json(folder / "cascade.json", {"pipeline": cfg["pipeline"], "target": cfg["target"], "stages": cfg["stages"]})
     log.info(builder.cache.summary())
     held = manifest.where(manifest.images["split"].isin(["tune", "test"]))
-    table = predict_manifest(stages, held, Truth(held), key, what="predicting tune and test")
-    write_table(table, folder)
+    table = predict_together(stages, held, Truth(held), key, what="predicting tune and test")
+    if ranks.is_first():
+        order = {"pipeline": cfg["pipeline"], "target": cfg["target"], "stages": cfg["stages"]}
+        write_json(folder / "cascade.json", order)
+        write_table(table, folder)
     by_film = films(table, cfg["target"])
     if cfg["baselines"]:
         by_film = score_baselines(

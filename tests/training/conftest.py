@@ -181,6 +181,8 @@ def toy_cfg(tmp_path: Path, calls: list[Any]) -> dict[str, Any]:
         "trainer": {
             "accelerator": "cpu",
             "devices": 1,
+            "nodes": 1,
+            "sync_batchnorm": False,
             "precision": "fp32",
             "threads": None,
             "workers": 0,
