@@ -51,6 +51,10 @@ class Refusal(Exception):
     """Why a file is not read; its text holds no value that could be patient data."""
 
 
+class TooLarge(Refusal):
+    """A plausible film, but with more pixels than the caller has memory for."""
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Swallow warnings and log records of pydicom and the codecs.
@@ -98,7 +102,7 @@ def open_dicom(data: bytes) -> Dataset:
     return dataset
 
 
-def read_header(dataset: Dataset) -> PixelHeader:
+def read_header(dataset: Dataset, max_pixels: int = MAX_PIXELS) -> PixelHeader:
     """Check all that the size and meaning of the pixels depend on; raises Refusal with what is wrong."""
     if "PixelData" not in dataset:
         if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
@@ -131,7 +135,7 @@ def read_header(dataset: Dataset) -> PixelHeader:
         raise Refusal(f"{header.bits_stored} bits stored in {header.bits_allocated} allocated is impossible")
     if high_bit != header.bits_stored - 1:
         raise Refusal(f"HighBit {high_bit} does not fit {header.bits_stored} bits stored")
-    check_size(header.rows, header.columns)
+    check_size(header.rows, header.columns, max_pixels)
     if header.frames < 1:
         raise Refusal(f"NumberOfFrames is {header.frames}")
     if _expected_bytes(header) > MAX_BYTES:
@@ -165,12 +169,14 @@ def decode(dataset: Dataset, header: PixelHeader) -> NDArray[Any]:
     return pixels if pixels.dtype.isnative else pixels.astype(pixels.dtype.newbyteorder("="))
 
 
-def check_size(rows: int, columns: int) -> None:
-    """Refuse pictures larger than any film before memory is taken for them."""
+def check_size(rows: int, columns: int, max_pixels: int = MAX_PIXELS) -> None:
+    """Refuse pictures larger than any film, or than ``max_pixels``, before memory is taken for them."""
     if not (1 <= rows <= MAX_SIDE and 1 <= columns <= MAX_SIDE and rows * columns <= MAX_PIXELS):
         raise Refusal(
             f"its size {rows} x {columns} is no plausible size: at most {MAX_SIDE} a side, {MAX_PIXELS} in all"
         )
+    if rows * columns > max_pixels:
+        raise TooLarge(f"its {rows} x {columns} pixels need more memory than there is for a film ({max_pixels} pixels)")
 
 
 def text(dataset: Dataset, keyword: str) -> str:

@@ -28,6 +28,10 @@ class ImageReadError(DomainsegError):
         self.reason = reason
 
 
+class FilmTooLargeError(ImageReadError):
+    """A film with more pixels than the caller has memory for (``max_pixels`` of ``read_film``)."""
+
+
 @dataclass(frozen=True)
 class Film:
     """One radiograph in presentation sense.

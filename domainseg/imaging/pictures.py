@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from domainseg.imaging.dicom import Refusal, check_size
+from domainseg.imaging.dicom import MAX_PIXELS, Refusal, check_size
 from domainseg.imaging.film import Film
 from domainseg.imaging.windows import Presentation
 
@@ -19,14 +19,14 @@ _GREY_TOLERANCE = 3  # between colour channels of a grey picture: what JPEG's co
 _WHITE_IS_ZERO, _PHOTOMETRIC_TAG = 0, 262
 
 
-def picture_film(data: bytes) -> Film:
+def picture_film(data: bytes, max_pixels: int = MAX_PIXELS) -> Film:
     """Read a film from a picture file's bytes; raises Refusal. Rotation tags are ignored: pixels are as stored."""
     try:
         opened = Image.open(BytesIO(data), formats=["PNG", "JPEG", "TIFF"])  # reads the header only
     except Image.DecompressionBombError:
         raise Refusal("has more pixels than any film") from None
     with opened as picture:
-        check_size(picture.height, picture.width)
+        check_size(picture.height, picture.width, max_pixels)
         if getattr(picture, "n_frames", 1) != 1:
             raise Refusal("holds several pictures: films have one")
         if picture.mode in _SIXTEEN_BITS or (picture.mode == "I" and picture.format == "PNG"):

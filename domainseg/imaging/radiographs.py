@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import UID
 
-from domainseg.imaging.dicom import Refusal, decode, number, numbers, read_header, text
+from domainseg.imaging.dicom import MAX_PIXELS, Refusal, decode, number, numbers, read_header, text
 from domainseg.imaging.film import Film
 from domainseg.imaging.shutters import valid_pixels
 from domainseg.imaging.windows import Lut, Presentation, Rescale, Window
@@ -36,10 +36,10 @@ _METADATA = {
 }
 
 
-def dicom_film(dataset: Dataset) -> Film:
+def dicom_film(dataset: Dataset, max_pixels: int = MAX_PIXELS) -> Film:
     """Read a film from a parsed file; raises Refusal."""
     _check_kind(dataset)
-    header = read_header(dataset)
+    header = read_header(dataset, max_pixels)
     if header.frames > 1:
         raise Refusal(f"holds {header.frames} frames: films have one")
     if header.samples > 1 or not header.photometric.startswith("MONOCHROME"):

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
-from domainseg.imaging.film import Film, ImageReadError
+from domainseg.imaging.film import Film, FilmTooLargeError, ImageReadError
 
 Result = TypeVar("Result")
 
 _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
 
-def read_film(path: Path | str) -> Film:
+def read_film(path: Path | str, *, max_pixels: int | None = None) -> Film:
     """Read a single-frame greyscale radiograph: DICOM (CR, DX, MG, secondary capture), PNG, JPEG or TIFF.
 
     Grey values: modality LUT, then VOI LUT or else the first window (LINEAR, LINEAR_EXACT or SIGMOID), then at most one
@@ -29,9 +30,10 @@ def read_film(path: Path | str) -> Film:
     Pictures have none.
 
     Raises ImageReadError, and nothing else, for what is unreadable, implausible or not such a film: FOR PROCESSING,
-    several frames, colour, other modalities, reports, segmentations.
+    several frames, colour, other modalities, reports, segmentations. It is a FilmTooLargeError for a film of more than
+    ``max_pixels``, found before memory is taken for its pixels.
     """
-    return _read(path, _film)
+    return _read(path, partial(_film, max_pixels=max_pixels))
 
 
 def read_pixels(path: Path | str) -> NDArray[Any]:
@@ -44,7 +46,7 @@ def read_pixels(path: Path | str) -> NDArray[Any]:
 
 
 def _read(path: Path | str, reader: Callable[[bytes], Result]) -> Result:
-    from domainseg.imaging.dicom import MAX_BYTES, Refusal, quiet
+    from domainseg.imaging.dicom import MAX_BYTES, Refusal, TooLarge, quiet
 
     path = Path(path)
     try:
@@ -60,6 +62,8 @@ def _read(path: Path | str, reader: Callable[[bytes], Result]) -> Result:
     try:
         with quiet():
             return reader(data)
+    except TooLarge as refusal:
+        raise FilmTooLargeError(path, str(refusal)) from None
     except Refusal as refusal:
         raise ImageReadError(path, str(refusal)) from None
     except (KeyboardInterrupt, SystemExit):
@@ -69,14 +73,17 @@ def _read(path: Path | str, reader: Callable[[bytes], Result]) -> Result:
         raise ImageReadError(path, f"damaged or not an image ({type(error).__name__})") from None
 
 
-def _film(data: bytes) -> Film:
+def _film(data: bytes, max_pixels: int | None = None) -> Film:
+    from domainseg.imaging.dicom import MAX_PIXELS
+
+    limit = MAX_PIXELS if max_pixels is None else max_pixels
     if _is_picture(data):
         from domainseg.imaging.pictures import picture_film
 
-        return picture_film(data)
+        return picture_film(data, limit)
     from domainseg.imaging.radiographs import dicom_film
 
-    return dicom_film(_dicom(data))
+    return dicom_film(_dicom(data), limit)
 
 
 def _pixels(data: bytes) -> NDArray[Any]:
