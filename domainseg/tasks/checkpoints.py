@@ -99,7 +99,7 @@ class Checkpoints(Callback):
         """Lightning's hook, after the optimiser's step."""
         step = trainer.global_step
         if step % self.every == 0 or step == trainer.max_steps:
-            trainer.save_checkpoint(checkpoint_path(self.folder, self.phase, step))
+            trainer.save_checkpoint(checkpoint_path(self.folder, self.phase, step), weights_only=False)
 
 
 def _there(folder: Path, phase: str) -> list[Path]:
