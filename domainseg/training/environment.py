@@ -1,21 +1,32 @@
-"""What a run depended on: versions, hardware, data and seed."""
+"""What a run depended on: versions, hardware, data and seed; and whether a resumed run still has them."""
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from domainseg.cascade.operations import FIT_VERSION, OPERATIONS
 from domainseg.data.manifest import Manifest
+from domainseg.files import read_json, write_json
+from domainseg.imaging.film import READER_VERSION
+from domainseg.training.stages import RunError
+
+log = logging.getLogger(__name__)
 
 PACKAGES = (
     "domainseg", "torch", "torchvision", "pytorch-lightning", "segmentation-models-pytorch", "monai", "albumentations",
     "opencv-python-headless", "pydicom", "numpy", "scipy", "pandas", "scikit-learn",
 )  # fmt: skip
+
+PICTURES = "pictures"  # the key of what stages see of a film: another version, other pixels
+ARITHMETIC = ("accelerator", "devices", "nodes", "precision")  # of the trainer's settings, those that change the sums
 
 
 def environment(cfg: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
@@ -27,6 +38,12 @@ def environment(cfg: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
             splits[name] = {"films": len(part), "sha256": part.hash()}
     return {
         "versions": {name: _version(name) for name in PACKAGES},
+        PICTURES: {
+            "reader": READER_VERSION,
+            "fit": FIT_VERSION,
+            **{name: number for name, (number, _) in OPERATIONS.items()},
+        },
+        "trainer": {name: cfg["trainer"].get(name) for name in ARITHMETIC},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
@@ -37,6 +54,42 @@ def environment(cfg: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
         "manifest": {"name": manifest.name, "films": len(manifest), "sha256": manifest.hash()},
         "splits": splits,
     }
+
+
+def write_environment(cfg: Mapping[str, Any], manifest: Manifest, output: Path, **more: Any) -> None:
+    """Write environment.json; a resumed run keeps the one that it began with and adds what is different now.
+
+    Raises RunError when the reader or a preprocessing operation has another version than at the beginning: stages
+    trained before and after would see different pictures. Any other difference (of a package, the processor, threads,
+    devices, precision) is a warning by name: the run goes on, but not bit by bit as it would have.
+    """
+    file = output / "environment.json"
+    now = environment(cfg, manifest) | more
+    if not (cfg["resume"] and file.is_file()):
+        write_json(file, now)
+        return
+    before = read_json(file)
+    changes = {name: [old, new] for name, old, new in _differences(before, now)}
+    if changed := [name for name in changes if name.startswith(f"{PICTURES}.")]:
+        name = changed[0]
+        old, new = changes[name]
+        raise RunError(
+            f"resume=true: {name.partition('.')[2]} has version {new}, the run began with {old}: its stages would see "
+            f"different pictures. Go on with domainseg {before['versions']['domainseg']}, or start a new run"
+        )
+    for name, (old, new) in changes.items():
+        log.warning("resumed with %s %s instead of %s: results may differ from an uninterrupted run's", name, new, old)
+    write_json(file, before | {"resumed": [*before.get("resumed", []), changes]})
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    for group in ("versions", PICTURES, "trainer"):
+        for name, value in now[group].items():
+            if group in before and before[group].get(name) != value:
+                yield f"{group}.{name}", before[group].get(name), value
+    for name in ("python", "processor", "threads", "gpu"):
+        if before.get(name) != now[name]:
+            yield name, before.get(name), now[name]
 
 
 def _version(name: str) -> str | None:

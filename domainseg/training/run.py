@@ -22,12 +22,12 @@ from domainseg.data.privacy import patient_key
 from domainseg.data.splits import assign_splits, fold_manifest, write_splits
 from domainseg.evaluation.metrics import get
 from domainseg.evaluation.tables import films
-from domainseg.files import read_json, write_json
+from domainseg.files import read_json, remove_partial, write_json
 from domainseg.reporting.evaluate import evaluate_run
 from domainseg.tasks import ranks
 from domainseg.training.baselines import score_baselines, write_comparisons
 from domainseg.training.builder import Builder
-from domainseg.training.environment import environment
+from domainseg.training.environment import write_environment
 from domainseg.training.gathered import predict_together
 from domainseg.training.pictures import write_pictures
 from domainseg.training.processes import fingerprints, threads_of, together
@@ -59,8 +59,10 @@ def train_here(cfg: dict[str, Any], output: Path) -> float:
         manifest = load_data(cfg)
     processes = [{"config_sha256": sha256} for sha256 in fingerprints(cfg)]
     if ranks.is_first():
+        if cfg["resume"]:
+            remove_partial(output)
         check_same_films(cfg, manifest, output)
-        write_json(output / "environment.json", environment(cfg, manifest) | {"processes": processes})
+        write_environment(cfg, manifest, output, processes=processes)
         write_splits(manifest, output / "splits.csv")
     folds = cfg["data"].get("folds")
     with ranks.first_alone():
