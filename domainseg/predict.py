@@ -1,13 +1,15 @@
-"""Run a trained cascade over films and write the prediction table.
+"""Run a bundle, or a trained cascade, over films and write the prediction table.
 
+  python -m domainseg.predict bundle=DIR input=FILE|FOLDER|MANIFEST [key=value ...]
   python -m domainseg.predict run=DIR input=FILE|FOLDER|MANIFEST [key=value ...]
 
+A bundle needs no torch. Typed again with the same output, an interrupted prediction goes on where it stopped.
 Exit code: 0 all films were read, 3 some could not be read (excluded_by = read), 1 nothing was done.
 
 Examples:
-  python -m domainseg.predict run=runs/mine input=film.dcm
-  python -m domainseg.predict run=runs/mine input=export/ output=predictions overlays=true
-  python -m domainseg.predict run=runs/mine input=films.csv trainer=gpu
+  python -m domainseg.predict bundle=runs/mine/bundle input=film.dcm
+  python -m domainseg.predict bundle=runs/mine/bundle input=export/ output=predictions workers=4 memory_gb=8
+  python -m domainseg.predict run=runs/mine input=films.csv output=predictions accelerator=gpu overlays=true
 """
 
 from __future__ import annotations
@@ -17,13 +19,24 @@ from pathlib import Path
 from typing import Any
 
 from domainseg.config import launch
+from domainseg.overrides import UsageError
 
 
 def predict(cfg: dict[str, Any], output: Path) -> int:
     """Predict and write the table; returns the exit code."""
-    from domainseg.training.predict import predict
+    if (cfg["bundle"] is None) == (cfg["run"] is None):
+        raise UsageError("give one of bundle=DIR (needs no torch) and run=DIR (a finished run of domainseg.train)")
+    from domainseg.bundle.command import bundle_model, predict_command
 
-    return predict(cfg, output)
+    if cfg["bundle"] is not None:
+        if cfg["accelerator"] != "cpu":
+            raise UsageError(f"accelerator={cfg['accelerator']}: a bundle runs on the processor; see backend=")
+        return predict_command(bundle_model(cfg), cfg, output)
+    if (cfg["backend"], cfg["precision"]) != ("onnxruntime", "fp32"):
+        raise UsageError("backend= and precision= are for bundle=DIR: a run is predicted by torch in fp32")
+    from domainseg.training.predict import run_model
+
+    return predict_command(run_model(cfg), cfg, output)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from domainseg.bundle.runtime import open_network
+from domainseg.bundle.runtime import BACKENDS, PRECISIONS, open_network
 from domainseg.bundle.schema import RECORD, BundleError
 from domainseg.bundle.verify import verify_bundle
 from domainseg.cascade.cascade import Cascade
@@ -51,19 +51,14 @@ def load_bundle(
     """
     verified = verify_bundle(Path(path))
     record = verified.record
-    checked = [stage["name"] for stage in record["stages"] if bf16_passed(stage)]
-    if precision == "bf16" and not checked:
-        raise BundleError(
-            f"{path}: precision=bf16: no stage of this bundle has passed the check of bf16; "
-            "export it with check=bf16, or use precision=fp32"
-        )
+    check_precision(record, path, backend, precision)
     networks: dict[str, Network] = {
         stage["name"]: open_network(
             verified.models[stage["name"]],
             stage,
             verified.graphs[stage["name"]].batch_name,
             backend=backend,
-            precision="fp32" if precision == "bf16" and stage["name"] not in checked else precision,
+            precision=precision if bf16_passed(stage) else "fp32",
             threads=threads,
         )
         for stage in record["stages"]
@@ -86,6 +81,21 @@ def make_stages(record: Mapping[str, Any], networks: Mapping[str, Network]) -> l
         frozen = Frozen(**stage["frozen"])
         stages.append(Stage(stage["name"], stage["preprocessing"], decision, networks[stage["name"]], frozen))
     return stages
+
+
+def check_precision(record: Mapping[str, Any], path: Path | str, backend: str, precision: str) -> None:
+    """Raise BundleError for a backend or precision that is unknown, or that this bundle was not checked for."""
+    if backend not in BACKENDS:
+        raise BundleError(f"backend={backend}: known are {', '.join(BACKENDS)}")
+    if precision not in PRECISIONS:
+        raise BundleError(f"precision={precision}: known are {', '.join(PRECISIONS)}")
+    if precision == "bf16" and backend != "openvino":
+        raise BundleError(f"precision=bf16 needs backend=openvino: {backend} computes in fp32")
+    if precision == "bf16" and not any(bf16_passed(stage) for stage in record["stages"]):
+        raise BundleError(
+            f"{path}: precision=bf16: no stage of this bundle has passed the check of bf16; "
+            "export it with check=bf16, or use precision=fp32"
+        )
 
 
 def bf16_passed(stage: Mapping[str, Any]) -> bool:

@@ -19,7 +19,7 @@ from domainseg.cascade.truth import Truth
 from domainseg.data.manifest import Manifest
 from domainseg.data.privacy import hash_patient, hash_patients
 from domainseg.imaging import ImageReadError
-from domainseg.reporting.overlays import draw_overlay
+from domainseg.reporting.overlays import draw_overlay, overlay_name
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def predict_rows(
         if isinstance(film, ImageReadError):
             log.warning("%s: not read: %s", image, film.reason)
         elif overlays is not None:
-            draw_overlay(film, results, overlays / f"{image.replace('/', '_')}.png")
+            draw_overlay(film, results, overlays / overlay_name(image))
         rows += film_rows(image, film, results, truth)
     return rows
 

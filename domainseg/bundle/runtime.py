@@ -53,17 +53,11 @@ def open_network(
 ) -> BundleNetwork:
     """The network of a stage from verified bytes. Raises BundleError when it cannot be run so.
 
-    stage: its entry in bundle.json. threads: compute threads, None for all cores. bf16 runs on OpenVINO only, for
-    stages whose entry has a passed check, on processors that have it.
+    stage: its entry in bundle.json. backend, precision: of BACKENDS and PRECISIONS; bf16 needs OpenVINO and a
+    processor that has it. threads: compute threads, None for all cores.
     """
-    if backend not in BACKENDS:
-        raise BundleError(f"backend={backend}: known are {', '.join(BACKENDS)}")
-    if precision not in PRECISIONS:
-        raise BundleError(f"precision={precision}: known are {', '.join(PRECISIONS)}")
     if threads is not None and threads < 1:
         raise BundleError(f"threads={threads}: at least 1, or null for all cores")
-    if precision == "bf16" and backend != "openvino":
-        raise BundleError(f"precision=bf16 needs backend=openvino: {backend} computes in fp32")
     outputs = {name: tuple(shape) for name, shape in stage["outputs"].items()}
     opener = _openvino if backend == "openvino" else _onnxruntime
     try:

@@ -31,7 +31,7 @@ def film_rows(
 ) -> list[dict[str, Any]]:
     """The rows of one film: every hip found, and every hip that the truth knows of, whatever became of its film."""
     if isinstance(film, ImageReadError):
-        common: dict[str, Any] = {"excluded_by": "read", "exclusion_reason": "unreadable"}
+        common: dict[str, Any] = {"excluded_by": "read", "exclusion_reason": film.kind}
         results = []
     else:
         common = {"width": film.shape[1], "height": film.shape[0], "spacing_kind": film.spacing_kind}

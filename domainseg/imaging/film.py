@@ -19,17 +19,23 @@ class ImageReadError(DomainsegError):
     """A file that cannot be read, or whose content is implausible.
 
     ``path`` is for the person at the terminal only: logs and tables name the image, never the path. ``reason`` says
-    what was wrong and what to do, and holds no patient data.
+    what was wrong and what to do, and holds no patient data. ``kind`` is the reason that tables give: unreadable, or
+    exceeds_memory, crashed (a process died at the file) or failed.
     """
 
-    def __init__(self, path: Path | str, reason: str) -> None:
+    kind = "unreadable"
+
+    def __init__(self, path: Path | str, reason: str, kind: str | None = None) -> None:
         super().__init__(f"{path}: {reason}")
         self.path = Path(path)
         self.reason = reason
+        self.kind = kind or self.kind
 
 
 class FilmTooLargeError(ImageReadError):
     """A film with more pixels than the caller has memory for (``max_pixels`` of ``read_film``)."""
+
+    kind = "exceeds_memory"
 
 
 @dataclass(frozen=True)

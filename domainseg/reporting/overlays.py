@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,17 @@ def overlay(film: Film, results: Sequence[Case | Exclusion], *, heat: bool = Tru
 def draw_overlay(film: Film, results: Sequence[Case | Exclusion], path: Path) -> None:
     """Write the overlay as PNG, atomically."""
     write_png(overlay(film, results), path)
+
+
+def overlay_name(image: str) -> str:
+    """The file name of an image's overlay; different images have different ones, whatever characters they hold.
+
+    Letters, digits and . _ - stay; all else, a folder's slash too, becomes %XX. Long names end in a hash.
+    """
+    safe = "".join(c if c.isalnum() or c in "._-" else "".join(f"%{byte:02X}" for byte in c.encode()) for c in image)
+    if len(safe.encode()) > 200:
+        safe = f"{safe.encode()[:150].decode(errors='ignore')}-{hashlib.sha256(image.encode()).hexdigest()[:32]}"
+    return f"{safe}.png"
 
 
 def write_png(picture: NDArray[np.uint8], path: Path) -> None:

@@ -75,7 +75,7 @@ def test_predict_reads_a_folder_and_says_what_it_could_not_read(folder: Path) ->
     films.mkdir()
     for film in sorted((folder / "films/images").iterdir())[:2]:
         (films / film.name).write_bytes(film.read_bytes())
-    argv = ("run=run", "input=some", "trainer.threads=1")
+    argv = ("run=run", "input=some", "threads=1")
     command("predict", *argv, "output=read", "overlays=true", cwd=folder)
     (films / "broken.dcm").write_bytes(b"not a film")
     command("predict", *argv, "output=unread", cwd=folder, code=3)

@@ -1,0 +1,157 @@
+"""The predict command: films through worker processes into a journal, and from there into the table."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from domainseg.bundle.inputs import read_input
+from domainseg.bundle.journal import Journal
+from domainseg.bundle.load import check_precision, load_bundle, make_stages
+from domainseg.bundle.predict import hashed_images
+from domainseg.bundle.schema import BundleError
+from domainseg.bundle.verify import verify_bundle
+from domainseg.bundle.workers import Recipe, predict_films
+from domainseg.cascade.stages import Stage
+from domainseg.cascade.table import prediction_table, write_table
+from domainseg.data.manifest import Manifest, ManifestError
+from domainseg.data.privacy import patient_key
+
+log = logging.getLogger(__name__)
+
+JOURNAL = "journal.jsonl"
+
+
+@dataclass(frozen=True)
+class Model:
+    """What predicts, a bundle or a run folder.
+
+    load: makes the stages in a worker process (it travels there: a function of a module, or a partial of one).
+    stages: the same without networks, for the table. identity: what a journal must agree with. envelope: of a bundle.
+    columns: constant columns of the table.
+    """
+
+    load: Callable[[], Sequence[Stage]]
+    stages: Sequence[Stage]
+    identity: Mapping[str, Any]
+    envelope: Mapping[str, Any] | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+def bundle_model(cfg: Mapping[str, Any]) -> Model:
+    """The model of ``bundle=``. Raises BundleError."""
+    path, backend, precision = Path(cfg["bundle"]), str(cfg["backend"]), str(cfg["precision"])
+    verified = verify_bundle(path)
+    check_precision(verified.record, path, backend, precision)
+    return Model(
+        load=partial(_load, path, verified.sha256, backend, precision, threads_a_worker(cfg)),
+        stages=make_stages(verified.record, dict.fromkeys(verified.models, _elsewhere)),
+        identity={"bundle": verified.sha256, "backend": backend, "precision": precision},
+        envelope=verified.record["envelope"],
+        columns={"bundle_sha256": verified.sha256},
+    )
+
+
+def predict_command(model: Model, cfg: Mapping[str, Any], output: Path) -> int:
+    """Predict ``cfg["input"]`` into ``output``; 0 when all films were read, 3 when some were not, 1 when none was.
+
+    Raises DomainsegError for what a person has to mend. The table is the same whatever the number of workers and
+    however often it was interrupted.
+    """
+    manifest = read_input(Path(cfg["input"]))
+    if len(manifest) == 0:
+        raise ManifestError(f"input={cfg['input']}: no film there")
+    key = patient_key(cfg["key"], output)
+    table = predict_table(model, manifest, key, output, cfg)
+    unread = int((table.drop_duplicates("image")["excluded_by"] == "read").sum())
+    scored = int((table["excluded_by"] == "").sum())
+    log.info("%d films, %d cases scored, %d films not read", len(manifest), scored, unread)
+    return 1 if unread == len(manifest) else 3 if unread else 0
+
+
+def predict_table(model: Model, manifest: Manifest, key: bytes, output: Path, cfg: Mapping[str, Any]) -> pd.DataFrame:
+    """Predict all films of a manifest, going on where a journal in ``output`` stops, and write the table.
+
+    cfg: workers, threads, memory_gb, overlays.
+    """
+    workers = int(cfg["workers"])
+    if workers < 1:
+        raise BundleError(f"workers={workers}: at least 1")
+    truthful = len(manifest.targets) > 0
+    recipe = Recipe(
+        load=model.load,
+        manifest=manifest,
+        truthful=truthful,
+        envelope=model.envelope,
+        overlays=output / "overlays" if cfg["overlays"] else None,
+        threads=threads_a_worker(cfg),
+    )
+    header = {
+        **model.identity,
+        "inputs": fingerprint(manifest),
+        "films": len(manifest),
+        "overlays": bool(cfg["overlays"]),
+        "memory_gb": cfg["memory_gb"],
+    }
+    images = list(manifest.images["image"])
+    with Journal(output / JOURNAL, header) as journal, Progress() as progress:
+        rest = [image for image in images if image not in journal.done]
+        if len(rest) < len(images):
+            log.info("%d of %d films were done before: going on", len(images) - len(rest), len(images))
+        task = progress.add_task("predicting", total=len(images), completed=len(images) - len(rest))
+        for done in predict_films(recipe, rest, workers, cfg["memory_gb"]):
+            if done.problem:
+                log.warning("%s: not read: %s", done.image, done.reason)
+            journal.add(done.image, done.rows)
+            progress.advance(task)
+        found = dict(journal.rows())
+        rows = [row for image in images for row in found[image]]
+        table = prediction_table(rows, model.stages, hashed_images(manifest, key))
+        if model.envelope is not None:  # of a film that was not read nothing is known
+            table["outside"] = table["outside"].fillna("") if "outside" in table else ""
+        table = table.assign(**model.columns)
+        write_table(table, output)
+        journal.remove()
+    return table
+
+
+def fingerprint(manifest: Manifest) -> str:
+    """SHA-256 of what is predicted: the manifest's cells, and the size and time of each film's file."""
+    digest = hashlib.sha256(manifest.hash().encode())
+    for image in manifest.images["image"]:
+        try:
+            state = os.stat(manifest.path(image))
+            digest.update(f"{image}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+        except OSError:
+            digest.update(f"{image}\0-\n".encode())
+    return digest.hexdigest()
+
+
+def threads_a_worker(cfg: Mapping[str, Any]) -> int:
+    """Compute threads of one worker: as set, or its share of this process's cores."""
+    if cfg["threads"] is not None:
+        return int(cfg["threads"])
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // max(1, int(cfg["workers"])))
+
+
+def _load(path: Path, sha256: str, backend: str, precision: str, threads: int) -> Sequence[Stage]:
+    bundle = load_bundle(path, backend=backend, precision=precision, threads=threads)
+    if bundle.sha256 != sha256:
+        raise BundleError(f"{path}: was replaced while films were predicted; begin anew")
+    return bundle.stages
+
+
+def _elsewhere(pictures: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+    raise BundleError("networks run in worker processes")

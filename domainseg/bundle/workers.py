@@ -1,0 +1,272 @@
+"""Films through processes: each loads the stages itself and takes one film at a time; none takes the others with it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from domainseg.bundle.load import flags
+from domainseg.bundle.schema import BundleError
+from domainseg.cascade.cascade import Cascade
+from domainseg.cascade.case import Case
+from domainseg.cascade.rows import film_rows
+from domainseg.cascade.stages import Stage
+from domainseg.cascade.truth import Truth
+from domainseg.data.manifest import Manifest
+from domainseg.files import DomainsegError
+from domainseg.imaging import FilmTooLargeError, ImageReadError, read_film
+
+BYTES_A_PIXEL = 16  # of a film, from its file to its end in the cascade; 10 were measured at most
+ORDINARY_PIXELS = 20_000_000  # of a film: each worker has room for one of them beside the others
+CRASHED = "crashed"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a worker needs to know; it travels to another process, so ``load`` is a function of a module.
+
+    load: makes the stages. manifest: where the films lie and, when ``truthful``, what is known of them. envelope: of
+    the bundle, None for a run folder. overlays: folder for pictures, or None. threads: of OpenCV. max_pixels: of a
+    film, None for no limit. warm: run each network once before the first film.
+    """
+
+    load: Callable[[], Sequence[Stage]]
+    manifest: Manifest
+    truthful: bool
+    envelope: Mapping[str, Any] | None
+    overlays: Path | None
+    threads: int
+    max_pixels: int | None = None
+    warm: bool = False
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a film: its rows, and the kind and the reason of the error when it could not be read."""
+
+    image: str
+    rows: list[dict[str, Any]]
+    problem: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many workers fit, and how many pixels a film may have beside others and alone (None: any number)."""
+
+    workers: int
+    together: int | None = None
+    alone: int | None = None
+
+
+def predict_films(
+    recipe: Recipe, images: Sequence[str], workers: int, memory_gb: float | None = None
+) -> Iterator[Done]:
+    """The rows of films of the recipe's manifest, in the order in which they are done.
+
+    A film at which a process dies (a codec or a runtime can crash natively) is tried once more alone, and if it dies
+    again is a row excluded_by=read with the reason crashed. A film too large beside others is read alone; one that
+    does not fit ``memory_gb`` (10^9 bytes, of all workers together) at all is a row excluded_by=read with the reason
+    exceeds_memory. Raises BundleError when the stages cannot be loaded, or not within the memory.
+    """
+    pool = _Pool(recipe)
+    try:
+        limits = Limits(workers) if memory_gb is None else share_memory(workers, memory_gb * 1e9, pool.measure())
+        alone: list[str] = []
+        for done in pool.run(images, limits.workers, limits.together):
+            if done.problem in (CRASHED, FilmTooLargeError.kind):
+                alone.append(done.image)
+            else:
+                yield done
+        pool.stop()
+        yield from pool.run(alone, 1, limits.alone)
+    finally:
+        pool.stop()
+
+
+def share_memory(workers: int, memory: float, worker: float) -> Limits:
+    """Limits for ``memory`` bytes where a worker takes ``worker`` bytes before it has a film.
+
+    The largest film depends on ``memory`` only, so that the table does not depend on the number of workers. Raises
+    BundleError when one worker with an ordinary film does not fit.
+    """
+    ordinary = ORDINARY_PIXELS * BYTES_A_PIXEL
+    fit = int(memory // (worker + ordinary))
+    if fit < 1:
+        raise BundleError(
+            f"memory_gb={memory / 1e9:g}: one worker takes {worker / 1e9:.2f} GB and an ordinary film "
+            f"{ordinary / 1e9:.2f} GB more; give at least {(worker + ordinary) / 1e9 + 0.01:.2f}"
+        )
+    used = min(workers, fit)
+    return Limits(used, int((memory / used - worker) // BYTES_A_PIXEL), int((memory - worker) // BYTES_A_PIXEL))
+
+
+class _Worker:
+    """A process, the pipe to it, and the film that it has at hand."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, end = context.Pipe()
+        self.process: BaseProcess = context.Process(target=_work, args=(end, recipe), daemon=True)
+        self.process.start()
+        end.close()
+        self.image: str | None = None
+        self.ready = False
+
+    def answer(self) -> Any:
+        """What it says: the peak of its memory in bytes first, then a Done for each film; None when it died at one.
+
+        Raises what it raised, and BundleError when it died before it was ready.
+        """
+        try:
+            answer = self.pipe.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            if self.ready:
+                return None
+            raise BundleError(
+                f"a worker process ended while it loaded the stages (exit code {self.process.exitcode}): "
+                "too little memory, or a damaged installation"
+            ) from None
+        if isinstance(answer, Exception):
+            raise answer
+        self.ready = True
+        return answer
+
+    def give(self, image: str) -> None:
+        try:
+            self.image = image
+            self.pipe.send(image)
+        except OSError:  # it died between two films; its answer will say so
+            pass
+
+    def stop(self) -> None:
+        self.pipe.close()  # a process that waits ends at the end of its pipe
+        self.process.join(0.5)
+        if self.process.is_alive():
+            self.process.kill()
+        self.process.join()
+
+
+class _Pool:
+    """Workers of one recipe."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._workers: list[_Worker] = []
+
+    def measure(self) -> int:
+        """Bytes that a worker takes that has run each network once."""
+        self._workers.append(_Worker(replace(self._recipe, warm=True)))
+        taken: int = self._workers[0].answer()
+        self.stop()
+        return taken
+
+    def run(self, images: Sequence[str], count: int, max_pixels: int | None) -> Iterator[Done]:
+        queue = deque(images)
+        while queue or any(worker.image is not None for worker in self._workers):
+            busy = sum(worker.image is not None for worker in self._workers)
+            while len(self._workers) < min(count, busy + len(queue)):
+                self._workers.append(_Worker(replace(self._recipe, max_pixels=max_pixels)))
+            for pipe in wait([worker.pipe for worker in self._workers]):
+                worker = next(worker for worker in self._workers if worker.pipe is pipe)
+                answer, image, worker.image = worker.answer(), worker.image, None
+                if answer is None:
+                    worker.stop()
+                    self._workers.remove(worker)
+                elif queue:
+                    worker.give(queue.popleft())
+                if image is not None:
+                    yield _crashed(self._recipe, image) if answer is None else answer
+
+    def stop(self) -> None:
+        for worker in self._workers:
+            worker.stop()
+        self._workers.clear()
+
+
+def _crashed(recipe: Recipe, image: str) -> Done:
+    error = ImageReadError(recipe.manifest.path(image), "the process that read it died", CRASHED)
+    return _unread(image, error, Truth(recipe.manifest) if recipe.truthful else None)
+
+
+def _unread(image: str, error: ImageReadError, truth: Truth | None) -> Done:
+    return Done(image, film_rows(image, error, [], truth), error.kind, error.reason)
+
+
+# ---------------------------------------------------------------- in the worker
+
+
+def _work(pipe: Connection, recipe: Recipe) -> None:
+    """The life of a worker: load, then a film for each name that comes, until the pipe ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the parent to handle
+    cv2.setNumThreads(recipe.threads)
+    try:
+        predictor = _Predictor(recipe)
+        if recipe.warm:
+            predictor.warm()
+        pipe.send(peak_bytes())
+        while True:
+            pipe.send(predictor(pipe.recv()))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+    except ModuleNotFoundError as error:
+        pipe.send(ModuleNotFoundError(str(error), name=error.name))
+    except DomainsegError as error:
+        pipe.send(BundleError(str(error)))  # other errors need not survive the way through a pipe
+
+
+class _Predictor:
+    """One film after the other through the cascade of a recipe."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._cascade = Cascade(recipe.load())
+        self._truth = Truth(recipe.manifest) if recipe.truthful else None
+
+    def warm(self) -> None:
+        """Run each network once, so that the process has taken the memory that they need."""
+        for stage in self._cascade.stages:
+            size = int(stage.preprocessing[0]["size"])
+            stage.network(np.zeros((1, 1, size, size), np.float32))
+
+    def __call__(self, image: str) -> Done:
+        path = self._recipe.manifest.path(image)
+        try:
+            film = read_film(path, max_pixels=self._recipe.max_pixels)
+            results = self._cascade.run(Case.of(image, film))
+            rows = film_rows(image, film, results, self._truth)
+            if self._recipe.envelope is not None:
+                outside = flags(film, self._recipe.envelope)
+                rows = [{**row, "outside": outside} for row in rows]
+        except ImageReadError as error:
+            return _unread(image, error, self._truth)
+        except MemoryError:
+            return _unread(image, FilmTooLargeError(path, "the memory did not suffice"), self._truth)
+        except DomainsegError:
+            raise
+        except Exception as error:  # whatever a strange film brings about costs that film only
+            return _unread(image, ImageReadError(path, f"failed ({type(error).__name__})", "failed"), self._truth)
+        if self._recipe.overlays is not None:
+            from domainseg.reporting.overlays import draw_overlay, overlay_name
+
+            draw_overlay(film, results, self._recipe.overlays / overlay_name(image))
+        return Done(image, rows)
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
