@@ -35,6 +35,7 @@ Main = Callable[[dict[str, Any], Path], Any]
 EXTRAS = {
     **dict.fromkeys(["albumentations", "monai", "pytorch_lightning", "segmentation_models_pytorch"], "train"),
     **dict.fromkeys(["tensorboard", "torch", "torchmetrics", "torchvision"], "train"),
+    "openvino": "openvino",
 }
 
 

@@ -220,7 +220,7 @@ def test_new_key_may_be_added_to_a_known_node() -> None:
 
 
 def test_missing_values_are_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "not given: input=, run=" in refused(capsys, command="predict")
+    assert "not given: input=" in refused(capsys, command="predict")
 
 
 def test_a_run_is_never_overwritten(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
