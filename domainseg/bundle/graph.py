@@ -12,6 +12,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from domainseg.bundle.schema import BundleError
 
 MAX_ELEMENTS = 1 << 28  # of one declared tensor
@@ -45,6 +48,23 @@ def inspect_graph(data: bytes, where: str) -> Graph:
         return _model(memoryview(data))
     except _Refused as refused:
         raise BundleError(f"{where}: {refused}") from None
+
+
+def weights(data: bytes) -> dict[str, NDArray[np.float32]]:
+    """The float32 weights, by name, of a file that ``inspect_graph`` has let through."""
+    found = {}
+    for number, _, value in _fields(memoryview(data)):
+        if number != 7:
+            continue
+        for part, _, tensor in _fields(_view(value)):
+            if part == 5:
+                fields = [(n, v) for n, _, v in _fields(_view(tensor))]
+                kind = next((v for n, v in fields if n == 2), None)
+                raw = next((_view(v) for n, v in fields if n in (4, 9)), None)
+                if kind == _FLOAT and raw is not None:
+                    name = next((_text(v) for n, v in fields if n == 8), "")
+                    found[name] = np.frombuffer(raw, dtype="<f4")
+    return found
 
 
 class _Refused(Exception):
