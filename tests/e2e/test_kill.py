@@ -1,0 +1,199 @@
+"""kill -9 at any moment, then resume=true: weights and table are those of a run that nobody stopped, bit by bit.
+
+One run is killed several times on its way. The moments are aimed at by what the run folder holds (a landmark) plus a
+share, drawn from a seed, of the time until the next landmark in the undisturbed run. Three moments by default; with
+DOMAINSEG_KILLS=all twenty, over every part of a run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from domainseg.files import read_json
+
+pytestmark = pytest.mark.slow
+
+STAGES = ("view_filter", "localizer", "implant_filter", "fracture")
+TYPED = ["+pipeline=hip", "+experiment=tiny", "data.workers=1", "trainer.threads=1"]
+KEY = "ab" * 32 + "\n"  # of the hashes of patients: tables of two runs can be compared
+
+
+def _any(pattern: str) -> Callable[[Path], bool]:
+    """Whether something of the folder is there."""
+    return lambda folder: next(folder.glob(pattern), None) is not None
+
+
+# In the order in which a run reaches them; the folder holds run/, films/ and cache/.
+LANDMARKS: dict[str, Callable[[Path], bool]] = {
+    "start": _any("run/config.yaml"),
+    "simulation": _any("films/rows/*.json"),
+    "films": _any("films/complete.json"),
+    "cache": _any("cache/??/[!.]*.npy"),
+    "view_filter/fit": _any("run/stages/view_filter/fit-*.sha256"),
+    "view_filter": _any("run/stages/view_filter/stage.json"),
+    "localizer/fit": _any("run/stages/localizer/fit-*.sha256"),
+    "localizer": _any("run/stages/localizer/stage.json"),
+    "implant_filter/fit": _any("run/stages/implant_filter/fit-*.sha256"),
+    "implant_filter": _any("run/stages/implant_filter/stage.json"),
+    "film labels": _any("run/stages/film_labels.json"),
+    "fracture/patch": _any("run/stages/fracture/patch-*.sha256"),
+    "fracture/tail": _any("run/stages/fracture/tail-*.sha256"),
+    "fracture": _any("run/stages/fracture/stage.json"),
+    "table": _any("run/predictions.csv"),
+    "pictures": _any("run/pictures/*.png"),
+    "metrics": _any("run/metrics.json"),
+    "report": _any("run/report.html"),
+    "end": _any("run/resources.json"),
+}
+CHAINS: dict[str, Sequence[str]] = {  # each is one run, killed at these landmarks
+    "three": ("localizer/fit", "fracture/tail", "table"),
+    "beginning": ("start", "simulation", "films", "cache", "view_filter/fit", "view_filter"),
+    "middle": ("localizer/fit", "localizer", "implant_filter/fit", "implant_filter", "film labels", "fracture/patch"),
+    "end": ("fracture/tail", "fracture", "table", "pictures", "metrics"),
+}
+
+
+@dataclass
+class Reference:
+    """A run that nobody stopped: its folder, and when it reached each landmark, in seconds."""
+
+    folder: Path
+    reached: dict[str, float]
+
+    def gap(self, landmark: str) -> float:
+        """Seconds from a landmark to the one that came after it."""
+        times = sorted(self.reached.values())
+        after = [when for when in times if when > self.reached[landmark]]
+        return (after[0] if after else times[-1]) - self.reached[landmark]
+
+
+def start(folder: Path, *argv: str) -> subprocess.Popen[bytes]:
+    """A train command in ``folder``, writing run/."""
+    with open(folder / "said.txt", "ab") as said:
+        return subprocess.Popen(
+            [sys.executable, "-m", "domainseg.train", "output=run", *argv],
+            cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=said,
+            stderr=said,
+        )
+
+
+def prepare(folder: Path) -> None:
+    """A folder for a run, with the key."""
+    private = folder / "run/private"
+    private.mkdir(parents=True, mode=0o700)
+    (private / "patient.key").write_text(KEY)
+    (private / "patient.key").chmod(0o600)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    """The undisturbed run."""
+    folder = tmp_path_factory.mktemp("reference")
+    prepare(folder)
+    run, began = start(folder, "data.root=films", "cache.folder=cache", *TYPED), time.monotonic()
+    reached: dict[str, float] = {}
+    while run.poll() is None:
+        for name, there in LANDMARKS.items():
+            if name not in reached and there(folder):
+                reached[name] = time.monotonic() - began
+        time.sleep(0.01)
+    assert run.returncode == 0, (folder / "said.txt").read_text()[-2000:]
+    assert list(reached) == list(LANDMARKS)
+    return Reference(folder, reached)
+
+
+def fits_under_way(run: Path) -> dict[str, int]:
+    """Fits that have a checkpoint and no finished stage: "stage/phase" -> newest step."""
+    found: dict[str, int] = {}
+    for path in run.glob("stages/*/*.ckpt.sha256"):
+        phase, step = re.fullmatch(r"(\w+)-(\d+)\.ckpt\.sha256", path.name).groups()  # type: ignore[union-attr]
+        if not (path.parent / "stage.json").is_file():
+            name = f"{path.parent.name}/{phase}"
+            found[name] = max(found.get(name, 0), int(step))
+    return found
+
+
+def finished(run: Path) -> dict[str, int]:
+    """Finished stages: when their weights were written."""
+    folders = [run / "stages" / name for name in STAGES]
+    return {f.name: (f / "network.pt").stat().st_mtime_ns for f in folders if (f / "stage.json").is_file()}
+
+
+def kill_at(folder: Path, argv: Sequence[str], landmark: str, wait: float) -> None:
+    """Start a run and kill it ``wait`` seconds after the landmark, or after its start when that is behind it."""
+    begun = (folder / "run/train.log").stat().st_size if (folder / "run/train.log").is_file() else 0
+    behind = LANDMARKS[landmark](folder)
+    process = start(folder, *argv)
+    while process.poll() is None:
+        log = folder / "run/train.log"
+        if LANDMARKS[landmark](folder) and not (behind and (not log.is_file() or log.stat().st_size == begun)):
+            time.sleep(wait)
+            os.kill(process.pid, signal.SIGKILL)
+            break
+        time.sleep(0.005)
+    assert process.wait() == -signal.SIGKILL, (folder / "said.txt").read_text()[-2000:]
+
+
+def resumed_steps(run: Path) -> list[tuple[str, int]]:
+    """What the log says about fits that went on, in order."""
+    text = (run / "train.log").read_text()
+    return [(name, int(step)) for name, step in re.findall(r"(\w+/\w+) goes on at step (\d+) of", text)]
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.timeout(900)
+def test_a_run_that_was_killed_ends_as_one_that_was_not(reference: Reference, tmp_path: Path, chain: str) -> None:
+    if chain != "three" and os.environ.get("DOMAINSEG_KILLS") != "all":
+        pytest.skip("DOMAINSEG_KILLS=all kills at all twenty moments")
+    prepare(tmp_path)
+    films = "films" if chain == "beginning" else str(reference.folder / "films")
+    fresh = [f"data.root={films}", "cache.folder=cache", *TYPED]
+    rng = np.random.default_rng(sorted(CHAINS).index(chain))
+    run = tmp_path / "run"
+    kept: dict[str, int] = {}
+    awaited: set[tuple[str, int]] = set()
+    for landmark in CHAINS[chain]:
+        there = (run / "config.yaml").is_file()
+        kill_at(tmp_path, ["resume=true"] if there else fresh, landmark, rng.random() * reference.gap(landmark))
+        under_way = fits_under_way(run)
+        if landmark in under_way:  # it died inside this fit
+            awaited.add((landmark, under_way[landmark]))
+        kept |= finished(run)
+        print(f"killed at {landmark}: under way {under_way}, finished {sorted(finished(run))}")
+    last = start(tmp_path, "resume=true")
+    assert last.wait() == 0, (tmp_path / "said.txt").read_text()[-2000:]
+    assert awaited or not any("/" in landmark for landmark in CHAINS[chain])
+    assert all(step > 0 for _, step in awaited)
+    assert awaited <= set(resumed_steps(run))
+    same_results(reference.folder / "run", run)
+    after = finished(run)
+    assert {name: after[name] for name in kept} == kept  # not trained again
+    assert not [path.name for path in run.rglob("*") if ".partial-" in path.name or ".ckpt" in path.name]
+    assert yaml.safe_load((run / "config.yaml").read_text())["pipeline"] == "hip"
+
+
+def same_results(one: Path, other: Path) -> None:
+    """Weights, frozen numbers, table, metrics, byte by byte."""
+    names = [f"stages/{stage}/{name}" for stage in STAGES for name in ("network.pt", "threshold.json")]
+    names += ["predictions.parquet", "predictions.csv", "metrics.json", "cascade.json", "splits.csv"]
+    names += [str(path.relative_to(one)) for path in one.glob("bundle/stages/*.onnx")]
+    for name in names:
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    for stage in STAGES:
+        records = [read_json(folder / "stages" / stage / "stage.json") for folder in (one, other)]
+        for key in ("sha256", "frozen", "settings", "samples", "cohort"):
+            assert records[0][key] == records[1][key], (stage, key)
