@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 
 from domainseg.files import DomainsegError
-from domainseg.training.processes import SAID, Place, member
+from domainseg.training.processes import SAID, Place, listen, member
 from domainseg.training.run import train_here
 
 
@@ -24,7 +24,8 @@ def main() -> None:
     threading.Thread(target=_end_with_the_first, daemon=True).start()
     logging.basicConfig(level=logging.WARNING, format=f"{SAID}%(message)s")
     try:
-        with member(Place(**place), cfg["trainer"]):
+        here = Place(**place)
+        with member(here, cfg["trainer"], listen(here)):
             train_here(cfg, Path(output))
     except DomainsegError as error:
         print(f"error: {error}", file=sys.stderr)

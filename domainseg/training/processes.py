@@ -34,6 +34,7 @@ from domainseg.training.stages import RunError
 log = logging.getLogger(__name__)
 
 TIMEOUT = timedelta(hours=2)  # of one exchange: the first process may evaluate or write a report for so long
+CONNECT = timedelta(minutes=5)  # for all processes to meet
 GRACE = 20.0  # seconds in which the first process may notice by itself that another one has failed
 SAID = "log: "  # begins a line of a further process that belongs into the log
 
@@ -64,7 +65,8 @@ def together(cfg: Mapping[str, Any], output: Path) -> Iterator[None]:
                 f"trainer.devices={devices} on trainer.nodes={nodes}: {place.size} processes were started; "
                 "one for each device of each node is needed"
             )
-        with member(place, cfg["trainer"]):
+        torchrun = "TORCHELASTIC_USE_AGENT_STORE" in os.environ
+        with member(place, cfg["trainer"], None if torchrun else listen(place)):
             check_same(cfg)
             yield
     elif nodes > 1:
@@ -72,9 +74,7 @@ def together(cfg: Mapping[str, Any], output: Path) -> Iterator[None]:
     elif devices == 1:
         yield
     else:
-        store = dist.TCPStore(  # type: ignore[attr-defined]
-            "127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=TIMEOUT
-        )
+        store = listen(Place(0, 0, devices, "127.0.0.1", 0))
         places = [Place(rank, rank, devices, "127.0.0.1", store.port) for rank in range(devices)]
         others = Others(cfg, output, places[1:])
         with others.watched(), member(places[0], cfg["trainer"], store):
@@ -82,19 +82,33 @@ def together(cfg: Mapping[str, Any], output: Path) -> Iterator[None]:
 
 
 @contextmanager
-def member(place: Place, trainer: Mapping[str, Any], store: Any = None) -> Iterator[None]:
-    """Join the process group at ``place``; it is left at the end of the block, whatever happens in it."""
+def member(place: Place, trainer: Mapping[str, Any], store: Any) -> Iterator[None]:
+    """Join the process group at ``place``; it is left at the end of the block, whatever happens in it.
+
+    store: see ``listen``; None where torchrun listens itself.
+    """
     gpu = trainer["accelerator"] == "gpu"
     if gpu:
         torch.cuda.set_device(place.local_rank)
-    where = {"store": store} if store is not None else {"init_method": f"tcp://{place.address}:{place.port}"}
-    if store is None and "TORCHELASTIC_USE_AGENT_STORE" in os.environ:
-        where = {}  # torchrun listens itself, and torch finds it
-    dist.init_process_group("nccl" if gpu else "gloo", rank=place.rank, world_size=place.size, timeout=TIMEOUT, **where)
+    backend = "nccl" if gpu else "gloo"
+    if store is None:
+        dist.init_process_group(backend, timeout=TIMEOUT)
+    else:
+        dist.init_process_group(backend, rank=place.rank, world_size=place.size, store=store, timeout=TIMEOUT)
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def listen(place: Place) -> Any:
+    """The table of names and addresses through which processes find each other; the first process holds it.
+
+    Port 0 takes one that is free.
+    """
+    return dist.TCPStore(  # type: ignore[attr-defined]
+        place.address, place.port, place.size, place.rank == 0, wait_for_workers=False, timeout=CONNECT
+    )
 
 
 def place_from(environment: Mapping[str, str]) -> Place | None:
