@@ -1,0 +1,1 @@
+"""The project's benchmark: ratios against named baselines, measured in one run."""

@@ -1,0 +1,91 @@
+"""The cascade that is measured, as torch stages and as a bundle: a trained run's, or an untrained one of its shape."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bench.measure import Options
+from domainseg.bundle.verify import Verified, verify_bundle
+from domainseg.bundle.write import write_bundle
+from domainseg.cascade.stages import DECISIONS, Frozen, Stage
+from domainseg.config import plain
+from domainseg.imaging.film import READER_VERSION
+from domainseg.overrides import compose, conf_folder, parse
+from domainseg.training.stages import load_cascade, module_of, new_stage
+
+OPEN = {"view_filter": 0.0, "localizer": 0.0, "implant_filter": 2.0}
+"""Thresholds that let every film through an untrained cascade, so that it does all of its work."""
+
+
+def weights(options: Options) -> str:
+    """Which weights are measured, for people."""
+    return f"trained ({options.run.name})" if options.run else "untrained, statistics settled on noise"
+
+
+def cascade(options: Options) -> list[Stage]:
+    """The stages of the run, or of conf/pipeline/hip.yaml with untrained weights; the last sees ``size`` pixels."""
+    if options.run:
+        stages = load_cascade(options.run, "cpu")
+    else:
+        folders = [conf_folder()]
+        settings = plain(compose("train", parse(["+pipeline=hip"], folders)[0], folders))
+        stages = [untrained(name, settings["stage"][name]) for name in settings["stages"]]
+    size = {"op": "fit", "size": options.size, "version": 1}
+    return [*stages[:-1], replace(stages[-1], preprocessing=[size, *stages[-1].preprocessing[1:]])]
+
+
+def untrained(name: str, settings: dict[str, Any]) -> Stage:
+    """A stage with random weights whose norms have seen some noise, so that its numbers stay in a usual range."""
+    stage = new_stage(name, settings, "cpu", seed=0)
+    network = module_of(stage).train()
+    with torch.no_grad():
+        for _ in range(5):
+            network(torch.rand(4, 1, 256, 256))
+    network.eval()
+    return replace(stage, frozen=Frozen(threshold=OPEN.get(name, 0.5)))
+
+
+def bundle(options: Options) -> tuple[Path, Verified]:
+    """The bundle of the cascade: the run's own where it has one and the size is its own, else made in ``scratch``."""
+    folder = options.scratch / "bundle"
+    if not folder.exists():
+        stages = cascade(options)
+        models = {stage.name: onnx_bytes(module_of(stage), int(stage.preprocessing[0]["size"])) for stage in stages}
+        record = {"schema": 1, "pipeline": "hip", "target": "fracture", "reader": READER_VERSION}
+        record |= {key: {} for key in ("versions", "labels", "data", "envelope", "parity")}
+        record |= {"stages": [entry(stage) for stage in stages]}
+        write_bundle(folder, record, models, {"MODEL_CARD.md": "Made by the benchmark.\n", "metrics.json": "{}\n"})
+    return folder, verify_bundle(folder)
+
+
+def entry(stage: Stage) -> dict[str, Any]:
+    """A stage as bundle.json has it."""
+    (kind,) = (name for name, made in DECISIONS.items() if made is type(stage.decision))
+    size = int(stage.preprocessing[0]["size"])
+    with torch.inference_mode():
+        outputs = module_of(stage)(torch.rand(1, 1, size, size))
+    settings = {key: value for key, value in vars(stage.decision).items() if key != "target"}
+    return {
+        "name": stage.name, "file": f"stages/{stage.name}.onnx", "batch": "dynamic",
+        "decision": {"kind": kind, **settings}, "preprocessing": list(stage.preprocessing),
+        "outputs": {name: list(value.shape[1:]) for name, value in outputs.items()},
+        "frozen": vars(stage.frozen), "bf16": None,
+    }  # fmt: skip
+
+
+def onnx_bytes(network: nn.Module, size: int) -> bytes:
+    """The network as ONNX with a dynamic batch (by the exporter that takes seconds, not half a minute)."""
+    stream, picture = io.BytesIO(), torch.rand(2, 1, size, size)
+    with torch.no_grad():
+        names = list(network.eval()(picture))
+    axes = {name: {0: "batch"} for name in ("image", *names)}
+    torch.onnx.export(
+        network, (picture,), stream, input_names=["image"], output_names=names, dynamic_axes=axes, dynamo=False
+    )
+    return stream.getvalue()
