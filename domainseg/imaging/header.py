@@ -92,7 +92,7 @@ def pixel_offset(path: Path | str) -> int:
         return stream.tell()
 
 
-def _parse(stream: BinaryIO, tags: list[BaseTag]) -> Dataset:
+def _parse(stream: BinaryIO, tags: list[BaseTag | int]) -> Dataset:
     start = stream.read(140)
     size = stream.seek(0, 2)
     stream.seek(0)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,16 @@ import pandas as pd
 import pyarrow
 import pyarrow.parquet
 
+from domainseg.data.annotations import read_annotations
 from domainseg.data.manifest import PATHS, load_manifest
 from domainseg.data.pacs.films import REASONS, Films, derive
+from domainseg.data.pacs.match import AMBIGUOUS, FILM_LEFT_OUT, LEVELS, NOT_FOUND, match
 from domainseg.data.pacs.reports import Reports, read_reports
 from domainseg.data.pacs.rules import FIXED_TAGS, Rules
 from domainseg.data.pacs.scan import Scan, scan
-from domainseg.data.privacy import patient_key, private_folder, private_path
+from domainseg.data.pacs.targets import REASONS as SHAPE_REASONS
+from domainseg.data.pacs.targets import Category, Gatherer, categories, write_targets
+from domainseg.data.privacy import keyed_hash, patient_key, private_folder, private_path
 from domainseg.data.tables import ManifestError
 from domainseg.files import atomic_path, write_json
 from domainseg.imaging.header import KIND_TAGS
@@ -24,6 +29,11 @@ from domainseg.imaging.header import KIND_TAGS
 log = logging.getLogger(__name__)
 
 NO_FILM = "no_film"
+NOTE_REASONS = SHAPE_REASONS | {
+    NOT_FOUND: "no film has this UID, path or file name",
+    AMBIGUOUS: "several films are called so; name the film by its path or SOPInstanceUID",
+    FILM_LEFT_OUT: "its film is left out",
+}
 
 
 def build(cfg: Mapping[str, Any], output: Path) -> None:
@@ -35,7 +45,7 @@ def build(cfg: Mapping[str, Any], output: Path) -> None:
     output, folder = Path(output), Path(cfg["dicom"])
     if output.resolve().is_relative_to(folder.resolve()):
         raise ManifestError(f"output={output}: lies inside the DICOM folder, which is only read; name one outside")
-    rules = Rules(cfg["columns"])
+    rules, rules_of_names = Rules(cfg["columns"]), categories(cfg["categories"])
     private = private_folder(output)
     key = patient_key(cfg["key"], output)
     tags = list(dict.fromkeys([*KIND_TAGS, *FIXED_TAGS, *rules.tags, *cfg["slicer_spacing"]]))
@@ -61,7 +71,15 @@ def build(cfg: Mapping[str, Any], output: Path) -> None:
         left_out.append(pd.DataFrame({"what": "report", "name": lonely, "image": "", "reason": NO_FILM}, dtype=object))
         _write(reports.table, private / "reports.parquet", private=True)
     targets = pd.DataFrame({"image": [], "part": []}, dtype=str)
-    _write_private(films, folder, private)
+    notes = pd.DataFrame()
+    if cfg["annotations"] is not None:
+        gathered = _gather(Path(cfg["annotations"]), rules_of_names, found, films, cfg)
+        targets = write_targets(gathered, output, key)
+        notes = _notes_out(gathered, key)
+        left_out.append(notes[["what", "name", "image", "reason"]])
+        summary["annotations"] = _count_notes(gathered, targets)
+        summary["reasons"] |= {reason: NOTE_REASONS[reason] for reason in sorted(set(notes["reason"]))}
+    _write_private(films, notes, folder, private)
     _write(images, output / "images.parquet")
     _write(targets, output / "targets.parquet")
     _write(films.sources, output / "sources.parquet")
@@ -87,11 +105,48 @@ def _join(
     return joined, counts
 
 
-def _write_private(films: Films, folder: Path, private: Path) -> None:
+def _gather(path: Path, rules: Sequence[Category], found: Scan, films: Films, cfg: Mapping[str, Any]) -> Gatherer:
+    """The annotations are read twice: for the films that they name, and for what they say of them."""
+    names = {name for shape in read_annotations(path) for name in shape.films}
+    gathered = Gatherer(rules, match(names, found, films, cfg["slicer_spacing"]), cfg["annotation_sides"])
+    for shape in read_annotations(path):
+        gathered.add(shape)
+    gathered.finish()
+    return gathered
+
+
+def _notes_out(gathered: Gatherer, key: bytes) -> pd.DataFrame:
+    """What annotations were left out; ``path`` is what they call their film, and private."""
+    rows = [
+        ("annotation", keyed_hash(key, "annotation", shape.films[0]), image, reason, shape.films[0], shape.name)
+        for shape, image, reason in gathered.out
+    ]
+    table = pd.DataFrame(rows, columns=["what", "name", "image", "reason", "path", "category"], dtype=object)
+    return table.sort_values(["reason", "name"], kind="stable", ignore_index=True)
+
+
+def _count_notes(gathered: Gatherer, targets: pd.DataFrame) -> dict[str, Any]:
+    levels = Counter(film.level for film in gathered.info.values())
+    return {
+        "used": sum(part.shapes for part in gathered.parts.values()),
+        "left_out": dict(Counter(reason for _, _, reason in gathered.out).most_common()),
+        "films": len(gathered.info),
+        "films_found_by": {level: levels[level] for level in LEVELS if levels[level]},
+        "rows": len(targets),
+        "known": {
+            str(name): int((targets[name].notna() & (targets[name] != "")).sum())
+            for name in targets
+            if str(name).startswith("label_")
+        },
+    }
+
+
+def _write_private(films: Films, notes: pd.DataFrame, folder: Path, private: Path) -> None:
     table = pyarrow.Table.from_pandas(films.paths, preserve_index=False)
     with private_path(private / Path(PATHS).name) as temporary:
         pyarrow.parquet.write_table(table.replace_schema_metadata({"dicom": str(folder.resolve())}), temporary)
-    _write(films.left_out, private / "left_out.parquet", private=True)
+    files = films.left_out.assign(what="film").rename(columns={"file": "name"})
+    _write(pd.concat([files, notes], ignore_index=True).fillna(""), private / "left_out.parquet", private=True)
 
 
 def _write(table: pd.DataFrame, path: Path, *, private: bool = False) -> None:

@@ -36,7 +36,8 @@ class Films:
 
     images: the table, sorted by image. sources: image and, per derived column, the tag or rule of its cell.
     paths: image, path (private). left_out: file (hash of the path), image (hash of the UID, or ""), reason, and path
-    (private). replaced: path of a duplicate -> path of the film that is kept. withheld: column -> cells emptied.
+    (private). replaced: path of a duplicate with the same pixels -> path of the
+    film that is kept. withheld: column -> cells emptied.
     """
 
     images: pd.DataFrame
@@ -67,7 +68,9 @@ def derive(scan: Scan, rules: Rules, key: bytes, settings: Mapping[str, Any]) ->
         if not problem and values.get("BurnedInAnnotation", "").upper() == "YES" and not settings["keep_burned_in"]:
             problem = "burned_in"
         if not problem and path in duplicates:
-            problem, replaced[path] = duplicates[path]
+            problem, first = duplicates[path]
+            if problem != OTHER_PIXELS:
+                replaced[path] = first
         uid = keyed_hash(key, "image", values.get("SOPInstanceUID", ""))
         if problem:
             for name, cell in zip(out, (keyed_hash(key, "file", path), uid, problem, path), strict=True):
