@@ -32,6 +32,7 @@ from domainseg.tasks.items import Item, as_uint16
 from domainseg.tasks.localizer import FEMURS
 from domainseg.tasks.view import VIEWS
 from domainseg.training.gathered import in_order
+from domainseg.training.stages import RunError
 
 log = logging.getLogger(__name__)
 
@@ -249,7 +250,10 @@ class Planes:
     def _build(self) -> tuple[NDArray[np.uint16], dict[str, Any]]:
         assert self.sampler is not None
         film = self.sampler.films.get(self.frame.image)
-        planes = [as_uint16(preprocess(replace(self.frame, film=film), self.preprocessing).pixels)]
+        pixels = preprocess(replace(self.frame, film=film), self.preprocessing).pixels
+        if not np.isfinite(pixels).all():  # as integers they would be some grey, and nobody would notice
+            raise RunError(f"film {self.frame.image}: not all pixels are finite after preprocessing; leave it out")
+        planes = [as_uint16(pixels)]
         for sources in self.masks.values():
             planes.append(self.sampler.truth.draw(sources, self.affine, self.shape).astype(np.uint16) * 65535)
         return np.stack(planes), {}

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from domainseg.files import DiskFullError
+from domainseg.tasks.checkpoints import latest_checkpoint
 from domainseg.tasks.fit import FitContext, NotFiniteError, StepModule, fit
-from domainseg.tasks.items import StepDataset
+from domainseg.tasks.items import StepDataset, StepSampler
 
 
 class Numbers(StepDataset):
@@ -96,11 +101,100 @@ def test_a_fit_that_died_ends_as_one_that_did_not(tmp_path: Path, step: int) -> 
     assert all(torch.equal(one, other) for one, other in zip(state(whole), state(resumed), strict=True))
 
 
-def test_a_loss_that_is_no_number_stops(tmp_path: Path) -> None:
-    class Broken(Line):
-        def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {"loss": super().loss(batch)["loss"] * float("nan")}
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The one before is used, and the end is the same."""
+    whole = deep()
+    fit(whole, Numbers(), batch_size=4, context=FitContext(tmp_path / "a", progress=False, checkpoint_every=5))
+    context = FitContext(tmp_path / "b", progress=False, checkpoint_every=5)
+    with pytest.raises(Killed):
+        fit(dies_at(deep(), 33), Numbers(), batch_size=4, context=context)
+    assert sorted(path.name for path in context.folder.glob("*.ckpt")) == ["fit-0000025.ckpt", "fit-0000030.ckpt"]
+    newest = context.folder / "fit-0000030.ckpt"
+    newest.write_bytes(newest.read_bytes()[:-9] + b"x" + newest.read_bytes()[-8:])
+    resumed = deep()
+    with caplog.at_level(logging.INFO, "domainseg"):
+        fit(resumed, Numbers(), batch_size=4, context=context)
+    assert "fit-0000030.ckpt: damaged" in caplog.text
+    assert "goes on at step 25 of 60" in caplog.text
+    assert all(torch.equal(one, other) for one, other in zip(state(whole), state(resumed), strict=True))
 
-    broken = Broken(nn.Sequential(nn.Linear(2, 1)), steps=3, lr=0.1)
-    with pytest.raises(NotFiniteError, match="step 0"):
-        fit(broken, Numbers(), batch_size=2, context=FitContext(tmp_path, progress=False))
+
+def test_a_checkpoint_without_its_checksum_was_never_finished(tmp_path: Path) -> None:
+    context = FitContext(tmp_path, progress=False, checkpoint_every=5)
+    with pytest.raises(Killed):
+        fit(dies_at(deep(), 12), Numbers(), batch_size=4, context=context)
+    (tmp_path / "fit-0000010.ckpt.sha256").unlink()
+    found = latest_checkpoint(tmp_path, "fit")
+    assert found is not None
+    assert found[1]["global_step"] == 5
+    assert not (tmp_path / "fit-0000010.ckpt").exists()
+
+
+class Poisoned(Numbers):
+    """Film 11 has a pixel that is no number."""
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
+        sample = super().__getitem__(key)
+        return {"x": sample["x"] * float("nan"), "y": sample["y"]} if key[1] == 11 else sample
+
+
+def test_a_poisoned_film_stops_the_fit_before_it_does_harm(tmp_path: Path) -> None:
+    """Named with the films of its batch; weights, running statistics and last checkpoint are those before the step."""
+    context = FitContext(tmp_path, seed=1, progress=False, checkpoint_every=1)
+    module = deep()
+    with pytest.raises(NotFiniteError) as raised:
+        fit(module, Poisoned(), batch_size=4, context=context)
+    batches = list(StepSampler(16, steps=60, batch_size=4, seed=1))
+    bad = next(step for step, batch in enumerate(batches) if 11 in [index for _, index in batch])
+    assert bad > 0  # or there is no checkpoint to look at
+    text = str(raised.value)
+    assert f"the loss is not finite at step {bad}" in text
+    for index in range(16):
+        assert (f"film {index:02}" in text) == (index in [index for _, index in batches[bad]])
+    found = latest_checkpoint(tmp_path, "fit")
+    assert found is not None
+    assert found[1]["global_step"] == bad
+    for name, value in module.state_dict().items():
+        assert torch.isfinite(value).all(), name
+        assert torch.equal(value, found[1]["state_dict"][name]), name
+
+
+def test_a_gradient_that_is_no_number_stops_too(tmp_path: Path) -> None:
+    """The root of zero is zero, its slope is not finite."""
+
+    class Rooted(Line):
+        def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            loss = super().loss(batch)["loss"]
+            return {"loss": loss + (0 * loss).sqrt() if self.global_step == 2 else loss}
+
+    torch.manual_seed(0)
+    module = Rooted(nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)), steps=9, lr=0.1)
+    context = FitContext(tmp_path, progress=False, checkpoint_every=1)
+    with pytest.raises(NotFiniteError, match="a gradient is not finite at step 2"):
+        fit(module, Numbers(), batch_size=4, context=context)
+    found = latest_checkpoint(tmp_path, "fit")
+    assert found is not None
+    assert found[1]["global_step"] == 2
+    assert all(torch.equal(value, found[1]["state_dict"][name]) for name, value in module.state_dict().items())
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The write of the third checkpoint finds no room; with room again the fit goes on and ends as it would have."""
+    whole = deep()
+    fit(whole, Numbers(), batch_size=4, context=FitContext(tmp_path / "a", progress=False, checkpoint_every=5))
+    context = FitContext(tmp_path / "b", progress=False, checkpoint_every=5)
+    real = os.fsync
+
+    def full(handle: int) -> None:
+        if "fit-0000015" in os.readlink(f"/proc/self/fd/{handle}"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(DiskFullError, match=r"fit-0000015\.ckpt.*disk is full.*MB free"):
+            fit(deep(), Numbers(), batch_size=4, context=context)
+    assert sorted(path.name for path in context.folder.glob("*ckpt")) == ["fit-0000005.ckpt", "fit-0000010.ckpt"]
+    resumed = deep()
+    fit(resumed, Numbers(), batch_size=4, context=context)
+    assert all(torch.equal(one, other) for one, other in zip(state(whole), state(resumed), strict=True))

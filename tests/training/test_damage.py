@@ -112,6 +112,6 @@ def test_weights_hold_no_pickle(tmp_path: Path) -> None:
 
     path = checkpoint_path(tmp_path, "fit", 5)
     SafeCheckpointIO().save_checkpoint({"global_step": 5, "trap": Trap()}, path)
-    with pytest.raises(Exception, match="[Ww]eights"):
+    with pytest.raises(Exception, match=r"[Ww]eights"):
         latest_checkpoint(tmp_path, "fit")
     assert not (tmp_path / "run by the pickle").exists()
