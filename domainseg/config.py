@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from domainseg import sweeps
 from domainseg.files import DomainsegError, atomic_path
 from domainseg.overrides import (
     ADDED_GROUPS,
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 Main = Callable[[dict[str, Any], Path], Any]
+Job = Callable[["DictConfig"], Any]
+
+ERRORS_FOR_PEOPLE = (DomainsegError, FileNotFoundError, NotADirectoryError, PermissionError)
 
 # The extra that brings a module that the base does not install.
 EXTRAS = {
@@ -39,13 +43,24 @@ EXTRAS = {
 }
 
 
-def launch(main: Main, config_name: str, argv: Sequence[str] | None = None, *, word: str | None = None) -> Any:
+def launch(
+    main: Main,
+    config_name: str,
+    argv: Sequence[str] | None = None,
+    *,
+    word: str | None = None,
+    summary: Callable[[Path], None] | None = None,
+    record: bool = True,
+) -> Any:
     """Compose conf/<config_name>.yaml with what was typed, check it, and call ``main(config, output)``.
 
     ``argv`` are the arguments without the program's name (default: those of the process). ``word`` names the group
     from which a bare first argument picks (`phantom pelvis n=5`). ``main`` gets plain dicts and lists with every
     interpolation resolved and every path absolute, and the folder to write to, which exists. Returns what ``main``
     returned (in a multirun: for its last job). The text of `--help` is the docstring of ``main``'s module.
+    ``summary`` is called with the folder of a sweep after each of its jobs; a command that has one can be swept, and a
+    sweep that was stopped goes on (see domainseg/sweeps.py). ``record`` says whether the composed config is written
+    into the output folder: a bundle holds nothing but itself.
 
     Exits with 2 when the command line cannot be used and with 1 on an error that is for people (DomainsegError, a
     file that is missing, an extra that is not installed), each told in one line on stderr.
@@ -57,12 +72,21 @@ def launch(main: Main, config_name: str, argv: Sequence[str] | None = None, *, w
     try:
         folders = [conf_folder(), *extra_folders(arguments)]
         arguments = rewrite(arguments, word=word)
+        sweep = None
+        if summary is not None and sweeps.is_sweep(arguments):
+            arguments, sweep = sweeps.begin(config_name, arguments, folders)
         resumed = _check(config_name, arguments, folders)
     except UsageError as error:
         _say_and_exit(f"{error}\nSee: python -m domainseg.{config_name} --help", 2)
     if resumed is not None:
         arguments = [argument for argument in arguments if typed_key(argument) in ("output", "resume")]
-    return _run(main, config_name, arguments, folders[0], resumed)
+    if sweep is None or summary is None:
+        return _run(_single(main, resumed, record), config_name, arguments, folders[0])
+    value = _run(_swept(main, sweep, summary), config_name, arguments, folders[0])
+    summary(sweep.folder)
+    if failed := sweeps.failures(sweep.folder):
+        _say_and_exit("\n  ".join([f"{len(failed)} jobs of the sweep failed", *failed]), 1)
+    return value
 
 
 def _check(config_name: str, arguments: Sequence[str], folders: list[Path]) -> dict[str, Any] | None:
@@ -143,31 +167,65 @@ def _differ(one: Any, other: Any) -> bool:
 # ---------------------------------------------------------------- running
 
 
-def _run(main: Main, config_name: str, arguments: list[str], folder: Path, resumed: dict[str, Any] | None) -> Any:
-    import hydra
+def _single(main: Main, resumed: dict[str, Any] | None, record: bool) -> Job:
+    """What a run does with the composed config; an error for people is told and ends it."""
+
+    def job(config: DictConfig) -> Any:
+        output = _output()
+        try:
+            settings = (plain(config) if resumed is None else resumed) | {"output": str(output)}
+            if record:
+                _save(settings, output)
+            return main(settings, output)
+        except Exception as error:
+            line = told(error)
+            if line is None:
+                raise
+            _say_and_exit(line, 2 if isinstance(error, UsageError) else 1, error)
+
+    return job
+
+
+def _swept(main: Main, sweep: sweeps.Sweep, summary: Callable[[Path], None]) -> Job:
+    """What a job of a sweep does with the composed config."""
+
+    def job(config: DictConfig) -> Any:
+        output = _output()
+        try:
+            return sweeps.run_job(main, plain(config) | {"output": str(output)}, output, sweep, summary, told)
+        except UsageError as error:  # of the sweep, not of a job
+            _say_and_exit(str(error), 2, error)
+
+    return job
+
+
+def _output() -> Path:
     from hydra.core.hydra_config import HydraConfig
+
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def told(error: Exception) -> str | None:
+    """The line that an error is for people; None for what is a mistake of ours and needs its traceback."""
+    if isinstance(error, ModuleNotFoundError):
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        return None if extra is None else f'{error.name} is not installed: pip install "domainseg[{extra}]"'
+    return str(error) if isinstance(error, ERRORS_FOR_PEOPLE) else None
+
+
+def _run(job: Job, config_name: str, arguments: list[str], folder: Path) -> Any:
+    import hydra
 
     results: list[Any] = []
 
-    def job(config: DictConfig) -> Any:
-        output = Path(HydraConfig.get().runtime.output_dir)
-        try:
-            settings = (plain(config) if resumed is None else resumed) | {"output": str(output)}
-            _save(settings, output)
-            results.append(main(settings, output))
-        except ModuleNotFoundError as error:
-            extra = EXTRAS.get((error.name or "").partition(".")[0])
-            if extra is None:
-                raise
-            _say_and_exit(f'{error.name} is not installed: pip install "domainseg[{extra}]"', 1, error)
-        except (DomainsegError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
-            _say_and_exit(str(error), 2 if isinstance(error, UsageError) else 1, error)
+    def kept(config: DictConfig) -> Any:
+        results.append(job(config))
         return results[-1]
 
     before = sys.argv
     sys.argv = [before[0] if before else config_name, *arguments]
     try:
-        hydra.main(config_path=str(folder), config_name=config_name, version_base="1.3")(job)()
+        hydra.main(config_path=str(folder), config_name=config_name, version_base="1.3")(kept)()
     finally:
         sys.argv = before
     return results[-1] if results else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,12 @@ PATH_KEYS = (
     *("input", "output", "data.path", "data.targets", "data.root", "bundle", "run", "predictions", "reports", "labels"),
     *("annotations", "dicom", "init_from", "base", "key", "private", "cache.folder"),
 )
+# Plugins of Hydra that extras bring: the module, and the extra.
+PLUGINS = {
+    "hydra/sweeper=optuna": ("hydra_plugins.hydra_optuna_sweeper", "optuna"),
+    "hydra/launcher=submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
+    "hydra/launcher=submitit_local": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
+}
 # Groups that stand in no defaults list and are added: `+pipeline=hip`.
 ADDED_GROUPS = ("pipeline", "experiment", "probe")
 
@@ -70,7 +77,7 @@ def _rewrite_one(argument: str) -> str:
     if key in PATH_KEYS:
         if "${" in value:
             raise UsageError(f"{key}={value}: a path cannot hold '${{'")
-        return f"{plus}{key}={_quote(value)}"
+        return f"{plus}{key}={quoted(value)}"
     if re.fullmatch(r"stage\.[^.@]+\.network", key):
         return f"{plus}network@{key}={value}"
     if key in ADDED_GROUPS and not plus:
@@ -78,7 +85,7 @@ def _rewrite_one(argument: str) -> str:
     return argument
 
 
-def _quote(value: str) -> str:
+def quoted(value: str) -> str:
     """The value as a single-quoted string of Hydra's grammar: backslashes count only before a quote or the end."""
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
     return "'" + re.sub(r"(\\+)\Z", r"\1\1", escaped) + "'"
@@ -126,8 +133,13 @@ def parse(arguments: Sequence[str], folders: Sequence[Path]) -> tuple[list[Overr
             overrides += OverridesParser.create().parse_overrides([argument])
         except HydraException as error:
             raise UsageError(f"{argument}: {str(error).splitlines()[0]}") from error
+    for override in overrides:
+        _check_plugin(override)
     groups = [
-        override for override in overrides if any((folder / override.key_or_group).is_dir() for folder in folders)
+        override
+        for override in overrides
+        if not override.key_or_group.startswith("hydra/")  # Hydra and its plugins have more than our folder holds
+        and any((folder / override.key_or_group).is_dir() for folder in folders)
     ]
     for override in groups:
         group, known = override.key_or_group, options(folders, override.key_or_group)
@@ -137,6 +149,20 @@ def parse(arguments: Sequence[str], folders: Sequence[Path]) -> tuple[list[Overr
             if name is not None and str(name) not in known:
                 raise UsageError(f"{group}={name}: {nearest(str(name), known)} Known: {', '.join(known)}.")
     return overrides, groups
+
+
+def _check_plugin(override: Override) -> None:
+    """Raise UsageError for a plugin of Hydra that is not installed, with the extra that brings it."""
+    name = f"{override.key_or_group}={override.value()}"
+    if name not in PLUGINS:
+        return
+    module, extra = PLUGINS[name]
+    try:
+        found = find_spec(module)
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise UsageError(f'{name}: {module.rpartition(".")[2]} is not installed: pip install "domainseg[{extra}]"')
 
 
 def options(folders: Iterable[Path], group: str) -> list[str]:
@@ -202,7 +228,7 @@ def compose(config_name: str, overrides: Iterable[Override], folders: Sequence[P
         elif not override.is_sweep_override():
             lines.append(str(override.input_line))
     if len(folders) > 1:
-        lines.append("hydra.searchpath=[" + ",".join(_quote(f"file://{path.absolute()}") for path in folders[1:]) + "]")
+        lines.append("hydra.searchpath=[" + ",".join(quoted(f"file://{path.absolute()}") for path in folders[1:]) + "]")
     try:
         with hydra.initialize_config_dir(str(folders[0]), version_base="1.3"):
             return hydra.compose(config_name, overrides=lines)

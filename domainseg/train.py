@@ -23,5 +23,12 @@ def train(cfg: dict[str, Any], output: Path) -> float:
     return train(cfg, output)
 
 
+def summary(sweep: Path) -> None:
+    """Refresh the table and the figure of a sweep."""
+    from domainseg.reporting.sweep import write_sweep
+
+    write_sweep(sweep)
+
+
 if __name__ == "__main__":
-    launch(train, "train")
+    launch(train, "train", summary=summary)

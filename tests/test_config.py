@@ -195,7 +195,7 @@ def test_network_is_chosen_by_name_and_set_by_key() -> None:
         (["+pipeline=toy", "stage.fracture.epohcs=3"], "Did you mean stage.fracture.epochs?"),
         (["+pipeline=toy", "epochs=3"], "Did you mean stage.fracture.epochs?"),
         (["+pipeline=toy", "+sead=3"], "Did you mean seed?"),
-        (["+pipeline=toy", "trainer=tpu"], "Known: cpu, gpu"),
+        (["+pipeline=toy", "trainer=tpu"], "Known: cpu, ddp, ddp_cpu, gpu"),
         (["+pipeline=toy", "trainer.thread=1"], "Did you mean trainer.threads?"),
         (["+pipeline=toy", "~sede"], "Did you mean seed?"),
         (["+pipeline=toy", "data=toy_other"], "not given: data.path="),

@@ -52,13 +52,15 @@ _STYLE: dict[Any, Any] = {
 
 
 @contextmanager
-def _drawing(panels: int, height: float = _PANEL, width: float = _PANEL) -> Iterator[tuple[Figure, list[Axes]]]:
+def drawing(panels: int, height: float = _PANEL, width: float = _PANEL) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure in our style with so many panels side by side, each height x width inches."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width * panels, height), layout="constrained")
         yield figure, [figure.add_subplot(1, panels, k + 1) for k in range(panels)]
 
 
-def _svg(figure: Figure) -> str:
+def as_svg(figure: Figure) -> str:
+    """The figure as SVG text."""
     with matplotlib.rc_context(_STYLE):
         stream = io.StringIO()
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
@@ -72,7 +74,7 @@ def two_classes(rows: Rows) -> bool:
 
 def roc_curves(rows: Mapping[str, Rows]) -> str:
     """ROC curves, one panel a target: on intention (full line), conditional (dashed), the frozen operating point."""
-    with _drawing(len(rows)) as (figure, axes):
+    with drawing(len(rows)) as (figure, axes):
         for axis, (target, all_rows) in zip(axes, rows.items(), strict=True):
             scored, judged = all_rows.take(all_rows.scored), all_rows.judged()
             axis.plot([0, 1], [0, 1], color="#d5d8dc", linewidth=0.8)
@@ -89,7 +91,7 @@ def roc_curves(rows: Mapping[str, Rows]) -> str:
             axis.set_aspect("equal")
             axis.legend(loc="lower right", handlelength=1.6)
         axes[0].set_ylabel("sensitivity")
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def _folds(rows: Rows) -> Any:
@@ -109,7 +111,7 @@ def _operating_point(rows: Rows) -> tuple[float, float] | None:
 def score_histograms(rows: Mapping[str, Rows]) -> str:
     """Calibrated scores of both classes, one panel a target, with the frozen threshold."""
     edges = np.linspace(0, 1, 26).tolist()
-    with _drawing(len(rows), height=2.5) as (figure, axes):
+    with drawing(len(rows), height=2.5) as (figure, axes):
         for axis, (target, all_rows) in zip(axes, rows.items(), strict=True):
             scored = all_rows.take(all_rows.scored)
             names = CLASSES.get(target, ("negative", "positive"))
@@ -133,12 +135,12 @@ def score_histograms(rows: Mapping[str, Rows]) -> str:
             axis.legend(loc="upper center", handlelength=1.2, frameon=True, edgecolor="none", framealpha=0.9)
             axis.set_ylim(0, axis.get_ylim()[1] * 3)
         axes[0].set_ylabel("cases")
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def calibration_curves(rows: Mapping[str, Rows]) -> str:
     """Observed fraction against mean score in ten bins of equal count, with Wilson intervals."""
-    with _drawing(len(rows)) as (figure, axes):
+    with drawing(len(rows)) as (figure, axes):
         for axis, (target, all_rows) in zip(axes, rows.items(), strict=True):
             scored = all_rows.take(all_rows.scored)
             axis.plot([0, 1], [0, 1], color="#d5d8dc", linewidth=0.8)
@@ -152,12 +154,12 @@ def calibration_curves(rows: Mapping[str, Rows]) -> str:
             axis.set(title=TITLES.get(target, target), xlabel="mean score", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
             axis.set_aspect("equal")
         axes[0].set_ylabel("observed fraction")
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def forest(entries: Sequence[tuple[str, str, Mapping[str, Any]]], metric: str) -> str:
     """Group metrics with intervals: entries are (column heading, group, metric record); the first is the whole."""
-    with _drawing(1, height=0.9 + 0.24 * (len(entries) + len({heading for heading, _, _ in entries})), width=8.2) as (
+    with drawing(1, height=0.9 + 0.24 * (len(entries) + len({heading for heading, _, _ in entries})), width=8.2) as (
         figure,
         (axis,),
     ):
@@ -183,12 +185,12 @@ def forest(entries: Sequence[tuple[str, str, Mapping[str, Any]]], metric: str) -
         axis.set_xlabel(metric)
         axis.spines["left"].set_visible(False)
         axis.tick_params(axis="y", length=0)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def flow(steps: Sequence[Mapping[str, Any]], classes: tuple[str, str]) -> str:
     """Cases left after each stage (full) and taken by it (pale; hatched: wrongly), one panel a class."""
-    with _drawing(2, height=0.75 + 0.3 * len(steps), width=4.4) as (figure, axes):
+    with drawing(2, height=0.75 + 0.3 * len(steps), width=4.4) as (figure, axes):
         for axis, side, name, color in zip(
             axes, ("positive", "negative"), (classes[1], classes[0]), (POSITIVE, NEGATIVE), strict=True
         ):
@@ -208,7 +210,7 @@ def flow(steps: Sequence[Mapping[str, Any]], classes: tuple[str, str]) -> str:
             axis.spines[["bottom", "left"]].set_visible(False)
             axis.tick_params(axis="y", length=0)
         axes[1].set_yticks([])
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def head_errors(rows: Rows) -> str:
@@ -216,7 +218,7 @@ def head_errors(rows: Rows) -> str:
     columns = [("head_error_mm", "mm", 5.0), ("head_error_pct", "% of the film's width", 6.0)]
     known = [(c, unit, t, e[~np.isnan(e)]) for c, unit, t in columns for e in [numbers(rows.table, c)]]
     known = [entry for entry in known if len(entry[3])]
-    with _drawing(max(1, len(known)), height=2.4) as (figure, axes):
+    with drawing(max(1, len(known)), height=2.4) as (figure, axes):
         for axis, (_, unit, tolerance, error) in zip(axes, known, strict=True):
             values = np.sort(error)
             axis.step(values, np.arange(1, len(values) + 1) / len(values), color=NEGATIVE, linewidth=1.6, where="post")
@@ -225,7 +227,7 @@ def head_errors(rows: Rows) -> str:
             right = max(1.4 * tolerance, float(np.quantile(values, 0.98)))
             axis.set(xlabel=f"error in {unit}", xlim=(0, right), ylim=(0, 1.02))
         axes[0].set_ylabel("heads found within")
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def training_curves(curves: pd.DataFrame, title: str) -> str:
@@ -237,7 +239,7 @@ def training_curves(curves: pd.DataFrame, title: str) -> str:
     names = [name for name in names if curves[name].notna().any()]
     parts = [[n for n in names if "loss" in n], [n for n in names if "loss" not in n]]
     parts = [part for part in parts if part] or [[]]
-    with _drawing(len(parts), height=2.3) as (figure, axes):
+    with drawing(len(parts), height=2.3) as (figure, axes):
         palette = [NEGATIVE, POSITIVE, "#5b8c5a", "#7d5ba6", MUTED, "#c29b2c"]
         for axis, part in zip(axes, parts, strict=True):
             for k, name in enumerate(part[:6]):
@@ -248,4 +250,4 @@ def training_curves(curves: pd.DataFrame, title: str) -> str:
             if part:
                 axis.legend(loc="best", handlelength=1.2)
         axes[0].set_title(title)
-        return _svg(figure)
+        return as_svg(figure)
