@@ -18,12 +18,15 @@ NOT_FOUND, AMBIGUOUS, FILM_LEFT_OUT = "film_not_found", "film_ambiguous", "film_
 
 @dataclass(frozen=True)
 class FilmInfo:
-    """What annotations need to know of their film. spacing: (x, y) in mm. orientation: PatientOrientation or None."""
+    """What annotations need to know of their film.
+
+    spacing: (x, y) in mm as 3D Slicer takes it, 1 without any. orientation: PatientOrientation or None.
+    """
 
     image: str
     width: int
     height: int
-    spacing: tuple[float, float] | None
+    spacing: tuple[float, float]
     orientation: tuple[str, str] | None
     view: str
     level: str
@@ -84,7 +87,7 @@ def _info(image: str, row: Mapping[str, Any] | None, level: str, spacing_tags: I
         return None
     values = row["values"]
     orientation = tuple(item.strip().upper() for item in values.get("PatientOrientation", "").split("\\"))
-    spacing = next((pair for tag in spacing_tags if (pair := _pair(values.get(tag, "")))), None)
+    spacing = next((pair for tag in spacing_tags if (pair := _pair(values.get(tag, "")))), (1.0, 1.0))
     try:
         width, height = int(values["Columns"]), int(values["Rows"])
     except ValueError:

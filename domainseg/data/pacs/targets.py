@@ -29,7 +29,6 @@ REASONS = {
     "side_unknown": "the patient's left and right cannot be found in this film (orientation or view missing)",
     "sides_contradict": "hip_left lies to the right of hip_right: left and right were mixed up, or the film is turned",
     "wrong_shape": "a shape that cannot say this (a head by a tag, a lesion by a point, ...)",
-    "no_spacing": "in millimetres, and the film has no spacing",
     "other_size": "drawn on a picture of another size than the film",
     "other_grid": "a mask with other pixels than the film's",
     "outside_film": "lies outside the film: another film, spacing or coordinate system",
@@ -146,8 +145,6 @@ class Gatherer:
             return "other_size"
         points = shape.points
         if shape.millimetres:
-            if film.spacing is None:
-                return "no_spacing"
             points = points / np.array(film.spacing)
         places = points[:1] if shape.kind == "ellipse" else points
         limits = np.array([film.width, film.height]) - 0.5
@@ -242,7 +239,7 @@ def mask_on_film(shape: Shape, film: FilmInfo) -> NDArray[np.bool_]:
     """The pixels of a mask on its film, bool [height, width]. Raises _Misfit and AnnotationProblem."""
     assert shape.mask is not None
     found = shape.mask()
-    scale = film.spacing if shape.millimetres and film.spacing else (1.0, 1.0)
+    scale = film.spacing if shape.millimetres else (1.0, 1.0)
     if not np.allclose(np.array(found.step) / scale, 1, rtol=0.01):
         raise _Misfit("other_grid")
     left, top = (round(start / size) for start, size in zip(found.origin, scale, strict=True))
@@ -337,4 +334,4 @@ def _write_mask(mask: NDArray[np.bool_], output: Path, name: str) -> str:
 
 
 def _scale(shape: Shape, film: FilmInfo) -> NDArray[np.float64]:
-    return np.array(film.spacing if shape.millimetres and film.spacing else (1.0, 1.0))
+    return np.array(film.spacing if shape.millimetres else (1.0, 1.0))

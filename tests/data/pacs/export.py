@@ -20,11 +20,8 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def settings(**changes: Any) -> dict[str, Any]:
     """conf/manifest.yaml as the command hands it over, with changes."""
-    found = OmegaConf.load(ROOT / "conf/manifest.yaml")
-    for name in ("defaults", "hydra", "output"):
-        found.pop(name)
-    plain: Any = OmegaConf.to_container(found)
-    return {**plain, "workers": 1, **changes}
+    found: Any = OmegaConf.to_container(OmegaConf.load(ROOT / "conf/manifest.yaml"), resolve=False)
+    return {**found, "workers": 1, **changes}
 
 
 def film(path: Path, size: tuple[int, int] = (24, 16), **tags: Any) -> Dataset:
