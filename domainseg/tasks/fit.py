@@ -7,7 +7,6 @@ and goes on from a checkpoint ends with the same weights, bit by bit, as one tha
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,13 +18,13 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import RichProgressBar
-from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from domainseg.files import DomainsegError
 from domainseg.tasks import ranks
 from domainseg.tasks.checkpoints import Checkpoints, SafeCheckpointIO, latest_checkpoint
+from domainseg.tasks.curves import Curves
 from domainseg.tasks.distributed import all_trained, strategy, synchronised
 from domainseg.tasks.items import StepDataset, StepSampler
 
@@ -160,8 +159,12 @@ def fit(
     loader = DataLoader(
         dataset, batch_sampler=sampler, num_workers=context.workers, persistent_workers=context.workers > 0
     )
-    logger = CSVLogger(save_dir=context.folder, name="", version=f"{name}_log", flush_logs_every_n_steps=50)
-    keep = Checkpoints(context.folder, name, context.checkpoint_every)
+    callbacks: list[pl.Callback] = [Curves(context.folder / f"{name}.csv")]  # before what saves it
+    callbacks.append(Checkpoints(context.folder, name, context.checkpoint_every))
+    if context.progress:
+        callbacks.append(RichProgressBar())
+    # A debugging aid that comes with deterministic algorithms and costs a twentieth of the time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     with _quiet(), all_trained(module, loader), synchronised(module.network, context.sync_batchnorm):
         trainer = pl.Trainer(
             accelerator=context.accelerator,
@@ -170,8 +173,8 @@ def fit(
             strategy=strategy(context.devices),
             precision=context.precision,  # type: ignore[arg-type]
             max_steps=module.steps,
-            logger=logger,
-            callbacks=[keep, RichProgressBar()] if context.progress else [keep],
+            logger=False,
+            callbacks=callbacks,
             enable_progress_bar=context.progress,
             enable_model_summary=False,
             gradient_clip_val=3.0,
@@ -179,20 +182,18 @@ def fit(
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
             enable_checkpointing=False,
+            deterministic="warn",  # warns by name of what has no deterministic form on a graphics card
             plugins=[SafeCheckpointIO()],
         )
         module.network.train()
         trainer.fit(module, loader, ckpt_path=None if checkpoint is None else str(path), weights_only=True)
     ranks.same_buffers(module.network)
     module.network.eval()
-    curves = Path(logger.log_dir) / "metrics.csv"
-    if ranks.is_first() and curves.exists():
-        os.replace(curves, context.folder / f"{name}.csv")
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Lightning's tips and its remarks on choices that are ours: no validation loop, a folder that holds files."""
+    """Lightning's tips and its remarks on choices that are ours, such as no validation loop."""
     names = ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda")
     before = [(logging.getLogger(name), logging.getLogger(name).level) for name in names]
     try:
@@ -202,8 +203,6 @@ def _quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", module="pytorch_lightning", append=True)
             for text in (
                 ".*does not have many workers",
-                ".*exists and is not empty",
-                ".*smaller than the logging",
                 ".*LeafSpec",
                 ".*your dataloader is not resumable",  # the sampler is: it begins at the step that the fit goes on with
             ):

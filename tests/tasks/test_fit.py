@@ -51,6 +51,9 @@ def test_a_fit_learns_and_writes_its_curve(tmp_path: Path) -> None:
     header, *rows = (tmp_path / "fit.csv").read_text().splitlines()
     assert {"step", "loss"} <= set(header.split(","))
     assert len(rows) == 20
+    assert [row.split(",")[0] for row in rows] == [str(step) for step in range(10, 201, 10)]
+    names = [f"fit-{step:07d}.ckpt{end}" for step in (100, 200) for end in ("", ".sha256")]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [*names, "fit.csv"]
 
 
 def test_a_finished_fit_is_taken_up_not_repeated(tmp_path: Path) -> None:
@@ -98,6 +101,7 @@ def test_a_fit_that_died_ends_as_one_that_did_not(tmp_path: Path, step: int) -> 
     torch.manual_seed(step)  # chance from elsewhere changes nothing
     fit(resumed, rest, batch_size=4, context=context)
     assert rest.seen == data.seen[step // 5 * 5 * 4 :]
+    assert (tmp_path / "b/fit.csv").read_bytes() == (tmp_path / "a/fit.csv").read_bytes()
     assert all(torch.equal(one, other) for one, other in zip(state(whole), state(resumed), strict=True))
 
 
