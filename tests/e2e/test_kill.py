@@ -190,7 +190,8 @@ def same_results(one: Path, other: Path) -> None:
     """Weights, frozen numbers, table, metrics, byte by byte."""
     names = [f"stages/{stage}/{name}" for stage in STAGES for name in ("network.pt", "threshold.json")]
     names += ["predictions.parquet", "predictions.csv", "metrics.json", "cascade.json", "splits.csv"]
-    names += [str(path.relative_to(one)) for path in one.glob("bundle/stages/*.onnx")]
+    for pattern in ("stages/*/*.csv", "bundle/stages/*.onnx"):
+        names += [str(path.relative_to(one)) for path in one.glob(pattern)]
     for name in names:
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
     for stage in STAGES:
