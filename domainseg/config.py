@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -72,6 +72,8 @@ def launch(
     try:
         folders = [conf_folder(), *extra_folders(arguments)]
         arguments = rewrite(arguments, word=word)
+        if several_started():
+            arguments = _joint(arguments)
         sweep = None
         if summary is not None and sweeps.is_sweep(arguments):
             arguments, sweep = sweeps.begin(config_name, arguments, folders)
@@ -85,8 +87,32 @@ def launch(
     value = _run(_swept(main, sweep, summary), config_name, arguments, folders[0])
     summary(sweep.folder)
     if failed := sweeps.failures(sweep.folder):
-        _say_and_exit("\n  ".join([f"{len(failed)} jobs of the sweep failed", *failed]), 1)
+        _say_and_exit("\n  ".join([f"failed jobs of the sweep: {len(failed)}", *failed]), 1)
     return value
+
+
+def several_started(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether srun or torchrun has started several processes of this command."""
+    return int(environment.get("WORLD_SIZE", environment.get("SLURM_STEP_NUM_TASKS", "1"))) > 1
+
+
+def _process_number(environment: Mapping[str, str] = os.environ) -> int:
+    """Which of several processes that were started together this is; 0 writes the files."""
+    if not several_started(environment):
+        return 0
+    return int(environment["RANK"] if "WORLD_SIZE" in environment else environment["SLURM_PROCID"])
+
+
+def _joint(arguments: list[str]) -> list[str]:
+    """The arguments of one of several processes: all write to one folder, one of them writes the log.
+
+    Raises UsageError for what each process would do in its own way.
+    """
+    if sweeps.is_sweep(arguments):
+        raise UsageError("-m: srun or torchrun start the processes of one run; to sweep, start one process")
+    if not any(typed_key(argument) == "output" for argument in arguments):
+        raise UsageError("several processes were started (srun, torchrun): name their common folder with output=DIR")
+    return arguments if _process_number() == 0 else [*arguments, "hydra/job_logging=none"]
 
 
 def _check(config_name: str, arguments: Sequence[str], folders: list[Path]) -> dict[str, Any] | None:
@@ -249,7 +275,7 @@ def _save(settings: dict[str, Any], output: Path) -> None:
     from omegaconf import OmegaConf
 
     resumable = "resume" in settings
-    if resumable and settings["resume"]:
+    if _process_number() > 0 or (resumable and settings["resume"]):
         return
     file = output / ("config.yaml" if resumable else f"{HydraConfig.get().job.name}.yaml")
     begun = any(entry != file and entry.suffix != ".log" for entry in output.iterdir())

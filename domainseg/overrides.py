@@ -27,7 +27,7 @@ PATH_KEYS = (
 )
 # Plugins of Hydra that extras bring: the module, and the extra.
 PLUGINS = {
-    "hydra/sweeper=optuna": ("hydra_plugins.hydra_optuna_sweeper", "optuna"),
+    "hydra/sweeper=optuna_on_tune": ("hydra_plugins.hydra_optuna_sweeper", "optuna"),
     "hydra/launcher=submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
     "hydra/launcher=submitit_local": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
 }
@@ -78,6 +78,8 @@ def _rewrite_one(argument: str) -> str:
         if "${" in value:
             raise UsageError(f"{key}={value}: a path cannot hold '${{'")
         return f"{plus}{key}={quoted(value)}"
+    if argument == "hydra/sweeper=optuna":  # with our settings; a preset of the same name Hydra does not take
+        return "hydra/sweeper=optuna_on_tune"
     if re.fullmatch(r"stage\.[^.@]+\.network", key):
         return f"{plus}network@{key}={value}"
     if key in ADDED_GROUPS and not plus:
@@ -162,7 +164,8 @@ def _check_plugin(override: Override) -> None:
     except ModuleNotFoundError:
         found = None
     if found is None:
-        raise UsageError(f'{name}: {module.rpartition(".")[2]} is not installed: pip install "domainseg[{extra}]"')
+        plugin = module.rpartition(".")[2]
+        raise UsageError(f'{override.key_or_group}: {plugin} is not installed: pip install "domainseg[{extra}]"')
 
 
 def options(folders: Iterable[Path], group: str) -> list[str]:

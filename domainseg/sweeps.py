@@ -103,7 +103,7 @@ def _free(key: str) -> bool:
 
 
 def _values(arguments: Sequence[str], folders: Sequence[Path]) -> dict[str, str]:
-    return {_key(override): override.get_value_element_as_str() for override in parse(arguments, folders)[0]}
+    return {_key(override): str(override.input_line).partition("=")[2] for override in parse(arguments, folders)[0]}
 
 
 def _key(override: Override) -> str:
@@ -145,6 +145,7 @@ def run_job(
     else:
         write_yaml(output / "config.yaml", settings)
     write_json(output / JOB, job)
+    summary(sweep.folder)
     try:
         value = float(main(settings, output))
     except Exception as error:

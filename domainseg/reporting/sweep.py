@@ -20,7 +20,6 @@ import pandas as pd
 from domainseg.evaluation.metrics import get
 from domainseg.files import read_json, write_bytes, write_json
 from domainseg.reporting.figures import MUTED, NEGATIVE, POSITIVE, as_svg, drawing
-from domainseg.reporting.words import number
 from domainseg.sweeps import JOB, SWEEP, read_yaml
 
 RULE = "highest value on tune, the first of equals; test figures choose nothing"
@@ -86,7 +85,7 @@ def _figures(run: Path, metric: str) -> dict[str, Any]:
 def draw_sweep(record: Mapping[str, Any]) -> str:
     """The figure as SVG text: a line a job, its metric on tune and test with 95 % intervals, or what became of it."""
     jobs = record["jobs"]
-    with drawing(1, height=1.2 + 0.34 * max(len(jobs), 1), width=7.2) as (figure, (axes,)):
+    with drawing(1, height=1.8 + 0.34 * len(jobs), width=7.2) as (figure, (axes,)):
         for place, job in enumerate(jobs):
             for shift, split, colour, marker in ((-0.12, "tune", NEGATIVE, "o"), (0.12, "test", MUTED, "s")):
                 value = _number(job.get(f"{split}_auc"))
@@ -105,7 +104,7 @@ def draw_sweep(record: Mapping[str, Any]) -> str:
             range(len(jobs)), [f"{n} *" if j["job"] == chosen else n for n, j in zip(names, jobs, strict=True)]
         )
         axes.set_ylim(len(jobs) - 0.5, -0.5)
-        axes.set_xlabel("AUC on intention, 95 % interval; * the highest on tune")
+        axes.set_xlabel("AUC on intention; * highest on tune")
         axes.set_title("Jobs of the sweep")
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="best")
@@ -121,7 +120,8 @@ def _number(value: Any) -> float:
 
 
 def _value(text: Any) -> str:
+    """A swept value as short as it can be told: numbers that a sweeper proposed have many digits."""
     try:
-        return number(float(text), 4) if "." in str(text) else str(text)
-    except ValueError:
+        return f"{float(text):.4g}"
+    except (TypeError, ValueError):
         return str(text)
