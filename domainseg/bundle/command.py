@@ -18,7 +18,7 @@ from rich.progress import Progress
 
 from domainseg.bundle.inputs import read_input
 from domainseg.bundle.journal import Journal
-from domainseg.bundle.load import check_precision, load_bundle, make_stages
+from domainseg.bundle.load import check_envelope, check_precision, load_stages, make_stages
 from domainseg.bundle.predict import hashed_images
 from domainseg.bundle.schema import BundleError
 from domainseg.bundle.verify import verify_bundle
@@ -54,8 +54,9 @@ def bundle_model(cfg: Mapping[str, Any]) -> Model:
     path, backend, precision = Path(cfg["bundle"]), str(cfg["backend"]), str(cfg["precision"])
     verified = verify_bundle(path)
     check_precision(verified.record, path, backend, precision)
+    check_envelope(verified.record)
     return Model(
-        load=partial(_load, path, verified.sha256, backend, precision, threads_a_worker(cfg)),
+        load=partial(load_stages, path, verified.sha256, backend, precision, threads_a_worker(cfg)),
         stages=make_stages(verified.record, dict.fromkeys(verified.models, _elsewhere)),
         identity={"bundle": verified.sha256, "backend": backend, "precision": precision},
         envelope=verified.record["envelope"],
@@ -88,11 +89,9 @@ def predict_table(model: Model, manifest: Manifest, key: bytes, output: Path, cf
     workers = int(cfg["workers"])
     if workers < 1:
         raise BundleError(f"workers={workers}: at least 1")
-    truthful = len(manifest.targets) > 0
     recipe = Recipe(
         load=model.load,
-        manifest=manifest,
-        truthful=truthful,
+        known=manifest if len(manifest.targets) else None,
         envelope=model.envelope,
         overlays=output / "overlays" if cfg["overlays"] else None,
         threads=threads_a_worker(cfg),
@@ -106,7 +105,7 @@ def predict_table(model: Model, manifest: Manifest, key: bytes, output: Path, cf
     }
     images = list(manifest.images["image"])
     with Journal(output / JOURNAL, header) as journal, Progress() as progress:
-        rest = [image for image in images if image not in journal.done]
+        rest = [(image, manifest.path(image)) for image in images if image not in journal.done]
         if len(rest) < len(images):
             log.info("%d of %d films were done before: going on", len(images) - len(rest), len(images))
         task = progress.add_task("predicting", total=len(images), completed=len(images) - len(rest))
@@ -144,13 +143,6 @@ def threads_a_worker(cfg: Mapping[str, Any]) -> int:
         return int(cfg["threads"])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // max(1, int(cfg["workers"])))
-
-
-def _load(path: Path, sha256: str, backend: str, precision: str, threads: int) -> Sequence[Stage]:
-    bundle = load_bundle(path, backend=backend, precision=precision, threads=threads)
-    if bundle.sha256 != sha256:
-        raise BundleError(f"{path}: was replaced while films were predicted; begin anew")
-    return bundle.stages
 
 
 def _elsewhere(pictures: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:

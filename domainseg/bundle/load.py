@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from domainseg.bundle.runtime import BACKENDS, PRECISIONS, open_network
 from domainseg.bundle.schema import RECORD, BundleError
 from domainseg.bundle.verify import verify_bundle
@@ -52,6 +54,7 @@ def load_bundle(
     verified = verify_bundle(Path(path))
     record = verified.record
     check_precision(record, path, backend, precision)
+    check_envelope(record)
     networks: dict[str, Network] = {
         stage["name"]: open_network(
             verified.models[stage["name"]],
@@ -64,6 +67,14 @@ def load_bundle(
         for stage in record["stages"]
     }
     return Bundle(make_stages(record, networks), record, verified.sha256)
+
+
+def load_stages(path: Path, sha256: str, backend: str, precision: str, threads: int) -> list[Stage]:
+    """The stages of the bundle that had this SHA-256 a moment ago. Raises BundleError when it is another now."""
+    bundle = load_bundle(path, backend=backend, precision=precision, threads=threads)
+    if bundle.sha256 != sha256:
+        raise BundleError(f"{path}: was replaced while films were predicted; begin anew")
+    return bundle.stages
 
 
 def make_stages(record: Mapping[str, Any], networks: Mapping[str, Network]) -> list[Stage]:
@@ -101,6 +112,14 @@ def check_precision(record: Mapping[str, Any], path: Path | str, backend: str, p
 def bf16_passed(stage: Mapping[str, Any]) -> bool:
     """Whether a stage's entry says that bf16 was checked at export and passed."""
     return bool(stage.get("bf16") and stage["bf16"].get("passed", True))
+
+
+def check_envelope(record: Mapping[str, Any]) -> None:
+    """Raise BundleError for an envelope that no film can be held against."""
+    try:
+        flags(Film(pixels=np.zeros((8, 8), np.float32), spacing=(1.0, 1.0)), record["envelope"])
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise BundleError(f"{RECORD}: envelope: cannot be used ({type(error).__name__})") from None
 
 
 def flags(film: Film, envelope: Mapping[str, Any]) -> str:

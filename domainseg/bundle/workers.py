@@ -8,11 +8,12 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -23,10 +24,12 @@ from domainseg.cascade.cascade import Cascade
 from domainseg.cascade.case import Case
 from domainseg.cascade.rows import film_rows
 from domainseg.cascade.stages import Stage
-from domainseg.cascade.truth import Truth
-from domainseg.data.manifest import Manifest
 from domainseg.files import DomainsegError
 from domainseg.imaging import FilmTooLargeError, ImageReadError, read_film
+
+if TYPE_CHECKING:
+    from domainseg.cascade.truth import Truth
+    from domainseg.data.manifest import Manifest
 
 BYTES_A_PIXEL = 16  # of a film, from its file to its end in the cascade; 10 were measured at most
 ORDINARY_PIXELS = 20_000_000  # of a film: each worker has room for one of them beside the others
@@ -37,14 +40,13 @@ CRASHED = "crashed"
 class Recipe:
     """What a worker needs to know; it travels to another process, so ``load`` is a function of a module.
 
-    load: makes the stages. manifest: where the films lie and, when ``truthful``, what is known of them. envelope: of
-    the bundle, None for a run folder. overlays: folder for pictures, or None. threads: of OpenCV. max_pixels: of a
-    film, None for no limit. warm: run each network once before the first film.
+    load: makes the stages. known: the manifest when it holds truth about the films (without it a worker is spared
+    pandas, half of its start). envelope: of the bundle, None for a run folder. overlays: folder for pictures, or None.
+    threads: of OpenCV. max_pixels: of a film, None for no limit. warm: run each network once before the first film.
     """
 
     load: Callable[[], Sequence[Stage]]
-    manifest: Manifest
-    truthful: bool
+    known: Manifest | None
     envelope: Mapping[str, Any] | None
     overlays: Path | None
     threads: int
@@ -72,9 +74,9 @@ class Limits:
 
 
 def predict_films(
-    recipe: Recipe, images: Sequence[str], workers: int, memory_gb: float | None = None
+    recipe: Recipe, films: Sequence[tuple[str, Path]], workers: int, memory_gb: float | None = None
 ) -> Iterator[Done]:
-    """The rows of films of the recipe's manifest, in the order in which they are done.
+    """The rows of films, given as (image, path), in the order in which they are done.
 
     A film at which a process dies (a codec or a runtime can crash natively) is tried once more alone, and if it dies
     again is a row excluded_by=read with the reason crashed. A film too large beside others is read alone; one that
@@ -85,13 +87,14 @@ def predict_films(
     try:
         limits = Limits(workers) if memory_gb is None else share_memory(workers, memory_gb * 1e9, pool.measure())
         alone: list[str] = []
-        for done in pool.run(images, limits.workers, limits.together):
+        for done in pool.run(films, limits.workers, limits.together):
             if done.problem in (CRASHED, FilmTooLargeError.kind):
                 alone.append(done.image)
             else:
                 yield done
         pool.stop()
-        yield from pool.run(alone, 1, limits.alone)
+        paths = dict(films)
+        yield from pool.run([(image, paths[image]) for image in alone], 1, limits.alone)
     finally:
         pool.stop()
 
@@ -122,7 +125,7 @@ class _Worker:
         self.process: BaseProcess = context.Process(target=_work, args=(end, recipe), daemon=True)
         self.process.start()
         end.close()
-        self.image: str | None = None
+        self.film: tuple[str, Path] | None = None
         self.ready = False
 
     def answer(self) -> Any:
@@ -145,12 +148,10 @@ class _Worker:
         self.ready = True
         return answer
 
-    def give(self, image: str) -> None:
-        try:
-            self.image = image
-            self.pipe.send(image)
-        except OSError:  # it died between two films; its answer will say so
-            pass
+    def give(self, film: tuple[str, Path]) -> None:
+        self.film = film
+        with suppress(OSError):  # it died between two films: its answer will say so
+            self.pipe.send(film)
 
     def stop(self) -> None:
         self.pipe.close()  # a process that waits ends at the end of its pipe
@@ -174,22 +175,22 @@ class _Pool:
         self.stop()
         return taken
 
-    def run(self, images: Sequence[str], count: int, max_pixels: int | None) -> Iterator[Done]:
-        queue = deque(images)
-        while queue or any(worker.image is not None for worker in self._workers):
-            busy = sum(worker.image is not None for worker in self._workers)
+    def run(self, films: Sequence[tuple[str, Path]], count: int, max_pixels: int | None) -> Iterator[Done]:
+        queue = deque(films)
+        while queue or any(worker.film is not None for worker in self._workers):
+            busy = sum(worker.film is not None for worker in self._workers)
             while len(self._workers) < min(count, busy + len(queue)):
                 self._workers.append(_Worker(replace(self._recipe, max_pixels=max_pixels)))
             for pipe in wait([worker.pipe for worker in self._workers]):
                 worker = next(worker for worker in self._workers if worker.pipe is pipe)
-                answer, image, worker.image = worker.answer(), worker.image, None
+                answer, film, worker.film = worker.answer(), worker.film, None
                 if answer is None:
                     worker.stop()
                     self._workers.remove(worker)
                 elif queue:
                     worker.give(queue.popleft())
-                if image is not None:
-                    yield _crashed(self._recipe, image) if answer is None else answer
+                if film is not None:
+                    yield _crashed(self._recipe, *film) if answer is None else answer
 
     def stop(self) -> None:
         for worker in self._workers:
@@ -197,9 +198,16 @@ class _Pool:
         self._workers.clear()
 
 
-def _crashed(recipe: Recipe, image: str) -> Done:
-    error = ImageReadError(recipe.manifest.path(image), "the process that read it died", CRASHED)
-    return _unread(image, error, Truth(recipe.manifest) if recipe.truthful else None)
+def _crashed(recipe: Recipe, image: str, path: Path) -> Done:
+    return _unread(image, ImageReadError(path, "the process that read it died", CRASHED), _truth(recipe))
+
+
+def _truth(recipe: Recipe) -> Truth | None:
+    if recipe.known is None:
+        return None
+    from domainseg.cascade.truth import Truth
+
+    return Truth(recipe.known)
 
 
 def _unread(image: str, error: ImageReadError, truth: Truth | None) -> Done:
@@ -219,7 +227,7 @@ def _work(pipe: Connection, recipe: Recipe) -> None:
             predictor.warm()
         pipe.send(peak_bytes())
         while True:
-            pipe.send(predictor(pipe.recv()))
+            pipe.send(predictor(*pipe.recv()))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
     except ModuleNotFoundError as error:
@@ -234,7 +242,7 @@ class _Predictor:
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
         self._cascade = Cascade(recipe.load())
-        self._truth = Truth(recipe.manifest) if recipe.truthful else None
+        self._truth = _truth(recipe)
 
     def warm(self) -> None:
         """Run each network once, so that the process has taken the memory that they need."""
@@ -242,8 +250,7 @@ class _Predictor:
             size = int(stage.preprocessing[0]["size"])
             stage.network(np.zeros((1, 1, size, size), np.float32))
 
-    def __call__(self, image: str) -> Done:
-        path = self._recipe.manifest.path(image)
+    def __call__(self, image: str, path: Path) -> Done:
         try:
             film = read_film(path, max_pixels=self._recipe.max_pixels)
             results = self._cascade.run(Case.of(image, film))
