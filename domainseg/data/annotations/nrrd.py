@@ -69,7 +69,10 @@ def read_nrrd(path: Path) -> Nrrd:
         raise AnnotationProblem("several slices; a film has one")
     count = layers * sizes[0] * sizes[1] * int(kind[1])
     if fields["encoding"] in ("gzip", "gz"):
-        data = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(data, count + 1)
+        try:
+            data = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(data, count + 1)
+        except zlib.error:
+            raise AnnotationProblem("its compressed part is damaged") from None
     elif fields["encoding"] != "raw":
         raise AnnotationProblem("an encoding other than raw and gzip")
     if len(data) != count:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from domainseg.data.annotations.shapes import AnnotationProblem, Points, Shape, head, outline
+from domainseg.data.annotations.shapes import Points, Shape, head, outline
 from domainseg.data.lesions import draw_polygons
 from domainseg.data.pacs.match import FilmInfo
 from domainseg.data.pacs.sides import contradicts, picture_part
@@ -155,8 +155,6 @@ class Gatherer:
             _shape_into(target, shape, category.use, points, film)
         except _Misfit as misfit:
             return str(misfit)
-        except AnnotationProblem:
-            return "wrong_shape"
         target.shapes += 1
         said = {name.strip(): _cell(cell) for name, cell in shape.attributes.items() if _is_label(name.strip())}
         wrong = ""
@@ -200,7 +198,7 @@ class _Misfit(Exception):
 
 
 def _shape_into(target: Part, shape: Shape, use: str, points: Points, film: FilmInfo) -> None:
-    """Add the place of a shape, in pixels of the film, to a part. Raises _Misfit and AnnotationProblem."""
+    """Add the place of a shape, in pixels of the film, to a part. Raises _Misfit."""
     if use == "head":
         found = _circle(mask_on_film(shape, film)) if shape.mask is not None else head(shape.kind, points)
         if found is None:
@@ -236,9 +234,12 @@ def _shape_into(target: Part, shape: Shape, use: str, points: Points, film: Film
 
 
 def mask_on_film(shape: Shape, film: FilmInfo) -> NDArray[np.bool_]:
-    """The pixels of a mask on its film, bool [height, width]. Raises _Misfit and AnnotationProblem."""
+    """The pixels of a mask on its film, bool [height, width]. Raises _Misfit."""
     assert shape.mask is not None
-    found = shape.mask()
+    try:
+        found = shape.mask()
+    except (ValueError, KeyError, TypeError, IndexError, OSError) as error:
+        raise _Misfit("wrong_shape") from error
     scale = film.spacing if shape.millimetres else (1.0, 1.0)
     if not np.allclose(np.array(found.step) / scale, 1, rtol=0.01):
         raise _Misfit("other_grid")

@@ -71,7 +71,7 @@ def test_a_finished_scan_reads_only_what_is_new_or_changed(
     count.clear()
     found = scan(films, tmp_path / "journal", TAGS, 1)
     assert sorted(path.name for path in count) == ["1.dcm", "new.dcm"]
-    rows = [row for row in found.rows()]
+    rows = list(found.rows())
     assert len(rows) == 151
     assert [row["values"]["PatientID"] for row in rows if row["path"] == "p1/1.dcm"] == ["changed"]
 
