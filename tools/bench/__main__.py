@@ -48,14 +48,16 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         options = Options(scratch=Path(scratch), run=arguments.run and arguments.run.resolve())
         if arguments.short:
-            options = replace(options, commands=("train", "predict"), **SHORT)
+            options = replace(options, short=True, commands=("train", "predict"), **SHORT)
         for topic in arguments.topics or TOPICS:
             print(f"bench: {topic} ...", file=sys.stderr, flush=True)
             try:
                 sections[topic] = section(topic, options, short=arguments.short)
             except Skipped as reason:
                 skipped[topic] = str(reason)
-    settings = {key: value for key, value in vars(options).items() if key not in ("scratch", "commands", "run")}
+    settings = {
+        key: value for key, value in vars(options).items() if key not in ("scratch", "commands", "run", "short")
+    }
     found = result(about, {"form": "short" if arguments.short else "full", **settings}, sections, skipped)
     text = markdown(found)
     write_json(arguments.output / "bench.json", found)

@@ -41,17 +41,19 @@ def has_bf16() -> bool:
     return bool({"avx512_bf16", "amx_bf16"} & set(_fields("/proc/cpuinfo").get("flags", "").split()))
 
 
-def matrix_rates(rounds: int = 5, side: int = 2048) -> dict[str, float]:
+def matrix_rates(rounds: int = 5, side: int = 2048, device: str = "cpu") -> dict[str, float]:
     """Floating-point operations a second of torch's matrix product, in fp32 and bf16, at torch's present threads."""
     import torch
 
     rates = {}
     for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        square = torch.rand(side, side).to(kind)
+        square = torch.rand(side, side, device=device).to(kind)
         seconds = []
         for _ in range(rounds + 1):
             start = time.perf_counter()
             square @ square
+            if device != "cpu":
+                torch.cuda.synchronize()
             seconds.append(time.perf_counter() - start)
         rates[name] = 2 * side**3 / statistics.median(seconds[1:])
     return rates

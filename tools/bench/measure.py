@@ -20,6 +20,7 @@ class Options:
 
     scratch: Path
     run: Path | None = None
+    short: bool = False
     size: int = 1024
     rounds: int = 9
     films: int = 200
@@ -43,7 +44,7 @@ class Target:
 
     def met(self, ratio: float) -> bool:
         """Whether a ratio reaches it."""
-        return ratio <= self.limit if self.most else ratio >= self.limit
+        return bool(ratio <= self.limit if self.most else ratio >= self.limit)
 
     def __str__(self) -> str:
         return f"{'≤' if self.most else '≥'} {self.limit:.4g}"

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from bench.measure import Options
+from domainseg.bundle.schema import SCHEMA, stage_file
 from domainseg.bundle.verify import Verified, verify_bundle
 from domainseg.bundle.write import write_bundle
 from domainseg.cascade.stages import DECISIONS, Frozen, Stage
 from domainseg.config import plain
 from domainseg.imaging.film import READER_VERSION
 from domainseg.overrides import compose, conf_folder, parse
+from domainseg.phantom.simulate import simulate
+from domainseg.training.onnx_model import OnnxModel, to_onnx
 from domainseg.training.stages import load_cascade, module_of, new_stage
 
 OPEN = {"view_filter": 0.0, "localizer": 0.0, "implant_filter": 2.0}
@@ -52,40 +53,38 @@ def untrained(name: str, settings: dict[str, Any]) -> Stage:
 
 
 def bundle(options: Options) -> tuple[Path, Verified]:
-    """The bundle of the cascade: the run's own where it has one and the size is its own, else made in ``scratch``."""
+    """The bundle of the cascade: the run's own where it has one, else one made in ``scratch``, once for all topics."""
+    if options.run and (options.run / "bundle").is_dir():
+        return options.run / "bundle", verify_bundle(options.run / "bundle")
     folder = options.scratch / "bundle"
     if not folder.exists():
         stages = cascade(options)
-        models = {stage.name: onnx_bytes(module_of(stage), int(stage.preprocessing[0]["size"])) for stage in stages}
-        record = {"schema": 1, "pipeline": "hip", "target": "fracture", "reader": READER_VERSION}
+        models = {stage.name: to_onnx(module_of(stage), int(stage.preprocessing[0]["size"])) for stage in stages}
+        record = {"schema": SCHEMA, "pipeline": "hip", "target": "fracture", "reader": READER_VERSION}
         record |= {key: {} for key in ("versions", "labels", "data", "envelope", "parity")}
-        record |= {"stages": [entry(stage) for stage in stages]}
-        write_bundle(folder, record, models, {"MODEL_CARD.md": "Made by the benchmark.\n", "metrics.json": "{}\n"})
+        record |= {"stages": [entry(stage, models[stage.name]) for stage in stages]}
+        documents = {"MODEL_CARD.md": "Made by the benchmark.\n", "metrics.json": "{}\n"}
+        write_bundle(folder, record, {name: model.data for name, model in models.items()}, documents)
     return folder, verify_bundle(folder)
 
 
-def entry(stage: Stage) -> dict[str, Any]:
+def films(options: Options) -> list[Path]:
+    """Simulated DICOM films, made once for all topics."""
+    folder = options.scratch / "films"
+    simulate({"n": options.films, "seed": 2}, folder)
+    return sorted((folder / "images").glob("*.dcm"))
+
+
+def entry(stage: Stage, model: OnnxModel) -> dict[str, Any]:
     """A stage as bundle.json has it."""
     (kind,) = (name for name, made in DECISIONS.items() if made is type(stage.decision))
-    size = int(stage.preprocessing[0]["size"])
-    with torch.inference_mode():
-        outputs = module_of(stage)(torch.rand(1, 1, size, size))
-    settings = {key: value for key, value in vars(stage.decision).items() if key != "target"}
     return {
-        "name": stage.name, "file": f"stages/{stage.name}.onnx", "batch": "dynamic",
-        "decision": {"kind": kind, **settings}, "preprocessing": list(stage.preprocessing),
-        "outputs": {name: list(value.shape[1:]) for name, value in outputs.items()},
-        "frozen": vars(stage.frozen), "bf16": None,
-    }  # fmt: skip
-
-
-def onnx_bytes(network: nn.Module, size: int) -> bytes:
-    """The network as ONNX with a dynamic batch (by the exporter that takes seconds, not half a minute)."""
-    stream, picture = io.BytesIO(), torch.rand(2, 1, size, size)
-    with torch.no_grad():
-        names = list(network.eval()(picture))
-    axes = {name: {0: "batch"} for name in ("image", *names)}
-    torch.onnx.export(
-        network, (picture,), stream, input_names=["image"], output_names=names, dynamic_axes=axes, dynamo=False
-    )
-    return stream.getvalue()
+        "name": stage.name,
+        "file": stage_file(stage.name),
+        "batch": model.batch,
+        "decision": {"kind": kind} | {key: value for key, value in vars(stage.decision).items() if key != "target"},
+        "preprocessing": list(stage.preprocessing),
+        "outputs": {name: list(shape) for name, shape in model.outputs.items()},
+        "frozen": vars(stage.frozen),
+        "bf16": None,
+    }
