@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from domainseg.files import atomic_path
+from domainseg.files import write_bytes
 from domainseg.imaging import geometry, read_film
 
 _TILE = 320
@@ -45,8 +45,7 @@ def contact_sheet(manifest_folder: Path | str, path: Path | str, *, columns: int
     while len(tiles) % columns:
         tiles.append(np.zeros((_TILE, _TILE), np.uint8))
     sheet = np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
-    with atomic_path(path) as temporary:
-        cv2.imwrite(str(temporary), sheet)
+    write_bytes(path, cv2.imencode(".png", sheet)[1].tobytes())
     return path
 
 

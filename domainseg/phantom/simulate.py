@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -15,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from domainseg.files import DomainsegError, atomic_path, hash_json, read_json, write_json
+from domainseg.files import DomainsegError, atomic_path, hash_json, read_json, remove_partial, write_bytes, write_json
 from domainseg.phantom.dicom import station, write_film
 from domainseg.phantom.film import SimulatedFilm, film
 from domainseg.phantom.settings import Settings
@@ -46,6 +47,7 @@ def simulate(cfg: Mapping[str, Any], output: Path) -> None:
     record = output / "phantom.json"
     if record.is_file() and read_json(record)["key"] != key:
         raise DomainsegError(f"{output} holds films of other settings; name an empty folder")
+    remove_partial(output)
     write_json(record, {"key": key, "version": VERSION, "settings": settings.plain()})
     jobs = [(index, settings, output, key) for index in range(n)]
     rows: dict[int, dict[str, Any]] = {}
@@ -61,7 +63,7 @@ def simulate(cfg: Mapping[str, Any], output: Path) -> None:
             before = {name: os.environ.get(name) for name in _THREADS}
             os.environ.update(dict.fromkeys(_THREADS, "1"))
             try:
-                with ProcessPoolExecutor(min(workers, n), mp_context=context) as pool:
+                with ProcessPoolExecutor(min(workers, n), mp_context=context, initializer=_end_with_parent) as pool:
                     futures = {pool.submit(_one, job): job[0] for job in jobs}
                     for future in as_completed(futures):
                         rows[futures[future]] = future.result()
@@ -75,6 +77,16 @@ def simulate(cfg: Mapping[str, Any], output: Path) -> None:
     ordered = [rows[index] for index in range(n)]
     _table([row["image"] for row in ordered], output / "images")
     _table([target for row in ordered for target in row["targets"]], output / "targets")
+
+
+def _end_with_parent() -> None:
+    """In a worker: end when the process that started it is killed, instead of waiting for work for ever."""
+
+    def watch(parent: Any) -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, args=[multiprocessing.parent_process()], daemon=True).start()
 
 
 def _table(rows: list[dict[str, Any]], path: Path) -> None:
@@ -169,6 +181,5 @@ def _rows(made: SimulatedFilm, output: Path) -> dict[str, Any]:
 
 
 def _mask(path: Path, mask: NDArray[np.bool_]) -> None:
-    with atomic_path(path) as temporary:
-        flags = [cv2.IMWRITE_PNG_BILEVEL, 1, cv2.IMWRITE_PNG_COMPRESSION, 1]
-        cv2.imwrite(str(temporary), mask.astype(np.uint8) * 255, flags)
+    flags = [cv2.IMWRITE_PNG_BILEVEL, 1, cv2.IMWRITE_PNG_COMPRESSION, 1]
+    write_bytes(path, cv2.imencode(".png", mask.astype(np.uint8) * 255, flags)[1].tobytes())  # imwrite hides errors

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainseg.cascade.case import Case, Exclusion
-from domainseg.files import atomic_path
+from domainseg.files import write_bytes
 from domainseg.imaging.film import Film
 from domainseg.imaging.geometry import Affine, inverse, resize, step, transform, warp
 
@@ -85,9 +85,7 @@ def overlay_name(image: str) -> str:
 
 def write_png(picture: NDArray[np.uint8], path: Path) -> None:
     """Write an 8-bit picture as PNG, atomically."""
-    with atomic_path(path) as temporary:
-        if not cv2.imwrite(str(temporary), picture):
-            raise OSError(f"cannot write {path}")
+    write_bytes(path, cv2.imencode(".png", picture)[1].tobytes())  # imwrite does not say why it could not
 
 
 def _heat(picture: NDArray[np.uint8], affine: Affine, case: Case) -> NDArray[np.uint8]:

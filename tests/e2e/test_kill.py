@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,32 +30,27 @@ TYPED = ["+pipeline=hip", "+experiment=tiny", "data.workers=1", "trainer.threads
 KEY = "ab" * 32 + "\n"  # of the hashes of patients: tables of two runs can be compared
 
 
-def _any(pattern: str) -> Callable[[Path], bool]:
-    """Whether something of the folder is there."""
-    return lambda folder: next(folder.glob(pattern), None) is not None
-
-
-# In the order in which a run reaches them; the folder holds run/, films/ and cache/.
-LANDMARKS: dict[str, Callable[[Path], bool]] = {
-    "start": _any("run/config.yaml"),
-    "simulation": _any("films/rows/*.json"),
-    "films": _any("films/complete.json"),
-    "cache": _any("cache/??/[!.]*.npy"),
-    "view_filter/fit": _any("run/stages/view_filter/fit-*.sha256"),
-    "view_filter": _any("run/stages/view_filter/stage.json"),
-    "localizer/fit": _any("run/stages/localizer/fit-*.sha256"),
-    "localizer": _any("run/stages/localizer/stage.json"),
-    "implant_filter/fit": _any("run/stages/implant_filter/fit-*.sha256"),
-    "implant_filter": _any("run/stages/implant_filter/stage.json"),
-    "film labels": _any("run/stages/film_labels.json"),
-    "fracture/patch": _any("run/stages/fracture/patch-*.sha256"),
-    "fracture/tail": _any("run/stages/fracture/tail-*.sha256"),
-    "fracture": _any("run/stages/fracture/stage.json"),
-    "table": _any("run/predictions.csv"),
-    "pictures": _any("run/pictures/*.png"),
-    "metrics": _any("run/metrics.json"),
-    "report": _any("run/report.html"),
-    "end": _any("run/resources.json"),
+# What says how far a run is, in the order in which it gets there; the folder holds run/, films/ and cache/.
+LANDMARKS = {
+    "start": "run/config.yaml",
+    "simulation": "films/rows/*.json",
+    "films": "films/complete.json",
+    "cache": "cache/??/[!.]*.npy",
+    "view_filter/fit": "run/stages/view_filter/fit-*.sha256",
+    "view_filter": "run/stages/view_filter/stage.json",
+    "localizer/fit": "run/stages/localizer/fit-*.sha256",
+    "localizer": "run/stages/localizer/stage.json",
+    "implant_filter/fit": "run/stages/implant_filter/fit-*.sha256",
+    "implant_filter": "run/stages/implant_filter/stage.json",
+    "film labels": "run/stages/film_labels.json",
+    "fracture/patch": "run/stages/fracture/patch-*.sha256",
+    "fracture/tail": "run/stages/fracture/tail-*.sha256",
+    "fracture": "run/stages/fracture/stage.json",
+    "table": "run/predictions.csv",
+    "pictures": "run/pictures/*.png",
+    "metrics": "run/metrics.json",
+    "report": "run/report.html",
+    "end": "run/resources.json",
 }
 CHAINS: dict[str, Sequence[str]] = {  # each is one run, killed at these landmarks
     "three": ("localizer/fit", "fracture/tail", "table"),
@@ -77,6 +72,17 @@ class Reference:
         times = sorted(self.reached.values())
         after = [when for when in times if when > self.reached[landmark]]
         return (after[0] if after else times[-1]) - self.reached[landmark]
+
+
+def reached(folder: Path, landmark: str, since: float = 0.0) -> bool:
+    """Whether a landmark was written after ``since``, in seconds of the clock."""
+    for path in folder.glob(LANDMARKS[landmark]):
+        try:
+            if path.stat().st_mtime > since:
+                return True
+        except FileNotFoundError:
+            continue
+    return False
 
 
 def start(folder: Path, *argv: str) -> subprocess.Popen[bytes]:
@@ -105,15 +111,15 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     folder = tmp_path_factory.mktemp("reference")
     prepare(folder)
     run, began = start(folder, "data.root=films", "cache.folder=cache", *TYPED), time.monotonic()
-    reached: dict[str, float] = {}
+    when: dict[str, float] = {}
     while run.poll() is None:
-        for name, there in LANDMARKS.items():
-            if name not in reached and there(folder):
-                reached[name] = time.monotonic() - began
+        for name in LANDMARKS:
+            if name not in when and reached(folder, name):
+                when[name] = time.monotonic() - began
         time.sleep(0.01)
     assert run.returncode == 0, (folder / "said.txt").read_text()[-2000:]
-    assert list(reached) == list(LANDMARKS)
-    return Reference(folder, reached)
+    assert list(when) == list(LANDMARKS)
+    return Reference(folder, when)
 
 
 def fits_under_way(run: Path) -> dict[str, int]:
@@ -134,14 +140,21 @@ def finished(run: Path) -> dict[str, int]:
 
 
 def kill_at(folder: Path, argv: Sequence[str], landmark: str, wait: float) -> None:
-    """Start a run and kill it ``wait`` seconds after the landmark, or after its start when that is behind it."""
-    begun = (folder / "run/train.log").stat().st_size if (folder / "run/train.log").is_file() else 0
-    behind = LANDMARKS[landmark](folder)
+    """Start a run and kill it ``wait`` seconds after the landmark, at the latest when it is at the next one.
+
+    A landmark that lies behind it already counts from where the run starts to work.
+    """
+    log = folder / "run/train.log"
+    behind = reached(folder, landmark)
+    said = log.stat().st_size if log.is_file() else 0
+    following = [*LANDMARKS, "end"][list(LANDMARKS).index(landmark) + 1]
+    began, deadline = time.time(), float("inf")
     process = start(folder, *argv)
     while process.poll() is None:
-        log = folder / "run/train.log"
-        if LANDMARKS[landmark](folder) and not (behind and (not log.is_file() or log.stat().st_size == begun)):
-            time.sleep(wait)
+        works = log.is_file() and log.stat().st_size > said
+        if deadline == float("inf") and (reached(folder, landmark, began) or (behind and works)):
+            deadline = time.time() + wait
+        if time.time() > deadline or reached(folder, following, began):
             os.kill(process.pid, signal.SIGKILL)
             break
         time.sleep(0.005)
@@ -167,8 +180,9 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(reference: Reference, tm
     kept: dict[str, int] = {}
     awaited: set[tuple[str, int]] = set()
     for landmark in CHAINS[chain]:
-        there = (run / "config.yaml").is_file()
-        kill_at(tmp_path, ["resume=true"] if there else fresh, landmark, rng.random() * reference.gap(landmark))
+        argv = ["resume=true"] if (run / "config.yaml").is_file() else fresh
+        gap = reference.gap(landmark)  # that of a fit goes on past its last step
+        kill_at(tmp_path, argv, landmark, rng.random() * (min(0.4, gap) if "/" in landmark else gap))
         under_way = fits_under_way(run)
         if landmark in under_way:  # it died inside this fit
             awaited.add((landmark, under_way[landmark]))

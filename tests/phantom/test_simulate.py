@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -103,3 +106,33 @@ def test_sides_follow_from_the_tags(made: Path) -> None:
 
 def test_a_contact_sheet_is_drawn(made: Path, tmp_path: Path) -> None:
     assert contact_sheet(made, tmp_path / "sheet.png").stat().st_size > 50_000
+
+
+@pytest.mark.slow
+def test_a_killed_simulation_leaves_no_process_and_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    """kill -9 of the process that was started, amid the films; then again from there, beside an undisturbed one."""
+    code = "import sys, pathlib; from domainseg.phantom import simulate; simulate({}, pathlib.Path(sys.argv[1]))"
+    settings = {**CFG, "n": 12, "workers": 2}
+    process = subprocess.Popen([sys.executable, "-c", code.format(settings), tmp_path / "killed"])
+    children: list[str] = []
+    while len(list((tmp_path / "killed").glob("rows/*.json"))) < 3:
+        assert process.poll() is None
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    partial = tmp_path / "killed/images/.film.partial-abcdefgh.dcm"  # as a killed process may leave it
+    partial.write_bytes(b"half")
+    deadline = time.monotonic() + 30
+    while alive := [pid for pid in children if Path(f"/proc/{pid}/stat").exists() and _runs(pid)]:
+        assert time.monotonic() < deadline, alive
+        time.sleep(0.05)
+    assert len(list((tmp_path / "killed").glob("rows/*.json"))) < 12
+    simulate({**settings, "workers": 1}, tmp_path / "killed")
+    simulate({**settings, "workers": 1}, tmp_path / "whole")
+    assert hashes(tmp_path / "killed") == hashes(tmp_path / "whole")
+
+
+def _runs(pid: str) -> bool:
+    """Whether a process is there and no zombie."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
