@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pandas as pd
@@ -30,12 +30,13 @@ def patient_key(path: Path | str | None, output: Path | str) -> bytes:
         return _read_key(Path(path))
     folder = private_folder(output)
     file = folder / "patient.key"
-    try:
-        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return _read_key(file)
-    with os.fdopen(handle, "w") as stream:
-        stream.write(secrets.token_hex(32) + "\n")
+    if not file.exists():
+        made = folder / f"patient-{secrets.token_hex(4)}.key"
+        with private_path(made) as temporary:
+            temporary.write_text(secrets.token_hex(32) + "\n")
+        with suppress(FileExistsError):  # whole or not there, and the first of several processes' keys stays
+            os.link(made, file)
+        made.unlink()
     return _read_key(file)
 
 
