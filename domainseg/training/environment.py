@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def environment(cfg: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
         if len(part):
             splits[name] = {"films": len(part), "sha256": part.hash()}
     return {
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": versions_of(PACKAGES),
         PICTURES: {
             "reader": READER_VERSION,
             "fit": FIT_VERSION,
@@ -46,7 +46,7 @@ def environment(cfg: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
         "trainer": {name: cfg["trainer"].get(name) for name in ARITHMETIC},
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -92,6 +92,11 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
             yield name, before.get(name), now[name]
 
 
+def versions_of(packages: Iterable[str]) -> dict[str, str | None]:
+    """Installed versions by name of package, None where it is not installed."""
+    return {name: _version(name) for name in packages}
+
+
 def _version(name: str) -> str | None:
     try:
         return version(name)
@@ -99,7 +104,8 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name as the system gives it."""
     try:
         with open("/proc/cpuinfo") as lines:
             return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

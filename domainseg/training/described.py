@@ -1,0 +1,94 @@
+"""What a run learned from, in numbers that a bundle may tell: films by split and site, labels, the input envelope."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from domainseg.bundle.envelope import measure
+from domainseg.cascade.cascade import read_ahead
+from domainseg.data.manifest import Manifest
+from domainseg.data.splits import clusters
+from domainseg.data.tables import SPLITS, is_binary_label
+from domainseg.files import read_json, write_json
+from domainseg.imaging import Film, ImageReadError
+
+log = logging.getLogger(__name__)
+
+RECORD = "data.json"
+SAMPLE = 200  # training films that the envelope is measured on (our choice)
+
+
+def described(run: Path, settings: Mapping[str, Any], manifest: Manifest | None) -> dict[str, Any]:
+    """The description of a run's data, from its folder, or made now from its films and written there.
+
+    name, simulated, films, sha256, cohort (of tune and test); splits: name -> films, patients, sha256, sites (films by site), labels (target ->
+    positive, negative, of: films or parts); envelope: see domainseg.bundle.envelope, with the number of training
+    films as ``of``. Without films, of a run that was never exported: only what environment.json knows.
+    """
+    file = run / RECORD
+    if file.is_file():
+        found: dict[str, Any] = read_json(file)
+        return found
+    known = read_json(run / "environment.json")
+    found = {
+        **known["manifest"],
+        "simulated": ".sources.phantom_" in str(settings["data"].get("_target_", "")),
+        "cohort": settings["data"].get("cohort"),
+        "splits": known["splits"],
+        "envelope": {},
+    }
+    if manifest is not None:
+        found["splits"] = {name: split(manifest.split(name)) for name in SPLITS if len(manifest.split(name))}
+        found["envelope"] = envelope(manifest.split("train"))
+        write_json(file, found)
+    return found
+
+
+def split(part: Manifest) -> dict[str, Any]:
+    """Films, patients, sites and labels of one split; labels of parts (hips) where there are any, else of films."""
+    labels = {}
+    for name in sorted(str(column) for column in part.targets if is_binary_label(str(column))):
+        known = part.targets[part.targets[name].notna()].drop_duplicates(["image", "part"])
+        hips = known[known["part"] != "whole"]
+        counted = hips if len(hips) else known
+        if len(counted):
+            positive = int((counted[name] == 1).sum())
+            unit = "films" if counted is known else "parts"
+            labels[name.removeprefix("label_")] = {
+                "positive": positive,
+                "negative": len(counted) - positive,
+                "of": unit,
+            }
+    sites = part.images["site"].replace("", "unknown").value_counts().sort_index()
+    return {
+        "films": len(part),
+        "patients": int(clusters(part.images).nunique()),
+        "sha256": part.hash(),
+        "sites": {str(site): int(count) for site, count in sites.items()},
+        "labels": labels,
+    }
+
+
+def envelope(train: Manifest) -> dict[str, Any]:
+    """The envelope of at most SAMPLE training films, evenly spaced in the table's order."""
+    images = list(train.images["image"])
+    chosen = spaced(images, SAMPLE)
+
+    def films() -> Iterator[Film]:
+        for _, film in read_ahead([(image, train.path(image)) for image in chosen]):
+            if not isinstance(film, ImageReadError):
+                yield film
+
+    return {**measure(films()), "of": len(images)}
+
+
+def spaced(images: list[str], count: int) -> list[str]:
+    """At most ``count`` of the images, evenly spaced."""
+    if len(images) <= count:
+        return images
+    return [images[int(k)] for k in np.linspace(0, len(images) - 1, count)]

@@ -1,0 +1,228 @@
+"""A trained run as a bundle: networks as ONNX, checked against torch, with all that is needed to run and judge them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import yaml
+
+from domainseg.bundle.graph import inspect_graph
+from domainseg.bundle.inputs import read_input
+from domainseg.bundle.runtime import open_network
+from domainseg.bundle.schema import SCHEMA, stage_file
+from domainseg.bundle.write import write_bundle
+from domainseg.cascade.cascade import read_ahead
+from domainseg.cascade.stages import DECISIONS, Stage
+from domainseg.data.manifest import Manifest
+from domainseg.evaluation import read_table
+from domainseg.files import read_json
+from domainseg.imaging import Film, ImageReadError
+from domainseg.imaging.film import READER_VERSION
+from domainseg.reporting.model_card import model_card
+from domainseg.reporting.words import CLASSES, QUESTIONS
+from domainseg.training.bf16 import Bf16Error, check_bf16
+from domainseg.training.described import described, spaced
+from domainseg.training.environment import versions_of
+from domainseg.training.onnx_model import ExportError, OnnxModel, opset_of, to_onnx
+from domainseg.training.parity import check_parity
+from domainseg.training.run import load_data
+from domainseg.training.stages import build, load_cascade, module_of
+
+log = logging.getLogger(__name__)
+
+FILMS = 8  # films that both backends are compared on, unless told otherwise
+PACKAGES = ("domainseg", "onnx", "onnxruntime", "onnxscript", "torch")
+BF16 = "bf16"
+
+
+def export(cfg: Mapping[str, Any], output: Path) -> None:
+    """The command: write the bundle of a run to ``output``. Raises ExportError, ParityError and Bf16Error.
+
+    cfg: run; input (films to compare both backends on, when those of the run are not there); films (how many); check
+    (null or bf16); data (labelled films for that check, null: tune and test of the run).
+    """
+    run = Path(cfg["run"])
+    if not (run / "config.yaml").is_file() or not (run / "metrics.json").is_file():
+        raise ExportError(f"run={run}: is not the folder of a finished run (no config.yaml or no metrics.json)")
+    if cfg["check"] not in (None, BF16):
+        raise ExportError(f"check={cfg['check']}: known is {BF16}")
+    if cfg["threads"]:
+        torch.set_num_threads(int(cfg["threads"]))
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    own = None if cfg["input"] else films_of(run, settings)
+    shown = read_input(Path(cfg["input"])) if own is None else held_out(own)
+    labelled = None
+    if cfg["check"] == BF16:
+        labelled = held_out(own) if cfg["data"] is None and own is not None else labelled_films(cfg["data"])
+    export_run(run, output, settings, own, shown, films=int(cfg["films"]), labelled=labelled)
+
+
+def export_run(
+    run: Path,
+    output: Path,
+    settings: Mapping[str, Any],
+    own: Manifest | None,
+    shown: Manifest,
+    *,
+    films: int = FILMS,
+    labelled: Manifest | None = None,
+) -> str:
+    """Write the bundle of a run; returns its SHA-256. A run, its films and weights give the same bytes each time.
+
+    own: the run's films with their splits, None when they are not there. shown: films that both backends are compared
+    on, the first ``films`` readable ones of an even sample. labelled: films for the check of bf16; when it is not
+    passed the bundle is written without bf16, and Bf16Error is raised.
+    """
+    stages = load_cascade(run, "cpu")
+    models = {}
+    for stage in stages:
+        models[stage.name] = to_onnx(module_of(stage), int(stage.preprocessing[0]["size"]))
+        log.info("%s: exported, %.1f MB", stage.name, len(models[stage.name].data) / 1e6)
+    threads = torch.get_num_threads()
+    exported = [replace(stage, network=run_by(stage, models[stage.name], threads=threads)) for stage in stages]
+    seen = read_some(shown, films)
+    parity = check_parity(stages, exported, models, seen)
+    log.info("torch and ONNX Runtime agree on %d films", len(seen))
+    bf16, refused = {}, None
+    if labelled is not None:
+        try:
+            bf16 = check_bf16(stages, models, labelled, threads)
+        except Bf16Error as error:
+            refused = error
+    entries = [stage_entry(run, stage, models[stage.name], bf16.get(stage.name)) for stage in stages]
+    record = bundle_record(run, settings, entries, own, rounded(parity))
+    if bf16:
+        record["bf16"] = bf16["cascade"]
+    metrics = (run / "metrics.json").read_text()
+    documents = {"MODEL_CARD.md": model_card(record, read_json(run / "metrics.json")), "metrics.json": metrics}
+    sha256 = write_bundle(output, record, {name: model.data for name, model in models.items()}, documents)
+    log.info("bundle: %s (%s)", output, sha256[:12])
+    if refused is not None:
+        raise refused
+    return sha256
+
+
+def bundle_record(
+    run: Path, settings: Mapping[str, Any], entries: Sequence[Mapping[str, Any]], own: Manifest | None, parity: Any
+) -> dict[str, Any]:
+    """bundle.json. It holds no time of writing: the same run gives the same bundle."""
+    order, environment = read_json(run / "cascade.json"), read_json(run / "environment.json")
+    data = described(run, settings, own)
+    trained = {name: version for name, version in environment["versions"].items() if version}
+    return {
+        "schema": SCHEMA,
+        "pipeline": order["pipeline"],
+        "target": order["target"],
+        "versions": {"trained": {"python": environment["python"], **trained}, "exported": versions_of(PACKAGES)},
+        "reader": READER_VERSION,
+        "stages": list(entries),
+        "labels": {
+            entry["target"]: {
+                "question": QUESTIONS.get(entry["target"], ""),
+                **dict(zip(("negative", "positive"), CLASSES.get(entry["target"], ("0", "1")), strict=True)),
+            }
+            for entry in entries
+        },
+        "data": {
+            **{name: value for name, value in data.items() if name != "envelope"},
+            "seed": settings["seed"],
+            "exclusions": exclusions(read_table(run / "predictions.parquet")),
+        },
+        "envelope": data["envelope"],
+        "parity": parity,
+    }
+
+
+def stage_entry(run: Path, stage: Stage, model: OnnxModel, bf16: Any) -> dict[str, Any]:
+    """A stage's part of bundle.json."""
+    kinds = [kind for kind, made in DECISIONS.items() if made is type(stage.decision)]
+    if not kinds:
+        raise ExportError(f"stage {stage.name}: {type(stage.decision).__name__} is no decision that a bundle can name")
+    own = {item.name: getattr(stage.decision, item.name) for item in fields(stage.decision) if item.name != "target"}  # type: ignore[arg-type]
+    return {
+        "name": stage.name,
+        "target": stage.decision.target,
+        "file": stage_file(stage.name),
+        "batch": model.batch,
+        "opset": opset_of(model.data),
+        "decision": {"kind": kinds[0], **own},
+        "preprocessing": list(stage.preprocessing),
+        "outputs": {name: list(shape) for name, shape in model.outputs.items()},
+        "frozen": asdict(stage.frozen),
+        "chosen": read_json(run / "stages" / stage.name / "threshold.json"),
+        "bf16": bf16,
+    }
+
+
+def exclusions(table: pd.DataFrame) -> dict[str, Any]:
+    """How often the stages set cases aside: films, rows and scored rows of the test split (of all without one)."""
+    split = "test" if "split" in table and (table["split"] == "test").any() else "whole"
+    part = table if split == "whole" else table[table["split"] == "test"]
+    taken = part[part["excluded_by"] != ""].groupby(["excluded_by", "exclusion_reason"], sort=True)
+    return {
+        "split": split,
+        "films": int(part["image"].nunique()),
+        "rows": len(part),
+        "scored": int((part["excluded_by"] == "").sum()),
+        "reasons": [
+            {"stage": stage, "reason": reason, "films": int(rows["image"].nunique()), "rows": len(rows)}
+            for (stage, reason), rows in taken
+        ],
+    }
+
+
+def run_by(stage: Stage, model: OnnxModel, **how: Any) -> Any:
+    """The network of a stage as the bundle will run it; ``how``: backend, precision, threads."""
+    found = inspect_graph(model.data, stage_file(stage.name))
+    entry = {"name": stage.name, "outputs": model.outputs}
+    return open_network(model.data, entry, found.batch_name, **how)
+
+
+def films_of(run: Path, settings: Mapping[str, Any]) -> Manifest:
+    """The films of a run with their splits. Raises ExportError when they are not those that it was trained on."""
+    advice = "name films to compare both backends on: input=FILE|FOLDER|MANIFEST"
+    try:
+        manifest = load_data(settings)
+    except (ImageReadError, OSError) as error:
+        raise ExportError(f"the films of {run} are not there ({error}); {advice}") from error
+    if manifest.hash() != read_json(run / "environment.json")["manifest"]["sha256"]:
+        raise ExportError(f"the films, labels or splits of {run} have changed since it was trained; {advice}")
+    return manifest
+
+
+def held_out(manifest: Manifest) -> Manifest:
+    """The films that no network was trained on."""
+    return manifest.where(manifest.images["split"].isin(["tune", "test"]))
+
+
+def labelled_films(data: Mapping[str, Any] | None) -> Manifest:
+    """Labelled films of the data group, all of them. Raises ExportError."""
+    if data is None:
+        raise ExportError("check=bf16 needs labelled films: data=manifest data.path=FILE (data.targets=FILE)")
+    found: Manifest = build({key: value for key, value in data.items() if key not in ("folds", "fractions", "cohort")})
+    return found
+
+
+def read_some(manifest: Manifest, count: int) -> list[tuple[str, Film]]:
+    """Up to ``count`` readable films, evenly spaced. Raises ExportError when there is none."""
+    images = spaced(list(manifest.images["image"]), count)
+    read = read_ahead([(image, manifest.path(image)) for image in images])
+    films = [(image, film) for image, film in read if not isinstance(film, ImageReadError)]
+    if not films:
+        raise ExportError(f"{manifest.name}: none of {len(images)} films could be read, so nothing can be compared")
+    return films
+
+
+def rounded(value: Any) -> Any:
+    """Floats to two significant digits, in nested lists and mappings."""
+    if isinstance(value, Mapping):
+        return {name: rounded(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return float(f"{value:.1e}") if isinstance(value, float) else value

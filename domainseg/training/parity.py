@@ -1,0 +1,189 @@
+"""The same answers from torch and from the exported files: picture by picture, and film by film through the cascade."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from domainseg.cascade.cascade import Cascade
+from domainseg.cascade.case import Case, Exclusion
+from domainseg.cascade.operations import Sample, preprocess
+from domainseg.cascade.stages import Localizer, Network, Outputs, Stage
+from domainseg.files import DomainsegError
+from domainseg.imaging import Film
+from domainseg.imaging.geometry import identity
+from domainseg.training.onnx_model import INPUT, OnnxModel
+
+LOGITS = 1e-4  # largest difference of a stage's logits
+MAPS = 1e-3  # largest difference anywhere on an output that is a picture (values of a U-Net round further apart)
+HEAD = 0.05  # pixels between femoral head centres: of the network's input, and of the source film
+BATCH = 4  # pictures a batch, where a stage takes several
+MOST = 8  # pictures of a stage that are compared
+
+Pictures = NDArray[np.float32]
+
+
+class ParityError(DomainsegError):
+    """The exported network answers otherwise than torch; the message names the stage, the numbers and the limit."""
+
+
+@dataclass
+class Recorder:
+    """Runs a network and keeps the first pictures that it is given."""
+
+    network: Network
+    pictures: list[Pictures] = field(default_factory=list)
+
+    def __call__(self, pictures: Pictures) -> Outputs:
+        self.pictures += [picture.copy() for picture in pictures[: MOST - len(self.pictures)]]
+        return self.network(pictures)
+
+
+def check_parity(
+    stages: Sequence[Stage],
+    exported: Sequence[Stage],
+    models: Mapping[str, OnnxModel],
+    films: Sequence[tuple[str, Film]],
+) -> dict[str, Any]:
+    """Compare both backends on ``films`` (image, film); returns the measured differences. Raises ParityError.
+
+    stages: with torch networks; exported: the same with those of the bundle's runtime; models: the files by stage.
+    Pictures reach a stage through the earlier ones; a stage that fewer than two reach is also shown whole films.
+    """
+    recorded = [replace(stage, network=Recorder(stage.network)) for stage in stages]
+    cascade = check_cascade(recorded, exported, films)
+    found = {}
+    for stage, record in zip(stages, recorded, strict=True):
+        assert isinstance(record.network, Recorder)
+        pictures, shown = list(record.network.pictures), "cases that reached it"
+        if len(pictures) < 2:
+            whole = [preprocess(Case.of(image, film), stage.preprocessing).pixels[None] for image, film in films[:MOST]]
+            pictures, shown = [*pictures, *whole][:MOST], "whole films, too few cases reached it"
+        found[stage.name] = {**check_stage(stage, models[stage.name], pictures), "pictures_are": shown}
+    limits = {"logits": LOGITS, "maps": MAPS, "head_px": HEAD}
+    return {"backends": ["torch", "onnxruntime"], "limits": limits, "stages": found, "cascade": cascade}
+
+
+def check_stage(stage: Stage, model: OnnxModel, pictures: Sequence[Pictures]) -> dict[str, Any]:
+    """Largest differences of one stage over ``pictures`` [1, H, W] in batches. Raises ParityError."""
+    options = onnxruntime.SessionOptions()
+    session = onnxruntime.InferenceSession(model.data, options, providers=["CPUExecutionProvider"])
+    step = 1 if model.batch == 1 else BATCH
+    logits = head = 0.0
+    outputs = dict.fromkeys(model.outputs, 0.0)
+    for start in range(0, len(pictures), step):
+        batch = np.stack(pictures[start : start + step])
+        ours = stage.network(batch)
+        theirs = dict(zip(model.outputs, session.run(list(model.outputs), {INPUT: batch}), strict=True))
+        for name in outputs:
+            outputs[name] = max(outputs[name], _difference(ours[name], theirs[name]))
+        for k, picture in enumerate(batch):
+            one, other = ({name: value[k] for name, value in answer.items()} for answer in (ours, theirs))
+            wanted, got = stage.decision.logits(one), stage.decision.logits(other)
+            logits = max(logits, *(_difference(wanted[part], got[part]) for part in wanted))
+            if isinstance(stage.decision, Localizer):
+                head = max(head, _head_distance(stage, stage.decision, picture[0], one, other))
+    found = {"pictures": len(pictures), "batch": step, "logits": logits, "outputs": outputs}
+    if isinstance(stage.decision, Localizer):
+        found["head_px"] = head
+    plain = {name: value for name, value in outputs.items() if len(model.outputs[name]) < 3}
+    worst = max([("its logit", logits), *plain.items()], key=lambda item: item[1])
+    maps = max([("", 0.0), *((name, outputs[name]) for name in outputs if name not in plain)], key=lambda item: item[1])
+    checks = ((worst, LOGITS, ""), (maps, MAPS, ""), (("the femoral head's centre", head), HEAD, " px"))
+    for (what, value), limit, unit in checks:
+        if not value <= limit:
+            raise ParityError(
+                f"stage {stage.name}: ONNX Runtime answers otherwise than torch: {what} differs by {value:.2g}{unit} "
+                f"on {len(pictures)} pictures, at most {limit:g}{unit} is allowed. Nothing is exported"
+            )
+    return found
+
+
+def check_cascade(
+    stages: Sequence[Stage], exported: Sequence[Stage], films: Sequence[tuple[str, Film]]
+) -> dict[str, Any]:
+    """Films through both cascades: the same cases with the same side, location and exclusions. Raises ParityError.
+
+    A film on which a score lies within 1e-4 of its threshold may differ; such films are counted as ``excused``.
+    """
+    cases = excused = 0
+    score = head = 0.0
+    for image, film in films:
+        one, other = (_answers(cascade, image, film) for cascade in (stages, exported))
+        cases += len(one)
+        if different := _different(one, other):
+            if not _near_threshold(stages, [*one.values(), *other.values()]):
+                raise ParityError(
+                    f"film {image}: the exported cascade answers otherwise than torch ({different}), and no score is "
+                    "within 1e-4 of a threshold. Nothing is exported"
+                )
+            excused += 1
+            continue
+        for part, values in one.items():
+            for name in (name for name in values if name.startswith("score_")):
+                score = max(score, _difference(values[name], other[part][name]))
+            if "head_x" in values:
+                moved = [values[axis] - other[part][axis] for axis in ("head_x", "head_y")]
+                head = max(head, float(np.hypot(*moved)))
+    if not head <= HEAD:
+        raise ParityError(
+            f"the exported cascade finds femoral heads {head:.2g} px from where torch finds them, at most {HEAD} px is "
+            "allowed. Nothing is exported"
+        )
+    return {"films": len(films), "cases": cases, "excused": excused, "score": score, "head_px": head}
+
+
+def _answers(stages: Sequence[Stage], image: str, film: Film) -> dict[str, dict[str, Any]]:
+    """Per part: the values of the table, and how the case ended."""
+    found = {}
+    for result in Cascade(stages).run(Case.of(image, film)):
+        ended = (result.excluded_by, result.reason) if isinstance(result, Exclusion) else ("", "")
+        found[result.part] = {**result.values, "excluded_by": ended[0], "exclusion_reason": ended[1]}
+    return found
+
+
+def _different(one: Mapping[str, Mapping[str, Any]], other: Mapping[str, Mapping[str, Any]]) -> str:
+    """What differs between two answers to a film, in words; "" when nothing does."""
+    if set(one) != set(other):
+        return f"hips found: {', '.join(one) or 'none'}; {', '.join(other) or 'none'}"
+    for part, values in one.items():
+        for name in ("excluded_by", "exclusion_reason", "turns", "side", "image_side", "location"):
+            if values.get(name) != other[part].get(name):
+                return f"{name}: {values.get(name)}; {other[part].get(name)}"
+    return ""
+
+
+def _near_threshold(stages: Sequence[Stage], answers: Sequence[Mapping[str, Any]], within: float = LOGITS) -> bool:
+    """Whether some score lies so near its threshold that rounding decides; intra against extra has one at equality."""
+    for values in answers:
+        for stage in stages:
+            value = values.get(f"score_{stage.decision.target}")
+            if value is not None and abs(value - stage.frozen.threshold) <= within:
+                return True
+        if "location" in values and abs(values["score_location_intra"] - values["score_location_extra"]) <= within:
+            return True
+    return False
+
+
+def _head_distance(stage: Stage, decision: Localizer, pixels: Pictures, one: Outputs, other: Outputs) -> float:
+    """Largest distance between the head centres of hips that are found, in pixels of the network's input."""
+    sample = Sample(pixels=pixels, affine=identity())
+    moved = 0.0
+    for part, logit in decision.logits(one).items():
+        if stage.frozen.probability(logit) >= stage.frozen.threshold:
+            move = decision.head(part, sample, one)[0] - decision.head(part, sample, other)[0]
+            moved = max(moved, float(np.hypot(*move)))
+    return moved
+
+
+def _difference(one: Any, other: Any) -> float:
+    """Largest absolute difference; infinite where only one is a number, or the shapes differ."""
+    one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    if one.shape != other.shape or (np.isnan(one) != np.isnan(other)).any():
+        return float("inf")
+    return float(np.nan_to_num(np.abs(one - other), nan=0.0).max(initial=0.0))
