@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from domainseg import sweeps
-from domainseg.files import DomainsegError, atomic_path
+from domainseg.files import DomainsegError, atomic_path, no_room
 from domainseg.overrides import (
     ADDED_GROUPS,
     PATH_KEYS,
@@ -39,6 +39,7 @@ ERRORS_FOR_PEOPLE = (DomainsegError, FileNotFoundError, NotADirectoryError, Perm
 EXTRAS = {
     **dict.fromkeys(["albumentations", "monai", "pytorch_lightning", "segmentation_models_pytorch"], "train"),
     **dict.fromkeys(["tensorboard", "torch", "torchmetrics", "torchvision"], "train"),
+    **dict.fromkeys(["mlflow", "sqlalchemy"], "mlflow"),
     "openvino": "openvino",
 }
 
@@ -112,7 +113,11 @@ def _joint(arguments: list[str]) -> list[str]:
         raise UsageError("-m: srun or torchrun start the processes of one run; to sweep, start one process")
     if not any(typed_key(argument) == "output" for argument in arguments):
         raise UsageError("several processes were started (srun, torchrun): name their common folder with output=DIR")
-    return arguments if _process_number() == 0 else [*arguments, "hydra/job_logging=none"]
+    return (
+        arguments
+        if _process_number() == 0
+        else [*arguments, "hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]
+    )
 
 
 def _check(config_name: str, arguments: Sequence[str], folders: list[Path]) -> dict[str, Any] | None:
@@ -163,8 +168,14 @@ def _resume(config_name: str, typed: list[Override], groups: list[Override], fol
     if changed:
         raise UsageError(f"resume=true: differs from {file}: {', '.join(changed)}. Only trainer settings may change")
     chosen = [override for override in trainer if override in groups]
+    known = compose(config_name, chosen, folders).trainer
     if chosen:
-        saved.trainer = compose(config_name, chosen, folders).trainer
+        saved.trainer = known
+    if absent := sorted(set(known) - set(saved.trainer)):
+        raise UsageError(
+            f"resume=true: {file} has no trainer.{absent[0]}, an older version began this run; "
+            f"add trainer=NAME, one of: {', '.join(options(folders, 'trainer'))}"
+        )
     single = [override for override in trainer if override not in groups]
     for override in single:
         check_key(override, saved, folders)
@@ -236,6 +247,8 @@ def told(error: Exception) -> str | None:
     if isinstance(error, ModuleNotFoundError):
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         return None if extra is None else f'{error.name} is not installed: pip install "domainseg[{extra}]"'
+    if isinstance(error, OSError) and (full := no_room(error.filename or _output(), error)) is not None:
+        return str(full)  # from a library that writes by itself
     return str(error) if isinstance(error, ERRORS_FOR_PEOPLE) else None
 
 
