@@ -27,6 +27,7 @@ from domainseg.tasks.checkpoints import Checkpoints, SafeCheckpointIO, latest_ch
 from domainseg.tasks.curves import Curves
 from domainseg.tasks.distributed import all_trained, strategy, synchronised
 from domainseg.tasks.items import StepDataset, StepSampler
+from domainseg.tasks.loggers import loggers
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class NotFiniteError(DomainsegError):
 class FitContext:
     """Where and how a stage is fitted: its folder, the seed, and the Lightning trainer's settings.
 
+    run: the run's folder, for what is logged of all its fits; None is ``folder``. loggers: see tasks/loggers.py.
     devices: processes on this machine; nodes: machines. sync_batchnorm: batch norm over the samples of all processes.
     checkpoint_every: optimiser steps from one checkpoint to the next; a killed fit loses no more than these.
     """
@@ -53,6 +55,8 @@ class FitContext:
     workers: int = 0
     checkpoint_every: int = 100
     progress: bool = True
+    run: Path | None = None
+    loggers: Sequence[str] = ()
 
 
 class StepModule(pl.LightningModule):
@@ -165,7 +169,14 @@ def fit(
         callbacks.append(RichProgressBar())
     # A debugging aid that comes with deterministic algorithms and costs a twentieth of the time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    with _quiet(), all_trained(module, loader), synchronised(module.network, context.sync_batchnorm):
+    settings = {"steps": module.steps, "lr": module.lr, "weight_decay": module.weight_decay, "batch_size": batch_size}
+    settings |= {"seed": context.seed, "precision": context.precision, "processes": ranks.size()}
+    with (
+        _quiet(),
+        all_trained(module, loader),
+        synchronised(module.network, context.sync_batchnorm),
+        loggers(context.loggers, context.run or context.folder, context.folder, name, settings) as logs,
+    ):
         trainer = pl.Trainer(
             accelerator=context.accelerator,
             devices=context.devices,
@@ -173,7 +184,7 @@ def fit(
             strategy=strategy(context.devices),
             precision=context.precision,  # type: ignore[arg-type]
             max_steps=module.steps,
-            logger=False,
+            logger=logs,
             callbacks=callbacks,
             enable_progress_bar=context.progress,
             enable_model_summary=False,
@@ -201,9 +212,11 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(logging.WARNING)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="pytorch_lightning", append=True)
+            warnings.filterwarnings("ignore", module="mlflow|sqlalchemy|alembic", append=True)
             for text in (
                 ".*does not have many workers",
                 ".*LeafSpec",
+                ".*``noload`` loader strategy",  # between mlflow and sqlalchemy
                 ".*your dataloader is not resumable",  # the sampler is: it begins at the step that the fit goes on with
             ):
                 warnings.filterwarnings("ignore", message=text)

@@ -191,15 +191,16 @@ class RoiModule(StepModule):
 
 @torch.no_grad()
 def features(network: FractureDenseNet, items: Sequence[Item], context: FitContext) -> Tensor:
-    """Stride-32 features of whole ROIs, [N, C, 32, 32] in bfloat16 on the CPU."""
+    """Stride-32 features of whole ROIs, [N, C, 32, 32] in bfloat16 on the CPU; the processes of a run share the ROIs."""
     device = torch.device("cuda" if context.accelerator == "gpu" else "cpu")
     network.eval().to(device)
     found = []
-    for item in items:
+    for item in ranks.share(items):
         picture = torch.from_numpy(item.picture())[None, None].to(device).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled="bf16" in context.precision):
             found.append(network.front(picture)[0].to("cpu", torch.bfloat16))
-    return torch.stack(found)
+    parts = ranks.gather(found)
+    return torch.stack([parts[number % len(parts)][number // len(parts)] for number in range(len(items))])
 
 
 def fit_fracture(

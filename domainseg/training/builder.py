@@ -21,7 +21,7 @@ from domainseg.data.cache import Cache
 from domainseg.data.manifest import Manifest
 from domainseg.data.splits import clusters
 from domainseg.evaluation.operating import Threshold
-from domainseg.files import read_json, write_json
+from domainseg.files import DamagedError, read_json, read_sealed, write_json, write_sealed
 from domainseg.tasks import ranks
 from domainseg.tasks.checkpoints import remove_checkpoints
 from domainseg.tasks.fit import FitContext
@@ -167,6 +167,9 @@ class Builder:
             devices=devices_of(trainer),
             nodes=int(trainer["nodes"]),
             sync_batchnorm=bool(trainer["sync_batchnorm"]),
+            progress=ranks.is_first(),
+            run=Path(self.cfg["output"]),
+            loggers=trainer["loggers"],
             precision="bf16-mixed" if trainer["precision"] == "bf16" else "32-true",
             workers=int(trainer["workers"]),
             checkpoint_every=int(trainer["checkpoint_every"]),
@@ -239,7 +242,7 @@ class Builder:
 
     def _cross_fitted(self, upto: Cascade, folds: int = 2) -> dict[tuple[str, str], list[Head]]:
         cached = self.folder / "stages" / "localizer" / "cross_fitted.json"
-        heads: list[Any] | None = ranks.first(lambda: read_json(cached) if cached.is_file() else None)
+        heads: list[Any] | None = ranks.first(lambda: _whole_heads(cached))
         if heads is None:
             heads = []
             localizer = next(stage for stage in upto.stages if isinstance(stage.decision, Localizer))
@@ -258,14 +261,27 @@ class Builder:
                 cascade = Cascade([*upto.stages[:-1], other])
                 found = found_heads(self._films(self.train), cascade, f"cross-fit {fold + 1}", sorted(mine))
                 heads += [[*key, list(map(float, center)), size] for key, ((center, size),) in found.items()]
-                if ranks.is_first():
-                    shutil.rmtree(folder)
             if ranks.is_first():
-                write_json(cached, heads)
+                write_sealed(cached, {"heads": heads})
+        if ranks.is_first():  # not before: a run that goes on takes up the folds that were finished
+            for folder in cached.parent.glob("cross_fit_*"):
+                shutil.rmtree(folder)
         return {(image, part): [(np.array(center), size)] for image, part, center, size in heads}
 
     def _films(self, manifest: Manifest) -> Films:
         return Films(manifest, workers=max(2, int(self.cfg["trainer"]["workers"])))
+
+
+def _whole_heads(cached: Path) -> list[Any] | None:
+    """The heads that cross-fitting found, None when it was not done or its file is damaged."""
+    if not cached.is_file():
+        return None
+    try:
+        heads: list[Any] = read_sealed(cached)["heads"]
+    except (DamagedError, KeyError) as error:
+        log.warning("%s: cross-fitting is done again", error)
+        return None
+    return heads
 
 
 def _excludes_above(stage: Stage) -> bool:

@@ -29,6 +29,7 @@ import torch.distributed as dist
 
 from domainseg.files import DomainsegError, hash_json
 from domainseg.tasks import ranks
+from domainseg.tasks.loggers import check_loggers
 from domainseg.training.stages import RunError
 
 log = logging.getLogger(__name__)
@@ -152,7 +153,8 @@ def threads_of(trainer: Mapping[str, Any]) -> int | None:
 
 
 def check_settings(cfg: Mapping[str, Any], size: int) -> None:
-    """Raise RunError for settings that ``size`` processes cannot share."""
+    """Raise RunError for settings that ``size`` processes cannot share, and what ``check_loggers`` raises."""
+    check_loggers(cfg["trainer"]["loggers"])
     if cfg["trainer"]["sync_batchnorm"] and cfg["trainer"]["accelerator"] != "gpu":
         raise RunError("trainer.sync_batchnorm=true: torch has it for graphics cards only; use trainer=ddp")
     for name, batch in _batch_sizes({"stage": cfg["stage"], "baselines": cfg["baselines"]}):

@@ -163,6 +163,7 @@ def _stage(decision: str, network: str, size: int, rule: str, **more: Any) -> di
 def toy_cfg(tmp_path: Path, calls: list[Any]) -> dict[str, Any]:
     """The resolved configuration of a cascade of toys."""
     return {
+        "output": str(tmp_path),
         "pipeline": "toys",
         "stages": ["view_filter", "localizer", "implant_filter", "fracture"],
         "target": "fracture",
@@ -176,6 +177,8 @@ def toy_cfg(tmp_path: Path, calls: list[Any]) -> dict[str, Any]:
         "seed": 0,
         "only": None,
         "init_from": None,
+        "export": False,
+        "refit": False,
         "baselines": {},
         "cache": {"folder": str(tmp_path / "cache"), "max_gb": 1},
         "trainer": {
@@ -183,6 +186,7 @@ def toy_cfg(tmp_path: Path, calls: list[Any]) -> dict[str, Any]:
             "devices": 1,
             "nodes": 1,
             "sync_batchnorm": False,
+            "loggers": [],
             "precision": "fp32",
             "threads": None,
             "workers": 0,
