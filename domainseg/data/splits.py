@@ -118,6 +118,14 @@ def fold_manifest(manifest: Manifest, fold: int) -> Manifest:
     return manifest.with_images(split=manifest.images[column])
 
 
+def refit_manifest(manifest: Manifest) -> Manifest:
+    """All films for training but one fold's tune part, of a manifest divided into folds: there is no test."""
+    last = max(
+        int(name.removeprefix("split_fold")) for name in map(str, manifest.images) if name.startswith("split_fold")
+    )
+    return manifest.with_images(split=manifest.images[f"split_fold{last}"].replace("test", "train"))
+
+
 def check_split(split: pd.Series, cluster: pd.Series) -> None:
     """Raise ManifestError naming the patients (or groups) that stand on two sides of a split."""
     used = split[split != ""]

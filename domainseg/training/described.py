@@ -26,9 +26,9 @@ SAMPLE = 200  # training films that the envelope is measured on (our choice)
 def described(run: Path, settings: Mapping[str, Any], manifest: Manifest | None) -> dict[str, Any]:
     """The description of a run's data, from its folder, or made now from its films and written there.
 
-    name, simulated, films, sha256, cohort (of tune and test); splits: name -> films, patients, sha256, sites (films by site), labels (target ->
-    positive, negative, of: films or parts); envelope: see domainseg.bundle.envelope, with the number of training
-    films as ``of``. Without films, of a run that was never exported: only what environment.json knows.
+    name, simulated, films, sha256, cohort (of tune and test); splits: name -> films, patients, sha256, sites (films by
+    site), labels (target -> positive, negative, of: films or parts); envelope: see domainseg.bundle.envelope, with the
+    number of training films as ``of``. Without films, of a run that was never exported: what environment.json knows.
     """
     file = run / RECORD
     if file.is_file():

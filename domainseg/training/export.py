@@ -20,6 +20,7 @@ from domainseg.bundle.write import write_bundle
 from domainseg.cascade.cascade import read_ahead
 from domainseg.cascade.stages import DECISIONS, Stage
 from domainseg.data.manifest import Manifest
+from domainseg.data.splits import refit_manifest
 from domainseg.evaluation import read_table
 from domainseg.files import read_json
 from domainseg.imaging import Film, ImageReadError
@@ -32,13 +33,18 @@ from domainseg.training.environment import versions_of
 from domainseg.training.onnx_model import ExportError, OnnxModel, opset_of, to_onnx
 from domainseg.training.parity import check_parity
 from domainseg.training.run import load_data
-from domainseg.training.stages import build, load_cascade, module_of
+from domainseg.training.stages import REFIT, build, load_cascade, module_of
 
 log = logging.getLogger(__name__)
 
 FILMS = 8  # films that both backends are compared on, unless told otherwise
 PACKAGES = ("domainseg", "onnx", "onnxruntime", "onnxscript", "torch")
 BF16 = "bf16"
+BUNDLE = "bundle"  # folder of the bundle in a run
+CROSS_VALIDATED = (
+    "These figures are those of a cross-validation in {folds} folds. The networks of this bundle were trained once "
+    "more, on all films but one tune part, and have not been tested themselves."
+)
 
 
 def export(cfg: Mapping[str, Any], output: Path) -> None:
@@ -55,12 +61,24 @@ def export(cfg: Mapping[str, Any], output: Path) -> None:
     if cfg["threads"]:
         torch.set_num_threads(int(cfg["threads"]))
     settings = yaml.safe_load((run / "config.yaml").read_text())
+    stages_folder(run, settings)  # refuses before films are read
     own = None if cfg["input"] else films_of(run, settings)
     shown = read_input(Path(cfg["input"])) if own is None else held_out(own)
     labelled = None
     if cfg["check"] == BF16:
         labelled = held_out(own) if cfg["data"] is None and own is not None else labelled_films(cfg["data"])
     export_run(run, output, settings, own, shown, films=int(cfg["films"]), labelled=labelled)
+
+
+def deliver(settings: Mapping[str, Any], run: Path, manifest: Manifest) -> None:
+    """The end of training: the bundle of a finished run, in its folder."""
+    own = delivered(settings, manifest)
+    export_run(run, run / BUNDLE, settings, own, held_out(own))
+
+
+def delivered(settings: Mapping[str, Any], manifest: Manifest) -> Manifest:
+    """The films of a run with the splits that the delivered cascade has learned from."""
+    return refit_manifest(manifest) if settings["data"].get("folds") else manifest
 
 
 def export_run(
@@ -76,10 +94,11 @@ def export_run(
     """Write the bundle of a run; returns its SHA-256. A run, its films and weights give the same bytes each time.
 
     own: the run's films with their splits, None when they are not there. shown: films that both backends are compared
-    on, the first ``films`` readable ones of an even sample. labelled: films for the check of bf16; when it is not
-    passed the bundle is written without bf16, and Bf16Error is raised.
+    on, ``films`` of them, evenly spaced. labelled: films for the check of bf16; when it is not passed the bundle is
+    written without bf16, and Bf16Error is raised.
     """
-    stages = load_cascade(run, "cpu")
+    trained = stages_folder(run, settings)
+    stages = load_cascade(trained, "cpu")
     models = {}
     for stage in stages:
         models[stage.name] = to_onnx(module_of(stage), int(stage.preprocessing[0]["size"]))
@@ -95,7 +114,7 @@ def export_run(
             bf16 = check_bf16(stages, models, labelled, threads)
         except Bf16Error as error:
             refused = error
-    entries = [stage_entry(run, stage, models[stage.name], bf16.get(stage.name)) for stage in stages]
+    entries = [stage_entry(trained, stage, models[stage.name], bf16.get(stage.name)) for stage in stages]
     record = bundle_record(run, settings, entries, own, rounded(parity))
     if bf16:
         record["bf16"] = bf16["cascade"]
@@ -112,13 +131,13 @@ def bundle_record(
     run: Path, settings: Mapping[str, Any], entries: Sequence[Mapping[str, Any]], own: Manifest | None, parity: Any
 ) -> dict[str, Any]:
     """bundle.json. It holds no time of writing: the same run gives the same bundle."""
-    order, environment = read_json(run / "cascade.json"), read_json(run / "environment.json")
+    environment, folds = read_json(run / "environment.json"), settings["data"].get("folds")
     data = described(run, settings, own)
     trained = {name: version for name, version in environment["versions"].items() if version}
     return {
         "schema": SCHEMA,
-        "pipeline": order["pipeline"],
-        "target": order["target"],
+        "pipeline": settings["pipeline"],
+        "target": settings["target"],
         "versions": {"trained": {"python": environment["python"], **trained}, "exported": versions_of(PACKAGES)},
         "reader": READER_VERSION,
         "stages": list(entries),
@@ -132,11 +151,24 @@ def bundle_record(
         "data": {
             **{name: value for name, value in data.items() if name != "envelope"},
             "seed": settings["seed"],
+            **({"judged": CROSS_VALIDATED.format(folds=folds)} if folds else {}),
             "exclusions": exclusions(read_table(run / "predictions.parquet")),
         },
         "envelope": data["envelope"],
         "parity": parity,
     }
+
+
+def stages_folder(run: Path, settings: Mapping[str, Any]) -> Path:
+    """Where the cascade lies that a run delivers. Raises ExportError for a cross-validated run without one."""
+    if not settings["data"].get("folds"):
+        return run
+    if not (run / REFIT / "cascade.json").is_file():
+        raise ExportError(
+            f"{run}: its cascades are those of a cross-validation, one a fold; train it with refit=true to have one "
+            "for delivery"
+        )
+    return run / REFIT
 
 
 def stage_entry(run: Path, stage: Stage, model: OnnxModel, bf16: Any) -> dict[str, Any]:
@@ -193,7 +225,7 @@ def films_of(run: Path, settings: Mapping[str, Any]) -> Manifest:
         raise ExportError(f"the films of {run} are not there ({error}); {advice}") from error
     if manifest.hash() != read_json(run / "environment.json")["manifest"]["sha256"]:
         raise ExportError(f"the films, labels or splits of {run} have changed since it was trained; {advice}")
-    return manifest
+    return delivered(settings, manifest)
 
 
 def held_out(manifest: Manifest) -> Manifest:

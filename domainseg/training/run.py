@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from domainseg.cascade.truth import Truth
 from domainseg.data.cache import Cache
 from domainseg.data.manifest import Manifest
 from domainseg.data.privacy import patient_key
-from domainseg.data.splits import assign_splits, fold_manifest, write_splits
+from domainseg.data.splits import assign_splits, fold_manifest, refit_manifest, write_splits
 from domainseg.evaluation.metrics import get
 from domainseg.evaluation.tables import films
 from domainseg.files import read_json, remove_partial, write_json
@@ -31,7 +31,7 @@ from domainseg.training.environment import write_environment
 from domainseg.training.gathered import predict_together
 from domainseg.training.pictures import write_pictures
 from domainseg.training.processes import fingerprints, threads_of, together
-from domainseg.training.stages import RunError, build
+from domainseg.training.stages import REFIT, RunError, build
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,8 @@ def train(cfg: dict[str, Any], output: Path) -> float:
 
     Raises RunError, ManifestError or ImageReadError's kin for what a person has to mend.
     """
+    if cfg["refit"] and not cfg["data"].get("folds"):
+        raise RunError("refit=true is for cross-validated runs: add data.folds=5, or leave refit out")
     if not cfg["stage"]:
         raise RunError("nothing to train: name a pipeline, as in python -m domainseg.train +pipeline=hip")
     with together(cfg, output):
@@ -73,6 +75,9 @@ def train_here(cfg: dict[str, Any], output: Path) -> float:
             log.info("fold %d of %d", fold + 1, folds)
             found = train_cascade(cfg, fold_manifest(manifest, fold), output / "folds" / str(fold), key)
             parts.append([table.assign(fold=str(fold)) for table in found])
+        if cfg["refit"]:
+            log.info("one more cascade, on all films, for the bundle")
+            fit_cascade(cfg, refit_manifest(manifest), output / REFIT)
         table, by_film = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
     else:
         table, by_film = train_cascade(cfg, manifest, output, key)
@@ -88,6 +93,10 @@ def train_here(cfg: dict[str, Any], output: Path) -> float:
     used = {"seconds": round(time.monotonic() - started), "peak_memory_gb": round(peak, 2)}
     write_json(output / "resources.json", used)
     log.info("%d s, at most %.1f GB of memory; report: %s", *used.values(), output / "report.html")
+    if cfg["export"] and (not folds or cfg["refit"]):
+        from domainseg.training.export import deliver  # late: the exporter takes seconds to import
+
+        deliver(cfg, output, manifest)
     return float(get(metrics, f"tune.{cfg['target']}.intention.auc")["value"])
 
 
@@ -138,7 +147,24 @@ def train_cascade(
 
     Returns the prediction table, and one row a film with the cascade's and the baselines' scores.
     """
-    for name in ("train", "tune", "test"):
+    builder, stages = fit_cascade(cfg, manifest, folder, needed=("train", "tune", "test"))
+    held = manifest.where(manifest.images["split"].isin(["tune", "test"]))
+    table = predict_together(stages, held, Truth(held), key, what="predicting tune and test")
+    if ranks.is_first():
+        write_table(table, folder)
+    by_film = films(table, cfg["target"])
+    if cfg["baselines"]:
+        by_film = score_baselines(
+            cfg, manifest, builder.film_labels(), by_film, builder.sampler(), builder.context, folder
+        )
+    return table, by_film
+
+
+def fit_cascade(
+    cfg: Mapping[str, Any], manifest: Manifest, folder: Path, needed: Sequence[str] = ("train", "tune")
+) -> tuple[Builder, list[Stage]]:
+    """Fit the stages on train and freeze them on tune. Raises RunError when a needed split is empty."""
+    for name in needed:
         if len(manifest.split(name)) == 0:
             raise RunError(
                 f"no film in the {name} split: {len(manifest)} films are too few for data.fractions and data.cohort"
@@ -157,15 +183,7 @@ def train_cascade(
     for name in cfg["stages"]:
         stages.append(builder.stage(name, stages))
     log.info(builder.cache.summary())
-    held = manifest.where(manifest.images["split"].isin(["tune", "test"]))
-    table = predict_together(stages, held, Truth(held), key, what="predicting tune and test")
     if ranks.is_first():
         order = {"pipeline": cfg["pipeline"], "target": cfg["target"], "stages": cfg["stages"]}
         write_json(folder / "cascade.json", order)
-        write_table(table, folder)
-    by_film = films(table, cfg["target"])
-    if cfg["baselines"]:
-        by_film = score_baselines(
-            cfg, manifest, builder.film_labels(), by_film, builder.sampler(), builder.context, folder
-        )
-    return table, by_film
+    return builder, stages
