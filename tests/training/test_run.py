@@ -161,7 +161,8 @@ def test_cross_fitted_heads_come_from_networks_that_did_not_see_the_film(
     train = toy_films.split("train").targets
     hips = train[train["label_localizer"] == 1].set_index(["image", "part"])
     found = {
-        (image, part): center for image, part, center, _ in read_json(folder / "stages/localizer/cross_fitted.json")
+        (image, part): center
+        for image, part, center, _ in read_json(folder / "stages/localizer/cross_fitted.json")["heads"]
     }
     turned = train.loc[train["label_turn"] == 1, "image"].tolist()  # the toy does not turn films
     found = {key: center for key, center in found.items() if key[0] not in turned}
