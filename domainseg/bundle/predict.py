@@ -1,10 +1,9 @@
-"""Run the stages of a cascade over the films of a manifest: rows, the prediction table, overlays."""
+"""Run the stages of a cascade over the films of a manifest: rows and the prediction table, within this process."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -19,7 +18,6 @@ from domainseg.cascade.truth import Truth
 from domainseg.data.manifest import Manifest
 from domainseg.data.privacy import hash_patient, hash_patients
 from domainseg.imaging import ImageReadError
-from domainseg.reporting.overlays import draw_overlay, overlay_name
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +28,6 @@ def predict_rows(
     truth: Truth | None,
     *,
     what: str = "predicting",
-    overlays: Path | None = None,
 ) -> list[dict[str, Any]]:
     """The rows of all films of a manifest, in its order; ``prediction_table`` makes the table of them."""
     cascade = Cascade(stages)
@@ -40,8 +37,6 @@ def predict_rows(
         results = [] if isinstance(film, ImageReadError) else cascade.run(Case.of(image, film))
         if isinstance(film, ImageReadError):
             log.warning("%s: not read: %s", image, film.reason)
-        elif overlays is not None:
-            draw_overlay(film, results, overlays / overlay_name(image))
         rows += film_rows(image, film, results, truth)
     return rows
 
@@ -53,13 +48,12 @@ def predict_manifest(
     key: bytes | None,
     *,
     what: str = "predicting",
-    overlays: Path | None = None,
 ) -> pd.DataFrame:
     """The prediction table of all films of a manifest.
 
     Patients and groups are hashed with ``key``; a table made without one is for use within a run and is never written.
     """
-    rows = predict_rows(stages, manifest, truth, what=what, overlays=overlays)
+    rows = predict_rows(stages, manifest, truth, what=what)
     return prediction_table(rows, stages, hashed_images(manifest, key))
 
 

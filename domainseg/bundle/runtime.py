@@ -79,6 +79,8 @@ def _onnxruntime(
     if threads is not None:
         options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # Threads that wait sleep: each stage has a pool of its own, and workers share the cores.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors only: they come back as exceptions as well
     if batch_name is not None:
         options.add_free_dimension_override_by_name(batch_name, 1)  # lets it plan its memory once

@@ -45,11 +45,10 @@ class Case:
         """Film pixels float32 [shape] in 0..1, and where they are valid; ``affine`` maps the frame to the source."""
         to_array = inverse(self.film.geometry) @ affine
         pixels = warp(self.film.pixels, to_array, shape)
-        valid = self.film.valid if self.film.valid is not None else np.ones(self.film.shape, dtype=bool)
-        if valid.all():
+        if self.film.valid is None or self.film.valid.all():
             inside = _inside(to_array, shape, self.film.shape)
         else:
-            inside = warp(valid, to_array, shape)
+            inside = warp(self.film.valid, to_array, shape)
         return pixels.astype(np.float32, copy=False), inside
 
 
@@ -72,9 +71,11 @@ def roi_corners(hip: Case) -> NDArray[np.float64]:
 
 
 def _inside(affine: Affine, shape: tuple[int, int], limits: tuple[int, int]) -> NDArray[np.bool_]:
-    """Which pixels of a frame lie within a picture of ``limits`` (height, width); separable where there is no shear."""
+    """Which pixels of a frame lie within a picture of ``limits`` (height, width)."""
     y, x = np.ogrid[: shape[0], : shape[1]]
-    u = affine[0, 0] * x + affine[0, 1] * y + affine[0, 2]
-    v = affine[1, 0] * x + affine[1, 1] * y + affine[1, 2]
-    inside = (u >= -0.5) & (u <= limits[1] - 0.5) & (v >= -0.5) & (v <= limits[0] - 0.5)
-    return np.asarray(np.broadcast_to(inside, shape))
+    inside = np.ones(shape, dtype=bool)
+    for (along_x, along_y, start), limit in zip(affine[:2], (limits[1], limits[0]), strict=True):
+        # Without shear a coordinate depends on x or on y alone: one row or one column of it says all.
+        place = start + (along_x * x if along_x else 0) + (along_y * y if along_y else 0)
+        inside &= (place >= -0.5) & (place <= limit - 0.5)
+    return inside

@@ -14,7 +14,9 @@ import pytest
 
 from domainseg.evaluation import EvaluationError, choose_threshold, compare
 from domainseg.files import read_json, write_json
-from domainseg.reporting import Content, evaluate_command, evaluate_run, gather, render, write_report
+from domainseg.reporting.content import Content, gather
+from domainseg.reporting.evaluate import evaluate_command, evaluate_run
+from domainseg.reporting.report import render, write_report
 from domainseg.reporting.sections import waterfall
 from domainseg.reporting.words import interval, number
 
