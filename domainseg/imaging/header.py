@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Sequence
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -41,6 +42,7 @@ _HEX = re.compile(r"\(?([0-9A-Fa-f]{4}),\s*([0-9A-Fa-f]{4})\)?")
 _INFLATED = 1 << 26  # bytes of a deflated file that are looked at: no header is longer
 
 
+@cache
 def tag_of(name: str) -> BaseTag:
     """A tag by its DICOM keyword (``StationName``) or its number (``0019,10AB``). Raises ValueError."""
     if match := _HEX.fullmatch(name.strip()):
@@ -60,7 +62,7 @@ def read_values(path: Path | str, tags: Sequence[str]) -> dict[str, str]:
     """
     with open(path, "rb") as stream:
         dataset = _parse(stream, [tag_of(name) for name in tags])
-    values = {name: _text(dataset, tag_of(name)) for name in tags}
+    values = {name: _text(dataset[tag_of(name)].value) for name in tags if tag_of(name) in dataset}
     if not values.get("SOPClassUID"):
         values["SOPClassUID"] = str(getattr(dataset, "file_meta", {}).get("MediaStorageSOPClassUID", "") or "")
     return {name: value for name, value in values.items() if value}
@@ -116,9 +118,7 @@ def _at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
     return tag in _PIXELS
 
 
-def _text(dataset: Dataset, tag: BaseTag) -> str:
-    element: Any = dataset.get(tag)
-    value = None if element is None else element.value
+def _text(value: Any) -> str:
     if isinstance(value, pydicom.sequence.Sequence):
         value = (value[0].get("CodeMeaning") or value[0].get("CodeValue")) if value else None
     if isinstance(value, bytes):
@@ -127,4 +127,7 @@ def _text(dataset: Dataset, tag: BaseTag) -> str:
         value = "\\".join(str(item) for item in value)
     if value is None or isinstance(value, Dataset):
         return ""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in str(value)).split())
+    text = str(value)
+    if not text.isprintable():
+        text = "".join(letter if letter.isprintable() else " " for letter in text)
+    return " ".join(text.split())

@@ -130,6 +130,8 @@ class Gatherer:
         for shape, film, category, meant in self._later:
             if reason := self._put(shape, film, category, meant, turns.get(film.image)):
                 self.out.append((shape, film.image, reason))
+        # A row says that this part is in the film; where nothing could be put down, nobody said so.
+        self.parts = {key: target for key, target in self.parts.items() if target.shapes}
         self._check_sides(turns)
         self._check_whole()
 
