@@ -216,6 +216,7 @@ def _quiet() -> Iterator[None]:
             for text in (
                 ".*does not have many workers",
                 ".*LeafSpec",
+                ".*in eval mode at the start of training",  # norms that are held
                 ".*``noload`` loader strategy",  # between mlflow and sqlalchemy
                 ".*your dataloader is not resumable",  # the sampler is: it begins at the step that the fit goes on with
             ):

@@ -191,7 +191,7 @@ class RoiModule(StepModule):
 
 @torch.no_grad()
 def features(network: FractureDenseNet, items: Sequence[Item], context: FitContext) -> Tensor:
-    """Stride-32 features of whole ROIs, [N, C, 32, 32] in bfloat16 on the CPU; the processes of a run share the ROIs."""
+    """Stride-32 features of whole ROIs, [N, C, 32, 32] in bfloat16 on the CPU, made by all processes together."""
     device = torch.device("cuda" if context.accelerator == "gpu" else "cpu")
     network.eval().to(device)
     found = []
