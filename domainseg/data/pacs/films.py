@@ -61,11 +61,12 @@ def derive(scan: Scan, rules: Rules, key: bytes, settings: Mapping[str, Any]) ->
     sources: dict[str, list[str]] = {name: [] for name in DERIVED}
     out: dict[str, list[str]] = {name: [] for name in ("file", "image", "reason", "path")}
     replaced, withhold = {}, Withhold()
+    burned = set() if settings["keep_burned_in"] else _burned_in(scan)
     nobody = re.compile(str(settings["unknown_patient"]), re.IGNORECASE)
     for row in scan.rows():
         path, values = row["path"], row["values"]
         problem = row["problem"]
-        if not problem and values.get("BurnedInAnnotation", "").upper() == "YES" and not settings["keep_burned_in"]:
+        if not problem and values["SOPInstanceUID"] in burned:
             problem = "burned_in"
         if not problem and path in duplicates:
             problem, first = duplicates[path]
@@ -117,3 +118,9 @@ def derive(scan: Scan, rules: Rules, key: bytes, settings: Mapping[str, Any]) ->
         replaced=replaced,
         withheld=withheld,
     )
+
+
+def _burned_in(scan: Scan) -> set[str]:
+    """UIDs of films that say that names may stand in their pixels, in any of the files that claim to be them."""
+    films = (row["values"] for row in scan.rows() if not row["problem"])
+    return {values["SOPInstanceUID"] for values in films if values.get("BurnedInAnnotation", "").upper() == "YES"}
