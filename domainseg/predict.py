@@ -26,17 +26,23 @@ def predict(cfg: dict[str, Any], output: Path) -> int:
     """Predict and write the table; returns the exit code."""
     if (cfg["bundle"] is None) == (cfg["run"] is None):
         raise UsageError("give one of bundle=DIR (needs no torch) and run=DIR (a finished run of domainseg.train)")
-    from domainseg.bundle.command import bundle_model, predict_command
-
-    if cfg["bundle"] is not None:
-        if cfg["accelerator"] != "cpu":
-            raise UsageError(f"accelerator={cfg['accelerator']}: a bundle runs on the processor; see backend=")
-        return predict_command(bundle_model(cfg), cfg, output)
-    if (cfg["backend"], cfg["precision"]) != ("onnxruntime", "fp32"):
+    if cfg["bundle"] is not None and cfg["accelerator"] != "cpu":
+        raise UsageError(f"accelerator={cfg['accelerator']}: a bundle runs on the processor; see backend=")
+    if cfg["run"] is not None and (cfg["backend"], cfg["precision"]) != ("onnxruntime", "fp32"):
         raise UsageError("backend= and precision= are for bundle=DIR: a run is predicted by torch in fp32")
-    from domainseg.training.predict import run_model
+    from domainseg.bundle.workers import Worker
 
-    return predict_command(run_model(cfg), cfg, output)
+    first = Worker()  # it starts while this process imports pandas and reads the input
+    try:
+        from domainseg.bundle.command import bundle_model, predict_command
+
+        if cfg["bundle"] is not None:
+            return predict_command(bundle_model(cfg), cfg, output, first)
+        from domainseg.training.predict import run_model
+
+        return predict_command(run_model(cfg), cfg, output, first)
+    finally:
+        first.stop()
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from domainseg.bundle.load import check_envelope, check_precision, load_stages, 
 from domainseg.bundle.predict import hashed_images
 from domainseg.bundle.schema import BundleError
 from domainseg.bundle.verify import verify_bundle
-from domainseg.bundle.workers import Recipe, predict_films
+from domainseg.bundle.workers import Recipe, Worker, predict_films
 from domainseg.cascade.stages import Stage
 from domainseg.cascade.table import prediction_table, write_table
 from domainseg.data.manifest import Manifest, ManifestError
@@ -64,24 +64,31 @@ def bundle_model(cfg: Mapping[str, Any]) -> Model:
     )
 
 
-def predict_command(model: Model, cfg: Mapping[str, Any], output: Path) -> int:
+def predict_command(model: Model, cfg: Mapping[str, Any], output: Path, first: Worker | None = None) -> int:
     """Predict ``cfg["input"]`` into ``output``; 0 when all films were read, 3 when some were not, 1 when none was.
 
-    Raises DomainsegError for what a person has to mend. The table is the same whatever the number of workers and
-    however often it was interrupted.
+    first: a worker that was started already. The table is the same whatever the number of workers and however often it
+    was interrupted. Raises DomainsegError for what a person has to mend.
     """
     manifest = read_input(Path(cfg["input"]))
     if len(manifest) == 0:
         raise ManifestError(f"input={cfg['input']}: no film there")
     key = patient_key(cfg["key"], output)
-    table = predict_table(model, manifest, key, output, cfg)
+    table = predict_table(model, manifest, key, output, cfg, first)
     unread = int((table.drop_duplicates("image")["excluded_by"] == "read").sum())
     scored = int((table["excluded_by"] == "").sum())
     log.info("%d films, %d cases scored, %d films not read", len(manifest), scored, unread)
     return 1 if unread == len(manifest) else 3 if unread else 0
 
 
-def predict_table(model: Model, manifest: Manifest, key: bytes, output: Path, cfg: Mapping[str, Any]) -> pd.DataFrame:
+def predict_table(
+    model: Model,
+    manifest: Manifest,
+    key: bytes,
+    output: Path,
+    cfg: Mapping[str, Any],
+    first: Worker | None = None,
+) -> pd.DataFrame:
     """Predict all films of a manifest, going on where a journal in ``output`` stops, and write the table.
 
     cfg: workers, threads, memory_gb, overlays.
@@ -109,7 +116,7 @@ def predict_table(model: Model, manifest: Manifest, key: bytes, output: Path, cf
         if len(rest) < len(images):
             log.info("%d of %d films were done before: going on", len(images) - len(rest), len(images))
         task = progress.add_task("predicting", total=len(images), completed=len(images) - len(rest))
-        for done in predict_films(recipe, rest, workers, cfg["memory_gb"]):
+        for done in predict_films(recipe, rest, workers, cfg["memory_gb"], first):
             if done.problem:
                 log.warning("%s: not read: %s", done.image, done.reason)
             journal.add(done.image, done.rows)

@@ -74,16 +74,21 @@ class Limits:
 
 
 def predict_films(
-    recipe: Recipe, films: Sequence[tuple[str, Path]], workers: int, memory_gb: float | None = None
+    recipe: Recipe,
+    films: Sequence[tuple[str, Path]],
+    workers: int,
+    memory_gb: float | None = None,
+    first: Worker | None = None,
 ) -> Iterator[Done]:
     """The rows of films, given as (image, path), in the order in which they are done.
 
     A film at which a process dies (a codec or a runtime can crash natively) is tried once more alone, and if it dies
     again is a row excluded_by=read with the reason crashed. A film too large beside others is read alone; one that
     does not fit ``memory_gb`` (10^9 bytes, of all workers together) at all is a row excluded_by=read with the reason
-    exceeds_memory. Raises BundleError when the stages cannot be loaded, or not within the memory.
+    exceeds_memory. ``first`` is a worker that was started before. Raises BundleError when the stages cannot be loaded,
+    or not within the memory.
     """
-    pool = _Pool(recipe)
+    pool = _Pool(recipe, first)
     try:
         limits = Limits(workers) if memory_gb is None else share_memory(workers, memory_gb * 1e9, pool.measure())
         alone: list[str] = []
@@ -116,17 +121,22 @@ def share_memory(workers: int, memory: float, worker: float) -> Limits:
     return Limits(used, int((memory / used - worker) // BYTES_A_PIXEL), int((memory - worker) // BYTES_A_PIXEL))
 
 
-class _Worker:
-    """A process, the pipe to it, and the film that it has at hand."""
+class Worker:
+    """A process, the pipe to it, and the film that it has at hand; it imports what it needs until ``begin``."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, end = context.Pipe()
-        self.process: BaseProcess = context.Process(target=_work, args=(end, recipe), daemon=True)
+        self.process: BaseProcess = context.Process(target=_work, args=(end,), daemon=True)
         self.process.start()
         end.close()
         self.film: tuple[str, Path] | None = None
         self.ready = False
+
+    def begin(self, recipe: Recipe) -> None:
+        """Tell it what to load; it says when it is ready for films."""
+        with suppress(OSError):  # it died: its answer will say so
+            self.pipe.send(recipe)
 
     def answer(self) -> Any:
         """What it says: the peak of its memory in bytes first, then a Done for each film; None when it died at one.
@@ -164,13 +174,14 @@ class _Worker:
 class _Pool:
     """Workers of one recipe."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, first: Worker | None) -> None:
         self._recipe = recipe
-        self._workers: list[_Worker] = []
+        self._first = first
+        self._workers: list[Worker] = []
 
     def measure(self) -> int:
         """Bytes that a worker takes that has run each network once."""
-        self._workers.append(_Worker(replace(self._recipe, warm=True)))
+        self._add(warm=True)
         taken: int = self._workers[0].answer()
         self.stop()
         return taken
@@ -180,7 +191,7 @@ class _Pool:
         while queue or any(worker.film is not None for worker in self._workers):
             busy = sum(worker.film is not None for worker in self._workers)
             while len(self._workers) < min(count, busy + len(queue)):
-                self._workers.append(_Worker(replace(self._recipe, max_pixels=max_pixels)))
+                self._add(max_pixels=max_pixels)
             for pipe in wait([worker.pipe for worker in self._workers]):
                 worker = next(worker for worker in self._workers if worker.pipe is pipe)
                 answer, film, worker.film = worker.answer(), worker.film, None
@@ -191,6 +202,11 @@ class _Pool:
                     worker.give(queue.popleft())
                 if film is not None:
                     yield _crashed(self._recipe, *film) if answer is None else answer
+
+    def _add(self, **changed: Any) -> None:
+        worker, self._first = self._first or Worker(), None
+        self._workers.append(worker)
+        worker.begin(replace(self._recipe, **changed))
 
     def stop(self) -> None:
         for worker in self._workers:
@@ -217,11 +233,14 @@ def _unread(image: str, error: ImageReadError, truth: Truth | None) -> Done:
 # ---------------------------------------------------------------- in the worker
 
 
-def _work(pipe: Connection, recipe: Recipe) -> None:
-    """The life of a worker: load, then a film for each name that comes, until the pipe ends."""
+def _work(pipe: Connection) -> None:
+    """The life of a worker: a recipe, then a film for each name that comes, until the pipe ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the parent to handle
-    cv2.setNumThreads(recipe.threads)
+    import domainseg.imaging.radiographs  # noqa: F401, while the parent reads what there is to predict
+
     try:
+        recipe: Recipe = pipe.recv()
+        cv2.setNumThreads(recipe.threads)
         predictor = _Predictor(recipe)
         if recipe.warm:
             predictor.warm()
