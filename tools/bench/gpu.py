@@ -95,7 +95,7 @@ def ddp_row(world: int, options: Options, kind: str) -> Row:
     for _ in range(min(options.rounds, 3)):
         for count in seconds:
             seconds[count].append(train_on(count, options.size, kind, options.scratch))
-    films = world / statistics.median(seconds[world])
+    note = f"{world / statistics.median(seconds[world]):.1f} films a second"
     faster = [world * value for value in seconds[1]]  # each step of `world` processes is `world` steps of one
     return ratio_row(
         f"DDP on {world}: films a second", "one process", faster, seconds[world], note=f"{films:.1f} films a second"
