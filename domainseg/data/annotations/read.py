@@ -12,7 +12,7 @@ from domainseg.data.annotations.shapes import AnnotationProblem, Shape
 from domainseg.data.annotations.slicer import read_markups, read_segments
 from domainseg.data.tables import ManifestError
 
-_ENDINGS = (".mrk.json", ".seg.nrrd", ".nrrd", ".json", ".xml")
+_ENDINGS = (".mrk.json", ".seg.nrrd", "-label.nrrd", ".json", ".xml")  # a .nrrd without may be the film itself
 
 
 def read_annotations(path: Path) -> Iterator[Shape]:
@@ -47,7 +47,7 @@ def _read(file: Path, below: Path) -> Iterator[Shape]:
     films = (stem, below.parent.as_posix()) if below.parent.name else (stem,)
     if ending == ".xml":
         yield from read_cvat(file)
-    elif ending in (".seg.nrrd", ".nrrd"):
+    elif ending in (".seg.nrrd", "-label.nrrd"):
         yield from read_segments(file, films)
     elif ending:
         with open(file, encoding="utf-8-sig") as stream:

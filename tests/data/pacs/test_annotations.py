@@ -281,3 +281,16 @@ def test_a_bomb_and_a_cut_file_are_refused(tmp_path: Path) -> None:
             assert shape.mask is not None
             with pytest.raises((AnnotationProblem, ValueError, OSError)):
                 shape.mask()
+
+
+def test_a_label_map_is_about_the_film_before_its_ending(tmp_path: Path) -> None:
+    text = (
+        "NRRD0005\ntype: uint8\ndimension: 3\nspace: LPS\nsizes: 2 2 1\nencoding: raw\n"
+        "space directions: (0.25,0,0) (0,0.5,0) (0,0,1)\nspace origin: (0,0,0)\n\n"
+    )
+    (tmp_path / "IM1-label.nrrd").write_bytes(text.encode() + bytes([0, 3, 0, 1]))
+    (tmp_path / "IM1.nrrd").write_bytes(b"the film itself, saved with the scene")
+    shapes = list(read_annotations(tmp_path))
+    assert [(shape.films, shape.name) for shape in shapes] == [(("IM1",), "label_1"), (("IM1",), "label_3")]
+    assert shapes[1].mask is not None
+    assert shapes[1].mask().pixels.tolist() == [[False, True], [False, False]]
