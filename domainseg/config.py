@@ -168,14 +168,13 @@ def _resume(config_name: str, typed: list[Override], groups: list[Override], fol
     if changed:
         raise UsageError(f"resume=true: differs from {file}: {', '.join(changed)}. Only trainer settings may change")
     chosen = [override for override in trainer if override in groups]
-    known = compose(config_name, chosen, folders).trainer
+    known = compose(config_name, chosen, folders)
     if chosen:
-        saved.trainer = known
-    if absent := sorted(set(known) - set(saved.trainer)):
-        raise UsageError(
-            f"resume=true: {file} has no trainer.{absent[0]}, an older version began this run; "
-            f"add trainer=NAME, one of: {', '.join(options(folders, 'trainer'))}"
-        )
+        saved.trainer = known.trainer
+    for node, defaults in ((saved, known), (saved.trainer, known.trainer)):
+        for key in defaults:  # settings that came after the version that began this run
+            if key not in node:
+                node[key] = defaults[key]
     single = [override for override in trainer if override not in groups]
     for override in single:
         check_key(override, saved, folders)

@@ -257,6 +257,15 @@ def test_resume_takes_the_saved_config_and_new_trainer_settings(tmp_path: Path) 
     assert (tmp_path / "run/config.yaml").read_text() == saved
 
 
+def test_a_run_of_an_older_version_gets_defaults_for_what_came_later(tmp_path: Path) -> None:
+    first = train("+pipeline=toy", "trainer=gpu", "trainer.devices=1")
+    file = tmp_path / "run/config.yaml"
+    saved = yaml.safe_load(file.read_text())
+    del saved["only"], saved["trainer"]["checkpoint_every"]
+    file.write_text(yaml.safe_dump(saved))
+    assert train("resume=true") == first | {"resume": True}
+
+
 @pytest.mark.parametrize(
     ("typed", "named"),
     [
@@ -285,6 +294,7 @@ def test_resume_refuses_a_changed_setting_by_name(
         ),
         (ModuleNotFoundError("x", name="pytorch_lightning.callbacks"), 'pip install "domainseg[train]"'),
         (FileNotFoundError(2, "No such file or directory", "table.csv"), "No such file or directory: 'table.csv'"),
+        (OSError(28, "No space left on device", "events.out"), "error: events.out: not written, the disk is full"),
     ],
 )
 def test_errors_for_people_are_one_line(error: Exception, line: str, capsys: pytest.CaptureFixture[str]) -> None:

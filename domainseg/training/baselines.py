@@ -124,6 +124,8 @@ def _whole_film(
 ) -> dict[str, float]:
     if ranks.first(lambda: is_finished(context.folder)):
         stage = load_stage(context.folder, context.accelerator)
+        if ranks.is_first():
+            remove_checkpoints(context.folder)
     else:
         started = time.monotonic()
         stage = new_stage(name, settings, context.accelerator, context.seed)
