@@ -97,9 +97,7 @@ def ddp_row(world: int, options: Options, kind: str) -> Row:
             seconds[count].append(train_on(count, options.size, kind, options.scratch))
     note = f"{world / statistics.median(seconds[world]):.1f} films a second"
     faster = [world * value for value in seconds[1]]  # each step of `world` processes is `world` steps of one
-    return ratio_row(
-        f"DDP on {world}: films a second", "one process", faster, seconds[world], note=f"{films:.1f} films a second"
-    )
+    return ratio_row(f"DDP on {world}: films a second", "one process", faster, seconds[world], note=note)
 
 
 def train_on(world: int, size: int, kind: str, scratch: Path) -> float:
