@@ -111,7 +111,7 @@ def check_precision(record: Mapping[str, Any], path: Path | str, backend: str, p
 
 def bf16_passed(stage: Mapping[str, Any]) -> bool:
     """Whether a stage's entry says that bf16 was checked at export and passed."""
-    return bool(stage.get("bf16") and stage["bf16"].get("passed", True))
+    return bool(stage.get("bf16") and stage["bf16"].get("passed") is True)
 
 
 def check_envelope(record: Mapping[str, Any]) -> None:

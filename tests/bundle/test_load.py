@@ -113,7 +113,10 @@ def test_only_checked_stages_compute_in_bf16(change_record: Change, monkeypatch:
         return real(model, stage, batch_name, **{**settings, "precision": "fp32"})
 
     monkeypatch.setattr(load, "open_network", spy)
-    folder = change_record(lambda record: record["stages"][3].update(bf16={"n": 500, "auc_change": 0.0005}))
+    failed = change_record(lambda record: record["stages"][3].update(bf16={"n": 500, "passed": False}))
+    with pytest.raises(BundleError, match="no stage of this bundle has passed"):
+        load_bundle(failed, backend="openvino", precision="bf16")
+    folder = change_record(lambda record: record["stages"][3].update(bf16={"n": 500, "passed": True}))
     load_bundle(folder, backend="openvino", precision="bf16")
     assert told == {"view_filter": "fp32", "localizer": "fp32", "implant_filter": "fp32", "fracture": "bf16"}
 
