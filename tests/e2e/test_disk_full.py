@@ -12,8 +12,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch import nn
 
 from domainseg.files import DiskFullError, atomic_path, write_json
+from domainseg.tasks.checkpoints import latest_checkpoint
+from domainseg.tasks.fit import FitContext, StepModule, fit
+from domainseg.tasks.items import StepDataset
 
 
 @pytest.fixture
@@ -100,6 +105,45 @@ def test_a_command_ends_with_one_line_and_goes_on_with_room(small: Path) -> None
     )
     assert len(whole) > 6
     assert there == whole
+
+
+class Numbers(StepDataset):
+    """Two numbers and their sum."""
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
+        x = torch.tensor([key[1] / len(self), 0.5])
+        return {"x": x, "y": x.sum()[None]}
+
+
+class Sums(StepModule):
+    """Least squares with so many weights that a checkpoint takes a third of a MB."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        super().__init__(nn.Sequential(nn.Linear(2, 6000), nn.Tanh(), nn.Linear(6000, 1)), steps=12, lr=1e-3)
+
+    def loss(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"loss": (self.network(batch["x"]) - batch["y"]).square().mean()}
+
+
+def test_a_fit_keeps_its_last_good_checkpoint_and_goes_on_with_room(small: Path, tmp_path: Path) -> None:
+    data = Numbers([f"film {k}" for k in range(9)])
+    fill(small, leave=900_000)
+
+    def context(folder: Path) -> FitContext:
+        return FitContext(folder, progress=False, checkpoint_every=2)
+
+    with pytest.raises(DiskFullError, match=r"fit-0000006\.ckpt: not written, the disk is full"):
+        fit(Sums(), data, batch_size=3, context=context(small / "fit"))
+    found = latest_checkpoint(small / "fit", "fit")
+    assert found is not None
+    assert found[1]["global_step"] == 4
+    (small / "filler").unlink()
+    resumed, whole = Sums(), Sums()
+    fit(resumed, data, batch_size=3, context=context(small / "fit"))
+    fit(whole, data, batch_size=3, context=context(tmp_path / "whole"))
+    states = whole.state_dict(), resumed.state_dict()
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
 def test_a_limit_on_file_sizes_says_so(tmp_path: Path) -> None:
