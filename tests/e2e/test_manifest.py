@@ -19,10 +19,18 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
-SHORT = [
-    *("trainer.threads=1", "trainer.precision=fp32"),
+SHORT = [  # one step a stage on small regions
+    *("trainer.threads=1", "trainer.precision=fp32", "stage.localizer.task.batch_size=2"),
     *(f"stage.{name}.task.steps=1" for name in ("view_filter", "localizer", "implant_filter")),
     *("stage.fracture.task.patch.steps=1", "stage.fracture.task.tail.steps=1"),
+    *("stage.fracture.task.patch.batch_size=2", "stage.fracture.task.tail.batch_size=2"),
+    *(
+        "stage.fracture.variants=1",
+        "stage.fracture.task.patch.size=128",
+        "stage.fracture.network.blocks=[1,1,1,1,1,1,1]",
+    ),
+    "stage.fracture.preprocessing=[{op: fit, size: 512}, {op: local_contrast, sigma: 18, clip: 4}]",
+    "stage.localizer.preprocessing=[{op: fit, size: 128}, {op: stretch, low: 1, high: 99}]",
 ]
 # Planted in one patient's films, files, reports and annotations.
 NAME, NUMBER, BORN, OTHER = "Mustermann", "4711-0815", "19391224", "Kowalczyk"
@@ -169,7 +177,9 @@ def test_no_patient_leaves_the_export(made: tuple[Path, set[str], str]) -> None:
     folder, secrets, printed = made
     argv = ("data=manifest", "data.path=man/images.parquet", "data.targets=man/targets.parquet")
     printed += command("train", "+pipeline=hip", *argv, *SHORT, "output=run", cwd=folder)
-    printed += command("predict", "run=run", "input=man/images.parquet", "threads=1", "output=out", cwd=folder)
+    printed += command(
+        "predict", "bundle=run/bundle", "input=man/images.parquet", "threads=1", "output=out", cwd=folder
+    )
     assert not found(secrets, printed.encode())
     films = pd.read_parquet(folder / "man/images.parquet")
     assert set(pd.read_parquet(folder / "out/predictions.parquet")["image"]) == set(films["image"])
