@@ -169,7 +169,12 @@ def fit(
         callbacks.append(RichProgressBar())
     # A debugging aid that comes with deterministic algorithms and costs a twentieth of the time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    settings = {"steps": module.steps, "lr": module.lr, "weight_decay": module.weight_decay, "batch_size": batch_size}
+    settings: dict[str, Any] = {
+        "steps": module.steps,
+        "lr": module.lr,
+        "weight_decay": module.weight_decay,
+        "batch_size": batch_size,
+    }
     settings |= {"seed": context.seed, "precision": context.precision, "processes": ranks.size()}
     with (
         _quiet(),
