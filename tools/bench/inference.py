@@ -13,8 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.machine import has_bf16, matrix_rates
 from bench.measure import Options, Section, Target, interleave, speed_rows
-from bench.models import bundle, cascade, weights
-from domainseg.bundle.runtime import open_network
+from bench.models import cascade, weights
+from domainseg.training.export import run_by
+from domainseg.training.onnx_model import to_onnx
 from domainseg.training.stages import module_of
 
 BASELINE = "torch eager fp32"
@@ -24,9 +25,10 @@ TARGETS = {"ONNX Runtime fp32": Target(1.7), "OpenVINO bf16": Target(4)}
 def measure(options: Options) -> Section:
     """A row for each path; the notes say which share of the machine's matrix-product rate it reaches."""
     torch.set_num_threads(1)
+    size = max(256, options.size // 2) if options.short else options.size
     stage = cascade(options)[-1]
     network = copy.deepcopy(module_of(stage)).eval().to(memory_format=torch.contiguous_format)
-    x = torch.rand(1, 1, options.size, options.size)
+    x = torch.rand(1, 1, size, size)
     last = copy.deepcopy(network).to(memory_format=torch.channels_last)
     x_last = x.contiguous(memory_format=torch.channels_last)
     ways = {
@@ -34,8 +36,7 @@ def measure(options: Options) -> Section:
         "torch channels_last": torch_way(last, x_last, bf16=False),
         "torch channels_last bf16": torch_way(last, x_last, bf16=True),
     }
-    _, verified = bundle(options)
-    entry = next(each for each in verified.record["stages"] if each["name"] == stage.name)
+    model = to_onnx(network, size)
     for name, backend, precision in (
         ("ONNX Runtime fp32", "onnxruntime", "fp32"),
         ("OpenVINO fp32", "openvino", "fp32"),
@@ -43,10 +44,7 @@ def measure(options: Options) -> Section:
     ):
         if precision == "bf16" and not has_bf16():
             continue
-        graph = verified.graphs[stage.name]
-        run = open_network(
-            verified.models[stage.name], entry, graph.batch_name, backend=backend, precision=precision, threads=1
-        )
+        run = run_by(stage, model, backend=backend, precision=precision, threads=1)
         ways[name] = partial(run, x.numpy())
     rates = matrix_rates()
     seconds = interleave(ways, options.rounds, warm=2)
@@ -56,7 +54,7 @@ def measure(options: Options) -> Section:
         for name, own in seconds.items()
     }
     about = (
-        f"{options.size} x {options.size} pixels, one thread, weights {weights(options)}, {work / 1e9:.2f} GFLOP. "
+        f"{size} x {size} pixels, one thread, weights {weights(options)}, {work / 1e9:.2f} GFLOP. "
         f"This machine's matrix products: {rates['fp32'] / 1e9:.0f} GFLOP/s in fp32, {rates['bf16'] / 1e9:.0f} in bf16."
     )
     return Section(about, speed_rows(seconds, BASELINE, TARGETS, notes))
