@@ -66,7 +66,8 @@ def export(cfg: Mapping[str, Any], output: Path) -> None:
     shown = read_input(Path(cfg["input"])) if own is None else held_out(own)
     labelled = None
     if cfg["check"] == BF16:
-        labelled = held_out(own) if cfg["data"] is None and own is not None else labelled_films(cfg["data"])
+        data = cfg.get("data")
+        labelled = held_out(own) if data is None and own is not None else labelled_films(data)
     export_run(run, output, settings, own, shown, films=int(cfg["films"]), labelled=labelled)
 
 

@@ -19,6 +19,7 @@ from domainseg.files import DomainsegError
 
 INPUT = "image"
 BATCH = "batch"  # name of the dynamic side
+_OURS = "output of the network: "
 _TRACED = 2  # pictures in the example that the network is traced with
 
 
@@ -75,14 +76,26 @@ def _trace(network: nn.Module, example: torch.Tensor, outputs: list[str], *, sym
             network,
             (example,),
             input_names=[INPUT],
-            output_names=outputs,
+            output_names=[f"{_OURS}{name}" for name in outputs],
             dynamic_shapes=({0: torch.export.Dim(BATCH)},) if symbolic else None,
             external_data=False,
             verbose=False,
         )
     assert program is not None
     model: onnx.ModelProto = program.model_proto
+    _name_outputs(model, outputs)
     return model
+
+
+def _name_outputs(model: onnx.ModelProto, outputs: list[str]) -> None:
+    """Give the outputs their names; the exporter gives a value inside the same name when an operator is called so."""
+    names = {name: f"inner_{name}" for name in outputs} | {f"{_OURS}{name}": name for name in outputs}
+    graph = model.graph
+    for value in (*graph.output, *graph.value_info, *graph.initializer):
+        value.name = names.get(value.name, value.name)
+    for node in graph.node:
+        for values in (node.input, node.output):
+            values[:] = [names.get(value, value) for value in values]
 
 
 def _open_batch(model: onnx.ModelProto) -> None:
