@@ -30,17 +30,21 @@ def predict(cfg: dict[str, Any], output: Path) -> int:
         raise UsageError(f"accelerator={cfg['accelerator']}: a bundle runs on the processor; see backend=")
     if cfg["run"] is not None and (cfg["backend"], cfg["precision"]) != ("onnxruntime", "fp32"):
         raise UsageError("backend= and precision= are for bundle=DIR: a run is predicted by torch in fp32")
+    from domainseg.bundle.model import bundle_model
     from domainseg.bundle.workers import Worker
 
-    first = Worker()  # it starts while this process imports pandas and reads the input
+    first = Worker()  # it starts and loads while this process imports pandas and reads the input
     try:
-        from domainseg.bundle.command import bundle_model, predict_command
-
         if cfg["bundle"] is not None:
-            return predict_command(bundle_model(cfg), cfg, output, first)
-        from domainseg.training.predict import run_model
+            model = bundle_model(cfg)
+        else:
+            from domainseg.training.predict import run_model
 
-        return predict_command(run_model(cfg), cfg, output, first)
+            model = run_model(cfg)
+        first.load(model.load)
+        from domainseg.bundle.command import predict_command
+
+        return predict_command(model, cfg, output, first)
     finally:
         first.stop()
 

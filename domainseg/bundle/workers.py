@@ -131,11 +131,19 @@ class Worker:
         self.process.start()
         end.close()
         self.film: tuple[str, Path] | None = None
-        self.ready = False
+        self.loading = self.ready = False
+
+    def load(self, load: Callable[[], Sequence[Stage]]) -> None:
+        """Let it make the stages."""
+        self.loading = True
+        with suppress(OSError):  # it died: its answer will say so
+            self.pipe.send(load)
 
     def begin(self, recipe: Recipe) -> None:
-        """Tell it what to load; it says when it is ready for films."""
-        with suppress(OSError):  # it died: its answer will say so
+        """Tell it what to do; it says when it is ready for films."""
+        if not self.loading:
+            self.load(recipe.load)
+        with suppress(OSError):
             self.pipe.send(recipe)
 
     def answer(self) -> Any:
@@ -234,14 +242,15 @@ def _unread(image: str, error: ImageReadError, truth: Truth | None) -> Done:
 
 
 def _work(pipe: Connection) -> None:
-    """The life of a worker: a recipe, then a film for each name that comes, until the pipe ends."""
+    """The life of a worker: stages, a recipe, then a film for each name that comes, until the pipe ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the parent to handle
     import domainseg.imaging.radiographs  # noqa: F401, while the parent reads what there is to predict
 
     try:
+        stages: Sequence[Stage] = pipe.recv()()
         recipe: Recipe = pipe.recv()
         cv2.setNumThreads(recipe.threads)
-        predictor = _Predictor(recipe)
+        predictor = _Predictor(recipe, stages)
         if recipe.warm:
             predictor.warm()
         pipe.send(peak_bytes())
@@ -258,9 +267,9 @@ def _work(pipe: Connection) -> None:
 class _Predictor:
     """One film after the other through the cascade of a recipe."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, stages: Sequence[Stage]) -> None:
         self._recipe = recipe
-        self._cascade = Cascade(recipe.load())
+        self._cascade = Cascade(stages)
         self._truth = _truth(recipe)
 
     def warm(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from domainseg.bundle.command import Model, threads_a_worker
+from domainseg.bundle.model import Model, threads_a_worker
 from domainseg.cascade.stages import Stage
 from domainseg.files import hash_json, read_json
 from domainseg.training.stages import RECORD, load_cascade

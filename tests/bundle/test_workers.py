@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from domainseg.bundle.command import bundle_model
 from domainseg.bundle.inputs import read_input
+from domainseg.bundle.model import bundle_model
 from domainseg.bundle.schema import BundleError
 from domainseg.bundle.workers import BYTES_A_PIXEL, ORDINARY_PIXELS, Recipe, predict_films, share_memory
 
