@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +63,8 @@ def begin(config_name: str, arguments: Sequence[str], folders: Sequence[Path]) -
     if output is None:  # a date that every job, here or on another machine, reads the same
         output = compose(config_name, [*groups], folders).output
     folder = Path(str(output)).absolute()
+    if any(override.key_or_group == "hydra/sweeper" and "optuna" in str(override.value()) for override in typed):
+        _load_optuna()
     flags, settings = _divide([argument for argument in arguments if typed_key(argument) not in ("output", "resume")])
     if not resume:
         if (folder / SWEEP).is_file() or (folder / "config.yaml").is_file():
@@ -69,6 +73,14 @@ def begin(config_name: str, arguments: Sequence[str], folders: Sequence[Path]) -
         settings = _same(folder, settings, folders, groups)
     swept = [_key(override) for override in parse(settings, folders)[0] if override.is_sweep_override()]
     return [*flags, *settings, f"output={quoted(str(folder))}"], Sweep(folder, settings, swept)
+
+
+def _load_optuna() -> None:
+    """Import Optuna (2, that the sweeper asks for) without its warnings about libraries that are newer than itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import_module("hydra_plugins.hydra_optuna_sweeper._impl")
+    logging.getLogger("optuna").setLevel(logging.WARNING)
 
 
 def _divide(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -120,8 +132,8 @@ def run_job(
     sweep: Sweep,
     summary: Callable[[Path], None],
     told: Callable[[Exception], str | None],
-) -> float:
-    """Run, go on with or take up one job of a sweep; returns its value, NaN when it failed.
+) -> float | None:
+    """Run, go on with or take up one job of a sweep; returns its value, None when it failed or has none.
 
     summary: refreshes what the sweep's folder says about its jobs. told: the line that an error is for people, None
     where it needs its traceback. Raises UsageError when the job's folder belongs to other settings.
@@ -141,7 +153,7 @@ def run_job(
         if before["status"] == "finished" or (before["status"] == "failed" and adaptive and _later(output)):
             log.info("job %s: %s before, its value is %s", output.name, before["status"], before["value"])
             summary(sweep.folder)
-            return math.nan if before["value"] is None else float(before["value"])
+            return None if before["value"] is None else float(before["value"])
     else:
         write_yaml(output / "config.yaml", settings)
     write_json(output / JOB, job)
@@ -156,7 +168,7 @@ def run_job(
     else:
         write_json(output / JOB, {**job, "status": "finished", "value": value})
     summary(sweep.folder)
-    return value
+    return None if math.isnan(value) else value  # Optuna stops at a NaN and goes on at None
 
 
 def _go_on(settings: dict[str, Any], output: Path) -> dict[str, Any]:

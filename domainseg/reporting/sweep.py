@@ -85,6 +85,8 @@ def _figures(run: Path, metric: str) -> dict[str, Any]:
 def draw_sweep(record: Mapping[str, Any]) -> str:
     """The figure as SVG text: a line a job, its metric on tune and test with 95 % intervals, or what became of it."""
     jobs = record["jobs"]
+    known = [_number(job.get(key)) for job in jobs for key in ("tune_low", "test_low", "tune_auc", "test_auc")]
+    lowest = min((value for value in known if not math.isnan(value)), default=0.0)
     with drawing(1, height=1.8 + 0.34 * len(jobs), width=7.2) as (figure, (axes,)):
         for place, job in enumerate(jobs):
             for shift, split, colour, marker in ((-0.12, "tune", NEGATIVE, "o"), (0.12, "test", MUTED, "s")):
@@ -94,7 +96,7 @@ def draw_sweep(record: Mapping[str, Any]) -> str:
                 axes.plot([low, high], [place + shift] * 2, color=colour, linewidth=1.2)
                 axes.plot([value], [place + shift], marker=marker, linestyle="", color=colour, label=label)
             if job["status"] != "finished":
-                axes.text(0.5, place, job["status"], color=POSITIVE, va="center", fontsize=8)
+                axes.text(0.5 + lowest / 2, place, job["status"], color=POSITIVE, va="center", fontsize=8)
         names = [
             f"{job['job']}: " + ", ".join(f"{key.rpartition('.')[2]} {_value(job[key])}" for key in record["swept"])
             for job in jobs
@@ -104,6 +106,7 @@ def draw_sweep(record: Mapping[str, Any]) -> str:
             range(len(jobs)), [f"{n} *" if j["job"] == chosen else n for n, j in zip(names, jobs, strict=True)]
         )
         axes.set_ylim(len(jobs) - 0.5, -0.5)
+        axes.set_xlim(lowest - 0.02, 1.02)
         axes.set_xlabel("AUC on intention; * highest on tune")
         axes.set_title("Jobs of the sweep")
         if axes.get_legend_handles_labels()[0]:

@@ -48,7 +48,7 @@ def run(folder: Path, films: Manifest, *argv: str) -> subprocess.CompletedProces
 
 
 SWEEPERS = {
-    "basic": [f"{SWEPT}=0.5,2"],
+    "basic": [f"{SWEPT}=0.5,-1,2"],
     "optuna": [f"{SWEPT}=interval(0.1,1.0)", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2"],
 }
 
@@ -59,31 +59,41 @@ SWEEPERS = {
 def test_every_process_of_a_job_trains_the_job(
     sweeper: str, folder: Path, toy_films: Manifest, toy_cfg: dict[str, Any]
 ) -> None:
-    """With Lightning's own launcher the second process sweeps by itself, and a sweeper proposes it other settings."""
+    """With Lightning's own launcher the second process sweeps by itself, and a sweeper proposes it other settings.
+
+    A job whose second process fails ends, without a hang, and leaves nothing that the next job would meet.
+    """
     done = run(folder, toy_films, "-m", "output=a, b=c", *SWEEPERS[sweeper])
-    assert done.returncode == 0, done.stderr
     sweep = folder / "a, b=c"
-    weights = []
-    for job in ("0", "1"):
-        notes = [read_json(sweep / job / f"stages/fracture/process_{rank}.json") for rank in (0, 1)]
-        assert notes[0] == notes[1]
-        assert notes[0]["processes"] == 2
-        wanted = yaml.safe_load((sweep / job / "config.yaml").read_text())["stage"]["fracture"]["task"]["weight"]
-        assert notes[0]["weight"] == wanted
-        weights.append(wanted)
-        configs = [process["config_sha256"] for process in read_json(sweep / job / "environment.json")["processes"]]
-        assert len(configs) == 2
-        assert configs[0] == configs[1]
-        assert {"report.html", "metrics.json", "predictions.csv", "train.log"} <= {
-            p.name for p in (sweep / job).iterdir()
-        }
-    assert len(set(weights)) == 2
-    if sweeper == "basic":
-        assert weights == [0.5, 2]
     summary = read_json(sweep / "sweep.json")
-    assert [job["status"] for job in summary["jobs"]] == ["finished", "finished"]
-    assert [float(job[SWEPT]) for job in summary["jobs"]] == pytest.approx(weights)
-    one_process(sweep / "0", folder / "alone")
+    status = {job["job"]: job["status"] for job in summary["jobs"]}
+    if sweeper == "basic":
+        assert done.returncode == 1
+        assert status == {"0": "finished", "1": "failed", "2": "finished"}
+        assert "process 1 of the run failed: fracture: no weight of -1" in summary["jobs"][1]["error"]
+        assert "job 1: process 1 of the run failed" in done.stderr
+    else:
+        assert done.returncode == 0, done.stderr
+        assert status == {"0": "finished", "1": "finished"}
+    finished = [job for job in status if status[job] == "finished"]
+    weights = [check_job(sweep / job) for job in finished]
+    assert weights == ([0.5, 2] if sweeper == "basic" else sorted(set(weights), key=weights.index))
+    assert [float(job[SWEPT]) for job in summary["jobs"] if job["job"] in finished] == pytest.approx(weights)
+    if sweeper == "basic":
+        one_process(sweep / "2", folder / "alone")
+
+
+def check_job(job: Path) -> float:
+    """Both processes had the settings of the job's config.yaml; the folder is complete. Returns the swept one."""
+    notes = [read_json(job / f"stages/fracture/process_{rank}.json") for rank in (0, 1)]
+    assert notes[0] == notes[1]
+    assert notes[0]["processes"] == 2
+    wanted: float = yaml.safe_load((job / "config.yaml").read_text())["stage"]["fracture"]["task"]["weight"]
+    assert notes[0]["weight"] == wanted
+    one, two = (process["config_sha256"] for process in read_json(job / "environment.json")["processes"])
+    assert one == two
+    assert {"report.html", "metrics.json", "predictions.csv", "train.log"} <= {path.name for path in job.iterdir()}
+    return wanted
 
 
 def one_process(job: Path, folder: Path) -> None:
@@ -97,3 +107,26 @@ def one_process(job: Path, folder: Path) -> None:
     pd.testing.assert_frame_equal(tables[0][names], tables[1][names], check_exact=True)
     notes = [json.loads((run / "stages/fracture/process_0.json").read_text()) for run in (job, folder)]
     assert notes[0]["images"] == notes[1]["images"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(LIMIT)
+def test_a_process_ends_with_the_first_one() -> None:
+    """The first process is gone (killed, say) before they have met: nothing is left waiting."""
+    start = [{"trainer": {"accelerator": "cpu"}}, "nowhere", {**PLACE, "port": 1}]
+    command = [sys.executable, "-m", "domainseg.training"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdin is not None
+    try:
+        process.stdin.write(json.dumps(start).encode() + b"\n")
+        process.stdin.flush()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(15)
+        process.stdin.close()
+        assert process.wait(30) == 1
+    finally:
+        process.kill()
+        process.wait()
+
+
+PLACE = {"rank": 1, "local_rank": 1, "size": 2, "address": "127.0.0.1"}

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from domainseg.files import write_json
+from domainseg.files import DomainsegError, write_json
 from domainseg.tasks import ranks
 
 
@@ -80,6 +80,9 @@ def fit(network: Toy, items: Sequence[Any], context: Any, **settings: Any) -> No
 
 
 def fit_and_note(network: Toy, items: Sequence[Any], context: Any, *, weight: float) -> None:
-    """Writes down what this process was given: of what weight, and of which films."""
+    """Writes down what this process was given, weight and films; process 1 fails on a negative weight."""
+    if weight < 0 and ranks.rank() == 1:
+        raise DomainsegError(f"{context.folder.name}: no weight of {weight}")
+    ranks.barrier()
     note = {"weight": weight, "images": [item.image for item in items], "processes": ranks.size()}
     write_json(context.folder / f"process_{ranks.rank()}.json", note)
