@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Points = NDArray[np.float64]
-KINDS = ("points", "line", "box", "ellipse", "polygon", "mask", "label")
 
 
 class AnnotationProblem(ValueError):
