@@ -28,7 +28,7 @@ def measure(options: Options) -> Section:
         "DeLong": lambda: auc(label, score),
     }
     about = f"{options.cases} cases, one row a patient, 10 % positive, {options.resamples} resamples."
-    return Section(about, speed_rows(interleave(ways, min(options.rounds, 3), warm=0), BASELINE, TARGETS))
+    return Section(about, speed_rows(interleave(ways, min(options.rounds, 2), warm=0), BASELINE, TARGETS))
 
 
 def loop(label: NDArray[np.int64], score: NDArray[np.float64], resamples: int) -> NDArray[np.float64]:
