@@ -117,7 +117,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
         for name in LANDMARKS:
             if name not in when and reached(folder, name):
                 when[name] = time.monotonic() - began
-        time.sleep(0.01)
+        time.sleep(0.02)
     assert run.returncode == 0, (folder / "said.txt").read_text()[-2000:]
     assert list(when) == list(LANDMARKS)
     return Reference(folder, when)
