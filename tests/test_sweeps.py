@@ -19,7 +19,7 @@ FILES = {
     "pipeline/toy.yaml": "# @package _global_\ntarget: fracture\nstage:\n  fracture: {lr: 0.1}\n",
     "trainer/slow.yaml": "threads: 1\n",
 }
-NASTY = ["a,b", "a=b (c) [d] {e}", "it's ^#", "back\\slash\\"]
+NASTY = ["a,b=c (d) [e] {f}", "it's ^# back\\slash\\"]
 OPTUNA = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", f"{LR}=interval(0.0,1.0)"]
 
 
