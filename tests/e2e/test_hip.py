@@ -57,6 +57,21 @@ def test_run_folder_holds_what_was_promised(folder: Path) -> None:
     assert "http://" not in html.replace("http://www.w3.org", "")
 
 
+def test_the_bundle_of_the_run_answers_as_the_run_does(folder: Path) -> None:
+    films = folder / "one"
+    films.mkdir()
+    source = sorted((folder / "films/images").iterdir())[0]
+    (films / source.name).write_bytes(source.read_bytes())
+    for name, model in (("by_run", "run=run"), ("by_bundle", "bundle=run/bundle")):
+        command("predict", model, "input=one", f"output={name}", cwd=folder)
+    tables = [pd.read_parquet(folder / name / "predictions.parquet") for name in ("by_run", "by_bundle")]
+    both = [table[["image", "part", "excluded_by", "exclusion_reason"]] for table in tables]
+    pd.testing.assert_frame_equal(*both)
+    scores = [table.filter(regex="^score_").astype(float) for table in tables]
+    pd.testing.assert_frame_equal(*scores, rtol=0, atol=1e-3)
+    assert "Not a medical device" in (folder / "run/bundle/MODEL_CARD.md").read_text()
+
+
 def test_no_case_is_dropped(folder: Path) -> None:
     table = pd.read_parquet(folder / "run/predictions.parquet")
     targets = pd.read_parquet(folder / "films/targets.parquet")
