@@ -143,7 +143,7 @@ class FractureDenseNet(Network):
         super().train(mode)
         if self.norm_frozen:
             for layer in self.modules():
-                if isinstance(layer, nn.BatchNorm2d):
+                if isinstance(layer, (nn.BatchNorm2d, nn.SyncBatchNorm)):
                     layer.eval()
         return self
 
@@ -230,7 +230,14 @@ class BatchNorm(nn.BatchNorm2d):
 
 @contextmanager
 def held(layer: nn.Module) -> Iterator[None]:
-    """Inside, `layer` (if it is a BatchNorm) leaves its running statistics alone."""
+    """Inside, `layer` (if it is a batch norm of ours, or one over several processes) keeps its running statistics."""
+    if isinstance(layer, nn.SyncBatchNorm):
+        momentum, layer.momentum = layer.momentum, 0.0
+        try:
+            yield
+        finally:
+            layer.momentum = momentum
+        return
     if not isinstance(layer, BatchNorm):
         yield
         return

@@ -13,6 +13,8 @@ import pytest
 import torch
 from torch import nn
 
+from domainseg.networks import FractureDenseNet
+from domainseg.networks.fracture import held
 from domainseg.tasks.distributed import synchronised
 from domainseg.tasks.items import StepSampler
 from domainseg.training.processes import Place, check_settings, first_host, place_from
@@ -184,5 +186,20 @@ def test_synchronised_norms_are_put_back_with_what_they_learned(monkeypatch: pyt
             network[1][0].weight += 1
             network[1][0].running_mean += 3
     assert network[1][0] is before
+    assert isinstance(before, nn.BatchNorm2d)
     assert before.weight.tolist() == [2] * 4
     assert before.running_mean.tolist() == [3] * 4
+
+
+def test_synchronised_norms_stand_still_where_norms_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frozen norms stay frozen, and the second run of a checkpointed layer leaves the statistics alone."""
+    monkeypatch.setattr("domainseg.tasks.ranks.size", lambda: 2)
+    network = FractureDenseNet(growth=4, blocks=(1, 1, 1, 1, 1), stem=8, checkpoint=True)
+    with synchronised(network, True):
+        norms = [layer for layer in network.modules() if isinstance(layer, nn.SyncBatchNorm)]
+        assert len(norms) > 5
+        with held(norms[0]):
+            assert norms[0].momentum == 0
+        assert norms[0].momentum == 0.1
+        network.freeze_norm().train()
+        assert not any(layer.training for layer in norms)
