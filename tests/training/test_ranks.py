@@ -94,7 +94,7 @@ def test_batch_norm_in_two_processes_differs_by_its_statistics(fits: dict[tuple[
     """Each process normalises by its own half of the batch. What that changes stays below what training changes."""
     one, two = fits["norm", 1][0], fits["norm", 2]
     learned, apart = difference(one["start"], one["state"]), difference(one["state"], two[0]["state"])
-    assert 1e-4 < apart < 0.5 * learned
+    assert 1e-4 < apart < 0.05 < learned  # measured: 0.014 apart, 0.70 learned
     assert difference(two[0]["state"], two[1]["state"]) == 0, "running statistics are the same everywhere"
 
 
