@@ -28,7 +28,7 @@ Sample = dict[str, Tensor]
 
 
 class Samples(StepDataset):
-    """Pictures and truths that depend on (draw, index) alone; one in three has much to count, others nothing."""
+    """Pictures and truths that depend on (draw, index) alone; one in four has much to count, others nothing."""
 
     def __init__(self, truth: Callable[[np.random.Generator, bool], dict[str, Any]]) -> None:
         super().__init__([f"f{index}" for index in range(12)])
@@ -37,7 +37,7 @@ class Samples(StepDataset):
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         rng = np.random.default_rng(key)
         picture = torch.from_numpy(rng.random((1, SIZE, SIZE), np.float32))
-        return {"picture": picture, **self.truth(rng, key[0] % 3 == 0)}
+        return {"picture": picture, **self.truth(rng, key[0] % 4 == 0)}
 
 
 def patch(rng: np.random.Generator, rich: bool) -> dict[str, Any]:
