@@ -20,17 +20,19 @@ from onnx import numpy_helper
 from domainseg.bundle.load import load_bundle
 from domainseg.cascade.stages import FractureDetector, Localizer, ViewFilter
 from domainseg.data.manifest import Manifest
+from domainseg.data.splits import assign_splits
 from domainseg.files import read_json
 from domainseg.imaging import read_film
 from domainseg.networks import LocalizerRegression
 from domainseg.reporting.evaluate import evaluate_run
 from domainseg.training import export as exporting
+from domainseg.training import run as running
 from domainseg.training.environment import write_environment
 from domainseg.training.export import ExportError, deliver, export, rounded
 from domainseg.training.onnx_model import OnnxModel, to_onnx
 from domainseg.training.parity import ParityError, check_cascade, check_stage
 from domainseg.training.run import train_cascade
-from domainseg.training.stages import load_cascade
+from domainseg.training.stages import RunError, load_cascade
 
 STAGES = ["view_filter", "localizer", "implant_filter", "fracture"]
 
@@ -280,3 +282,29 @@ def _table(run: Path) -> list[dict[str, Any]]:
 
     rows: list[dict[str, Any]] = json.loads(pd.read_parquet(run / "predictions.parquet").to_json(orient="records"))
     return rows
+
+
+# ---------------------------------------------------------------- refit
+
+
+def test_a_cross_validated_run_delivers_one_more_cascade_and_says_so(
+    toy_cfg: dict[str, Any], toy_films: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fractions = {"train": 0.6, "tune": 0.2, "test": 0.2}
+    films = assign_splits(toy_films.with_images(split=[""] * len(toy_films)), seed=0, fractions=fractions, folds=3)
+    monkeypatch.setattr(running, "load_data", lambda cfg: films)
+    toy_cfg |= {"data": {"folds": 3, "_target_": "toys.load"}, "export": True, "refit": True, "resume": False}
+    running.train(toy_cfg, tmp_path)
+    record = load_bundle(tmp_path / "bundle").record
+    first = films.images.loc[films.images["fold"] == "0"]
+    splits = record["data"]["splits"]
+    assert {name: split["films"] for name, split in splits.items()} == {"train": 22 - len(first), "tune": len(first)}
+    assert record["stages"][3]["chosen"] == read_json(tmp_path / "refit/stages/fracture/threshold.json")
+    card = (tmp_path / "bundle/MODEL_CARD.md").read_text()
+    assert "cross-validation in 3 folds" in card
+    assert "not been tested themselves" in card
+
+
+def test_refit_without_folds_is_refused(toy_cfg: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"data\.folds"):
+        running.train(toy_cfg | {"data": {"folds": None}, "refit": True}, tmp_path)
