@@ -65,20 +65,26 @@ def local_contrast(pixels: Pixels, valid: Mask, *, sigma: float = 36.0, clip: fl
     Removes exposure, window and large-scale scatter, which differ between scanners, and leaves edges and lines. The
     blur is normalised by the valid area, so that the border of the film makes no edge.
     """
-    # A wide Gaussian needs no full resolution: blurred at a quarter of the size, then enlarged.
+    # A wide Gaussian needs no full resolution: blurred at a quarter of the size, then enlarged. Full-size arrays are
+    # worked on in place: at 1024 x 1024 each new one costs more than the arithmetic.
     factor = max(1, int(sigma // 6))
     height, width = pixels.shape
     small = (max(1, width // factor), max(1, height // factor))
+    whole = bool(valid.all())
     weight = cv2.resize(valid.astype(np.float32), small, interpolation=cv2.INTER_AREA)
-    masked = cv2.resize(np.where(valid, pixels, 0).astype(np.float32), small, interpolation=cv2.INTER_AREA)
+    masked = cv2.resize(pixels if whole else np.where(valid, pixels, 0), small, interpolation=cv2.INTER_AREA)
     border = cv2.BORDER_REFLECT_101 if min(small) > 1 else cv2.BORDER_REPLICATE
     blurred = cv2.GaussianBlur(masked, (0, 0), sigma / factor, borderType=border)
     area = cv2.GaussianBlur(weight, (0, 0), sigma / factor, borderType=border)
     mean = cv2.resize(blurred / np.maximum(area, 1e-3), (width, height), interpolation=cv2.INTER_LINEAR)
-    detail = np.where(valid, pixels - mean, 0)
-    inside = np.abs(detail[::2, ::2][valid[::2, ::2]])
-    spread = float(np.median(inside)) * 1.4826 if inside.size else 1.0
-    return np.clip(0.5 + detail / (2 * clip * max(spread, 1e-6)), 0, 1).astype(np.float32)
+    detail: Pixels = np.subtract(pixels, mean, out=mean)
+    if not whole:
+        detail[~valid] = 0
+    inside = np.abs(detail[::2, ::2] if whole else detail[::2, ::2][valid[::2, ::2]])
+    spread = float(np.median(inside, overwrite_input=True)) * 1.4826 if inside.size else 1.0
+    detail /= np.float32(2 * clip * max(spread, 1e-6))
+    detail += np.float32(0.5)
+    return np.clip(detail, 0, 1, out=detail)
 
 
 # Name -> (version, function). A change of what an operation does raises its version: caches and bundles depend on it.
