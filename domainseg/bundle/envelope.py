@@ -30,9 +30,10 @@ def measure(films: Iterable[Film]) -> dict[str, Any]:
     """The envelope of ``films`` as JSON.
 
     films: their number. few: films below which a value of the metadata is not told. spacing: mm between pixels, the
-    smaller and larger of rows and columns; size: pixels of the shorter and longer side, so that a turned film stays inside; grey_levels: percentile -> range of its value. Each
-    range is [low, high], or null where no film has it. few_levels, no_spacing: shares of films with at most 256 grey
-    levels, without stated spacing. metadata: name -> {values: value -> films, missing: share of films without it}.
+    smaller and larger of rows and columns; size: pixels of the shorter and longer side, so that a turned film stays
+    inside; grey_levels: percentile -> range of its value. Each range is [low, high], or null where no film has it.
+    few_levels, no_spacing: shares of films with at most 256 grey levels, without stated spacing. metadata: name ->
+    {values: value -> films, missing: share of films without it}.
     """
     rows = [_describe(film) for film in films]
     count = len(rows)
