@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -19,17 +21,47 @@ def read_input(path: Path) -> Manifest:
     if path.suffix.lower() in (".csv", ".parquet"):
         return load_manifest(path, check_files=False)
     if path.is_dir():
-        there = sorted(file for file in path.rglob("*") if file.is_file())
-        files, root = [file for file in there if is_film(file)], path
-        if passed := len(there) - len(files):
+        there, linked = _below(path)
+        films, root = [file for file in there if is_film(file)], path
+        if passed := len(there) - len(films):
             log.warning("%d of %d files in the folder are no films by name or content: passed over", passed, len(there))
+        if linked:
+            log.warning("%d linked folders are not entered: name them as input to predict what lies there", linked)
     elif path.is_file():
-        files, root = [path], path.parent
+        films, root = [path], path.parent
     else:
         raise ManifestError(f"input={path}: does not exist")
-    names = [str(file.relative_to(root)) for file in files]
-    images = pd.DataFrame({"image": names, "path": names}, dtype=object)
-    return build_manifest(images, pd.DataFrame({"image": [], "part": []}, dtype=object), root, path.name)
+    files = {film_name(file.relative_to(root)): str(file.absolute()) for file in films}
+    images = pd.DataFrame({"image": list(files)}, dtype=object)
+    found = build_manifest(images, pd.DataFrame({"image": [], "part": []}, dtype=object), root, path.name)
+    # Paths go beside the table: its cells are text without blanks at their ends, which a path need not be.
+    return replace(found, films=files)
+
+
+def film_name(path: Path) -> str:
+    """What a table calls a film: its path as text, with bytes that are no UTF-8 and blanks at its ends as \\xNN."""
+    text = os.fsencode(path).decode(errors="backslashreplace")
+    start = len(text) - len(text.lstrip())
+    end = max(start, len(text.rstrip()))
+    before, after = ("".join(f"\\x{byte:02x}" for byte in part.encode()) for part in (text[:start], text[end:]))
+    return before + text[start:end] + after
+
+
+def _below(folder: Path) -> tuple[list[Path], int]:
+    """All files below a folder, with links that lead nowhere (films that cannot be read); number of linked folders.
+
+    Raises the OSError of a folder that cannot be looked into: what lies there must not go missing in silence.
+    """
+    files, linked = [], 0
+    for place, folders, names in os.walk(folder, onerror=_raise):
+        linked += sum(os.path.islink(os.path.join(place, name)) for name in folders)
+        found = (Path(place, name) for name in names)
+        files += [file for file in found if file.is_file() or file.is_symlink()]
+    return sorted(files), linked
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def is_film(file: Path) -> bool:
