@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -37,7 +38,7 @@ class BundleError(DomainsegError):
 
 
 def parse_json(data: bytes, where: str) -> Any:
-    """JSON of bounded size and depth, in UTF-8, without NaN, infinity and repeated keys. Raises BundleError."""
+    """JSON of bounded size and depth, in UTF-8, without NaN, infinite numbers and repeated keys. Raises BundleError."""
     if len(data) > MAX_JSON_BYTES:
         raise BundleError(f"{where}: {len(data)} bytes, at most {MAX_JSON_BYTES} are read")
     try:
@@ -49,7 +50,7 @@ def parse_json(data: bytes, where: str) -> Any:
             deepest = max(deepest, depth)
         if deepest > MAX_JSON_DEPTH:
             raise BundleError(f"{where}: nested more than {MAX_JSON_DEPTH} deep")
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_refuse)
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_refuse, parse_float=_finite, parse_int=_small)
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{where}: is not valid JSON ({error})") from None
 
@@ -112,6 +113,8 @@ def _check_stage(stage: Mapping[str, Any], where: str) -> None:
     frozen = _mapping(stage.get("frozen"), f"{where}.frozen")
     for key, kind in _FROZEN.items():
         _typed(frozen, key, kind, f"{where}.frozen.{key}")
+    if not 0 <= frozen["threshold"] <= 1:
+        raise BundleError(f"{RECORD}: {where}.frozen.threshold: {frozen['threshold']:g} is no probability")
     if unknown := sorted(set(frozen) - set(_FROZEN)):
         raise BundleError(f"{RECORD}: {where}.frozen: unknown {unknown[0]!r}")
     if stage.get("bf16") is not None:
@@ -177,3 +180,18 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is no JSON")
+
+
+def _finite(digits: str) -> float:
+    """1e400 is JSON, and infinite in Python."""
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits[:20]} is larger than any number here")
+    return number
+
+
+def _small(digits: str) -> int:
+    number = int(digits)
+    if abs(number) >= 1 << 63:
+        raise ValueError(f"{digits[:20]}... is larger than any whole number here")
+    return number

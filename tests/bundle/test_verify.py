@@ -161,6 +161,9 @@ def test_json_bombs_are_refused(own: Path) -> None:
         ("[" * 100_000 + "]" * 100_000, "nested"),
         ('{"a": 1, "a": 2}', "twice"),
         ('{"a": NaN}', "NaN"),
+        ('{"a": 1e400}', "larger than any number"),
+        ('{"a": -1e400}', "larger than any number"),
+        (f'{{"a": {"9" * 400}}}', "larger than any whole number"),
         (f'{{"a": {"9" * 5000}}}', "not valid JSON"),
         ("[1]", "mapping"),
     ]:
@@ -231,6 +234,8 @@ def test_an_older_schema_is_migrated_step_by_step(change_record: Change, monkeyp
         (lambda r: r["stages"][0].update(outputs={}), "none named"),
         (lambda r: r["stages"][0]["outputs"].update(view=[10**9, 10**9]), "larger than any"),
         (lambda r: r["stages"][0]["frozen"].update(threshold=None), "threshold: a number is needed"),
+        (lambda r: r["stages"][0]["frozen"].update(threshold=1.5), "threshold: 1.5 is no probability"),
+        (lambda r: r["stages"][0]["frozen"].update(threshold=-0.1), "threshold: -0.1 is no probability"),
         (lambda r: r["stages"][0]["frozen"].update(provisional=1), "provisional: true or false"),
         (lambda r: r["stages"][0]["frozen"].update(code="x"), "unknown 'code'"),
     ],
