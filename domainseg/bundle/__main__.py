@@ -108,9 +108,15 @@ def verify(path: Path, console: Console) -> None:
     bundle = load_bundle(path)
     for stage in bundle.stages:
         size = int(stage.preprocessing[0]["size"])
-        answers = stage.network(np.zeros((1, 1, size, size), np.float32))
-        if wrong := [name for name, values in answers.items() if not np.isfinite(values).all()]:
-            raise BundleError(f"{path}: stage {stage.name}: output {wrong[0]} is not finite")
+        try:
+            stage.network(np.zeros((1, 1, size, size), np.float32))
+        except BundleError:
+            raise
+        except FloatingPointError as error:
+            raise BundleError(f"{path}: {error}") from None
+        except Exception as error:  # each runtime has exceptions of its own, without a common base
+            reason = str(error).strip().partition("\n")[0]
+            raise BundleError(f"{path}: stage {stage.name}: cannot be run ({reason})") from None
     console.print(f"{path}: whole; {len(bundle.stages)} networks load and answer as declared\nSHA-256 {bundle.sha256}")
 
 

@@ -1,8 +1,10 @@
 """Look into an ONNX file before a runtime does: a walk over its protobuf bytes, without the onnx package.
 
 A network of a bundle is a plain graph: operators of ONNX's own domain, weights inside the file, no control flow, no
-functions, sizes in reason. Everything else (weights in other files, operators that load code, tensors that claim more
-than they hold or would fill the memory) is refused. Field numbers are those of onnx.proto (IR version 3 and later).
+functions, stated sizes in reason. Everything else (weights in other files, operators that load code, tensors that claim
+more than they hold or are stated to be huge) is refused. Sizes that operators compute are not known here: against those
+stands the bound on the runtime's memory (``domainseg.bundle.runtime``). Field numbers are those of onnx.proto (IR
+version 3 and later).
 """
 
 from __future__ import annotations

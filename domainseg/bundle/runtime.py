@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from domainseg.bundle.schema import BundleError
 
 BACKENDS = ("onnxruntime", "openvino")
 PRECISIONS = ("fp32", "bf16")
+MAX_MEMORY = 4 << 30  # bytes that ONNX Runtime may take for the networks of a process (the cascade takes 0.3 GB)
 Array = NDArray[np.float32]
 
 
@@ -28,7 +30,10 @@ class BundleNetwork:
         self._run = run
 
     def __call__(self, pictures: Array) -> dict[str, Array]:
-        """Outputs by name. Raises BundleError when the network answers otherwise than declared."""
+        """Outputs by name. Raises BundleError when the network answers otherwise than declared.
+
+        Raises FloatingPointError for an answer that is not finite: compared with a threshold it would pass for a no.
+        """
         found: dict[str, list[Array]] = {name: [] for name in self._outputs}
         for picture in pictures[:, None]:
             answers = self._run(np.ascontiguousarray(picture, dtype=np.float32))
@@ -38,6 +43,8 @@ class BundleNetwork:
                         f"stage {self._name}: output {name} is {answer.dtype} {list(answer.shape)}, the bundle "
                         f"declares float32 {[1, *shape]}"
                     )
+                if not np.isfinite(answer).all():
+                    raise FloatingPointError(f"stage {self._name}: output {name} is not finite")
                 found[name].append(answer)
         return {name: np.concatenate(answers) for name, answers in found.items()}
 
@@ -86,6 +93,8 @@ def _onnxruntime(
         options.add_free_dimension_override_by_name(batch_name, 1)  # lets it plan its memory once
     # Bytes are taken for what they were checked as, never for the runtime's own format.
     options.add_session_config_entry("session.load_model_format", "ONNX")
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    _bound_memory()
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     (name,) = (each.name for each in session.get_inputs())
 
@@ -93,6 +102,19 @@ def _onnxruntime(
         return list(session.run(outputs, {name: picture}))
 
     return run
+
+
+@cache
+def _bound_memory() -> None:
+    """A few operators can ask for any amount of memory, with sizes that are computed in the graph: let them fail."""
+    import onnxruntime
+
+    place = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    default = -1
+    arena = onnxruntime.OrtArenaCfg(MAX_MEMORY, default, default, default)
+    onnxruntime.create_and_register_allocator(place, arena)
 
 
 def _openvino(

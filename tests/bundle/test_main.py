@@ -15,6 +15,7 @@ from onnx import numpy_helper
 from domainseg.bundle.__main__ import main
 
 from .conftest import models, resum
+from .test_runtime import bomb
 
 Change = Callable[[Callable[[dict[str, Any]], Any]], Path]
 
@@ -52,6 +53,14 @@ def test_verify_runs_each_network(bundle: Path, own: Path, capsys: pytest.Captur
     resum(own)
     assert main(["verify", str(own)]) == 2
     assert "output fracture is not finite" in capsys.readouterr().err
+
+
+def test_verify_tells_of_a_network_that_cannot_be_run(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its file is as declared; what it asks the runtime for is not to be had."""
+    (own / "stages/implant_filter.onnx").write_bytes(bomb())
+    resum(own)
+    assert main(["verify", str(own)]) == 2
+    assert "stage implant_filter: cannot be run" in capsys.readouterr().err
 
 
 def test_alike_bundles_have_no_difference(

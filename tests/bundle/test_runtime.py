@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from domainseg.bundle.graph import inspect_graph
 from domainseg.bundle.runtime import BACKENDS, BundleNetwork, open_network
 from domainseg.bundle.schema import BundleError
 
@@ -137,3 +138,36 @@ def test_what_a_runtime_refuses_is_a_bundle_error(backend: str) -> None:
 def test_threads_are_at_least_one() -> None:
     with pytest.raises(BundleError, match="threads=0"):
         open_network(models()["view_filter"], stage_record("view_filter"), "batch", threads=0)
+
+
+def bomb() -> bytes:
+    """A few hundred bytes that ask for 2^34 numbers: the sizes are computed, no reader of the file sees them."""
+    nodes = [
+        helper.make_node("Mul", ["side", "side"], ["shape"]),
+        helper.make_node("ConstantOfShape", ["shape"], ["zeros"]),
+        helper.make_node("ReduceMax", ["zeros"], ["zero"], keepdims=0),
+        helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
+        helper.make_node("Reshape", ["pooled", "flat"], ["mean"]),
+        helper.make_node("Add", ["mean", "zero"], ["implant"]),
+    ]
+    sizes = [numpy_helper.from_array(np.array([1 << 17], np.int64), "side")]
+    sizes.append(numpy_helper.from_array(np.array([-1], np.int64), "flat"))
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, SIZE, SIZE])
+    answer = helper.make_tensor_value_info("implant", TensorProto.FLOAT, ["batch"])
+    graph = helper.make_graph(nodes, "bomb", [image], [answer], sizes)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10).SerializeToString()
+
+
+def test_memory_that_a_network_takes_is_bounded() -> None:
+    inspect_graph(bomb(), "bomb")  # nothing to be seen from outside
+    run = open_network(bomb(), stage_record("implant_filter"), "batch", threads=1)
+    with pytest.raises(Exception, match="memory"):
+        run(PICTURES[:1])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_answer_that_is_no_number_is_no_answer(backend: str) -> None:
+    model = network([("implant", [], [float("nan")], [0.5])]).SerializeToString()
+    run = open_network(model, stage_record("implant_filter"), "batch", backend=backend, threads=1)
+    with pytest.raises(FloatingPointError, match="stage implant_filter: output implant is not finite"):
+        run(PICTURES[:1])
