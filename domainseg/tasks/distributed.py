@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning_fabric.utilities.apply_func import move_data_to_device
-from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
 from torch.utils.data import DataLoader, default_collate
 
@@ -22,13 +21,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def strategy(devices: int) -> DDPStrategy | str:
-    """Lightning's strategy: DDP in the process group that is there; its own choice in a run of one process."""
-    return DDPStrategy(cluster_environment=Joined(devices)) if ranks.size() > 1 else "auto"
-
-
 class Joined(ClusterEnvironment):
-    """Tells Lightning that the processes are there and joined; it starts none and reads no variables."""
+    """Tells Lightning that the processes are there and joined; it starts none and reads no variables.
+
+    In a run of one process too: inside a SLURM job Lightning would put a handler in place that asks SLURM to start the
+    job anew.
+    """
 
     creates_processes_externally = True
     main_address = ""  # the group is made: nobody connects any more

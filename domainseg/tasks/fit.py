@@ -7,6 +7,8 @@ and goes on from a checkpoint ends with the same weights, bit by bit, as one tha
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -25,7 +28,7 @@ from domainseg.files import DomainsegError
 from domainseg.tasks import ranks
 from domainseg.tasks.checkpoints import Checkpoints, SafeCheckpointIO, latest_checkpoint
 from domainseg.tasks.curves import Curves
-from domainseg.tasks.distributed import all_trained, strategy, synchronised
+from domainseg.tasks.distributed import Joined, all_trained, synchronised
 from domainseg.tasks.items import StepDataset, StepSampler
 from domainseg.tasks.loggers import loggers
 
@@ -126,6 +129,22 @@ class StepModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+class EndsAtOnce(pl.Callback):
+    """SIGTERM does in a fit what it does elsewhere: it ends the process, which no file minds.
+
+    Lightning's handler ends a run of one process with code 0, as if it had been finished, and lets several processes
+    wait for each other for ever, since it exchanges something with the others in the middle of whatever they exchange.
+    """
+
+    def __init__(self) -> None:
+        self.before = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook, after it has put its handlers in place; it puts back those of before by itself."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.before)
+
+
 def fit(
     module: StepModule,
     dataset: StepDataset,
@@ -164,7 +183,7 @@ def fit(
         dataset, batch_sampler=sampler, num_workers=context.workers, persistent_workers=context.workers > 0
     )
     callbacks: list[pl.Callback] = [Curves(context.folder / f"{name}.csv")]  # before what saves it
-    callbacks.append(Checkpoints(context.folder, name, context.checkpoint_every))
+    callbacks += [Checkpoints(context.folder, name, context.checkpoint_every), EndsAtOnce()]
     if context.progress:
         callbacks.append(RichProgressBar())
     # A debugging aid that comes with deterministic algorithms and costs a twentieth of the time.
@@ -186,7 +205,7 @@ def fit(
             accelerator=context.accelerator,
             devices=context.devices,
             num_nodes=context.nodes,
-            strategy=strategy(context.devices),
+            strategy=DDPStrategy() if ranks.size() > 1 else "auto",
             precision=context.precision,  # type: ignore[arg-type]
             max_steps=module.steps,
             logger=logs,
@@ -199,7 +218,7 @@ def fit(
             num_sanity_val_steps=0,
             enable_checkpointing=False,
             deterministic="warn",  # warns by name of what has no deterministic form on a graphics card
-            plugins=[SafeCheckpointIO()],
+            plugins=[SafeCheckpointIO(), Joined(context.devices)],
         )
         module.network.train()
         trainer.fit(module, loader, ckpt_path=None if checkpoint is None else str(path), weights_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,24 @@ def test_a_finished_fit_is_taken_up_not_repeated(tmp_path: Path) -> None:
     fit(again, data, batch_size=8, context=FitContext(tmp_path, progress=False))
     assert data.seen == []
     assert torch.equal(first.network.weight, again.network.weight)
+
+
+def test_signals_do_what_they_did_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning's handlers let a process that was told to end wait for the others, or end as if it had finished."""
+    for name, value in {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train", "SLURM_JOB_ID": "7"}.items():
+        monkeypatch.setenv(name, value)
+    seen = set()
+
+    class Looks(Line):
+        def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            seen.update(signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1))
+            return super().loss(batch)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    looks = Looks(nn.Linear(2, 1), steps=3, lr=0.3)
+    fit(looks, Numbers(), batch_size=8, context=FitContext(tmp_path, progress=False))
+    assert seen == set(before.values()) == {signal.SIG_DFL}
+    assert {number: signal.getsignal(number) for number in before} == before
 
 
 class Killed(Exception):
