@@ -18,6 +18,7 @@ from domainseg.data.lesions import polygon_points
 from domainseg.data.privacy import PRIVATE
 from domainseg.data.tables import (
     IMAGE_COLUMNS,
+    OF_FILM,
     SHOWN,
     SPLITS,
     TARGET_COLUMNS,
@@ -283,7 +284,7 @@ def truth_table(manifest: Manifest, parts: Sequence[str] = HIPS) -> pd.DataFrame
             table[column] = table[column].fillna("").astype(str)
             film[column] = film[column].fillna("").astype(str)
     for column in targets.columns:
-        if column in ("label_view_filter", "label_view", "label_turn"):
+        if column in OF_FILM:
             table[column] = film[column]
         elif is_binary_label(column):
             table[column] = table[column].where(table[column].notna() | (film[column] != 0), 0.0)

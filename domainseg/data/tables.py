@@ -102,6 +102,8 @@ RULES: dict[str, tuple[Callable[[str], bool], str]] = {
     "label_turn": ((lambda cell: cell.removesuffix(".0") in ("0", "1", "2", "3")), "0, 1, 2, 3"),
 }
 TEXT_LABELS = ("label_view", "label_location", "label_origin")
+#: Labels that only exist of a whole film.
+OF_FILM = ("label_view_filter", "label_view", "label_turn")
 _NUMERIC = ("age", "x", "y", "diameter")
 _UNITS = ("_mm", "_px", "_ml", "_deg")
 

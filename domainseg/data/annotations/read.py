@@ -15,16 +15,22 @@ from domainseg.data.tables import ManifestError
 _ENDINGS = (".mrk.json", ".seg.nrrd", "-label.nrrd", ".json", ".xml")  # a .nrrd without may be the film itself
 
 
+def find_annotations(path: Path) -> tuple[list[Path], int]:
+    """The annotation files below a folder in the order of names (or the one file), and how many others lie there."""
+    if not path.is_dir():
+        return [path], 0
+    every = sorted(file for file in path.rglob("*") if file.is_file())
+    files = [file for file in every if file.name.lower().endswith(_ENDINGS)]
+    return files, len(every) - len(files)
+
+
 def read_annotations(path: Path) -> Iterator[Shape]:
     """The shapes of a file, or of every annotation file below a folder, in the order of names.
 
     A file of 3D Slicer is about the film that is called like the file, or else like the folder in which it lies.
     Raises ManifestError for a file that cannot be read; it is told by its number, because its name may be a patient's.
     """
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file() and file.name.lower().endswith(_ENDINGS))
-    else:
-        files = [path]
+    files, _ = find_annotations(path)
     if not files or not files[0].is_file():
         raise ManifestError(f"annotations={path}: no file with one of the endings {', '.join(_ENDINGS)}")
     for number, file in enumerate(files, start=1):

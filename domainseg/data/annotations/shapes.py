@@ -60,6 +60,9 @@ def head(kind: str, points: Points) -> tuple[float, float, float] | None:
         return float(centre[0]), float(centre[1]), across
     if kind == "ellipse":
         return float(points[0, 0]), float(points[0, 1]), float(points[1].sum())
+    if kind == "polygon" and _is_rectangle(points):  # a box that was turned, or written as an outline
+        centre, sides = points[:4].mean(axis=0), np.hypot(*(points[1:3] - points[:2]).T)
+        return float(centre[0]), float(centre[1]), float(sides.mean())
     if kind == "polygon" and len(points) >= 3:
         return _circle_of(points)
     return None
@@ -79,6 +82,18 @@ def turned(points: Points, degrees: float) -> Points:
     """Points turned about the origin, clockwise as seen in a picture whose y runs down."""
     sine, cosine = np.sin(np.radians(degrees)), np.cos(np.radians(degrees))
     return np.asarray(points @ np.array([[cosine, sine], [-sine, cosine]]), dtype=np.float64)
+
+
+def _is_rectangle(points: Points) -> bool:
+    """Four corners with right angles; the first may stand there again at the end."""
+    if len(points) == 5 and np.allclose(points[0], points[4]):
+        points = points[:4]
+    if len(points) != 4:
+        return False
+    along, across = points[1] - points[0], points[2] - points[1]
+    slack = 1e-2 * float(np.hypot(*along) * np.hypot(*across))
+    closed = np.allclose(points[0] + points[2], points[1] + points[3], atol=0.1)
+    return bool(closed and slack > 0 and abs(float(along @ across)) <= slack)
 
 
 def _circle_of(points: Points) -> tuple[float, float, float] | None:

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow
 import pyarrow.parquet
 
-from domainseg.data.annotations import read_annotations
+from domainseg.data.annotations import find_annotations, read_annotations
 from domainseg.data.manifest import PATHS, load_manifest
 from domainseg.data.pacs.films import REASONS, Films, derive
 from domainseg.data.pacs.match import AMBIGUOUS, FILM_LEFT_OUT, LEVELS, NOT_FOUND, match
@@ -28,7 +28,11 @@ from domainseg.imaging.header import KIND_TAGS
 
 log = logging.getLogger(__name__)
 
-NO_FILM = "no_film"
+NO_FILM, SEVERAL_PATIENTS = "no_film", "several_patients"
+REPORT_REASONS = {
+    NO_FILM: "no film has its accession number",
+    SEVERAL_PATIENTS: "films of several patients have its accession number; whose report it is cannot be known",
+}
 NOTE_REASONS = SHAPE_REASONS | {
     NOT_FOUND: "no film has this UID, path or file name",
     AMBIGUOUS: "several films are called so; name the film by its path or SOPInstanceUID",
@@ -66,9 +70,9 @@ def build(cfg: Mapping[str, Any], output: Path) -> None:
     images = films.images.assign(report="")
     if cfg["reports"] is not None:
         reports = read_reports(Path(cfg["reports"]), cfg["report_columns"], key, cfg["ignore_leading_zeros"])
-        images["report"], summary["reports"] = _join(images, reports, found, key, cfg["ignore_leading_zeros"])
-        lonely = sorted(set(reports.table["report"]) - set(images["accession"]))
-        left_out.append(pd.DataFrame({"what": "report", "name": lonely, "image": "", "reason": NO_FILM}, dtype=object))
+        images["report"], unused, summary["reports"] = _join(images, reports)
+        left_out.append(unused)
+        summary["reasons"] |= {reason: REPORT_REASONS[reason] for reason in sorted(set(unused["reason"]))}
         _write(reports.table, private / "reports.parquet", private=True)
     targets = pd.DataFrame({"image": [], "part": []}, dtype=str)
     notes = pd.DataFrame()
@@ -77,7 +81,9 @@ def build(cfg: Mapping[str, Any], output: Path) -> None:
         targets = write_targets(gathered, output, key)
         notes = _notes_out(gathered, key)
         left_out.append(notes[["what", "name", "image", "reason"]])
-        summary["annotations"] = _count_notes(gathered, targets)
+        files, others = find_annotations(Path(cfg["annotations"]))
+        summary["annotations"] = {"files": len(files), "files_of_other_kinds": others}
+        summary["annotations"] |= _count_notes(gathered, targets)
         summary["reasons"] |= {reason: NOTE_REASONS[reason] for reason in sorted(set(notes["reason"]))}
     _write_private(films, notes, folder, private)
     _write(images, output / "images.parquet")
@@ -90,19 +96,26 @@ def build(cfg: Mapping[str, Any], output: Path) -> None:
     log.info("%d films of %d patients; left out: %s", summary["films"], summary["patients"], _reasons(films))
 
 
-def _join(
-    images: pd.DataFrame, reports: Reports, found: Scan, key: bytes, ignored: bool
-) -> tuple[pd.Series, dict[str, int]]:
-    """The column report, and what fits together; counts also what only leading zeros keep apart."""
+def _join(images: pd.DataFrame, reports: Reports) -> tuple[pd.Series, pd.DataFrame, dict[str, int]]:
+    """The column report, the reports that no film has and why, and counts of what fits together."""
     known = set(reports.table["report"])
-    joined = images["accession"].where(images["accession"].isin(known), "")
+    patients = images.groupby("accession")["group"].nunique()
+    several = set(patients.index[patients > 1])
+    joined = images["accession"].where(images["accession"].isin(known - several), "")
+    reasons = dict.fromkeys(known - set(images["accession"]), NO_FILM)
+    reasons |= dict.fromkeys(known & several, SEVERAL_PATIENTS)
+    names = sorted(reasons)
+    unused = pd.DataFrame(
+        {"what": "report", "name": names, "image": "", "reason": [reasons[name] for name in names]}, dtype=object
+    )
     counts = reports.counts | {
         "films_with_report": int((joined != "").sum()),
         "films_without_report": int((joined == "").sum()),
         "films_without_accession": int((images["accession"] == "").sum()),
-        "reports_without_film": len(known - set(images["accession"])),
+        "reports_without_film": int((unused["reason"] == NO_FILM).sum()),
+        "reports_of_several_patients": int((unused["reason"] == SEVERAL_PATIENTS).sum()),
     }
-    return joined, counts
+    return joined, unused, counts
 
 
 def _gather(path: Path, rules: Sequence[Category], found: Scan, films: Films, cfg: Mapping[str, Any]) -> Gatherer:
@@ -142,11 +155,14 @@ def _count_notes(gathered: Gatherer, targets: pd.DataFrame) -> dict[str, Any]:
 
 
 def _write_private(films: Films, notes: pd.DataFrame, folder: Path, private: Path) -> None:
-    table = pyarrow.Table.from_pandas(films.paths, preserve_index=False)
+    paths = pyarrow.Table.from_pandas(films.paths, preserve_index=False)
     with private_path(private / Path(PATHS).name) as temporary:
-        pyarrow.parquet.write_table(table.replace_schema_metadata({"dicom": str(folder.resolve())}), temporary)
+        pyarrow.parquet.write_table(paths.replace_schema_metadata({"dicom": str(folder.resolve())}), temporary)
     files = films.left_out.assign(what="film").rename(columns={"file": "name"})
-    _write(pd.concat([files, notes], ignore_index=True).fillna(""), private / "left_out.parquet", private=True)
+    table = pd.concat([files, notes], ignore_index=True).fillna("")
+    # names that are not valid text, as \\xfc
+    table = table.map(lambda cell: str(cell).encode("utf-8", "backslashreplace").decode())
+    _write(table, private / "left_out.parquet", private=True)
 
 
 def _write(table: pd.DataFrame, path: Path, *, private: bool = False) -> None:

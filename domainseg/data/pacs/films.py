@@ -20,6 +20,7 @@ from domainseg.imaging.header import PROBLEMS
 REASONS = {
     **PROBLEMS,
     "name_not_unicode": "the file's name is not valid text; rename it",
+    "linked_folder": "a link to a folder, which is not followed; put the folder itself there",
     "burned_in": "BurnedInAnnotation = YES: names may stand in the picture (keep_burned_in=true keeps them)",
     IDENTICAL: "the same film is there already, byte for byte",
     OTHER_HEADER: "a film with this UID and these pixels is there already; its header differs",
@@ -78,22 +79,22 @@ def derive(scan: Scan, rules: Rules, key: bytes, settings: Mapping[str, Any]) ->
                 out[name].append(sys.intern(cell) if name == "reason" else cell)
             continue
         number = values.get("PatientID", "")
-        number = "" if nobody.fullmatch(number) else number
-        patient = keyed_hash(key, "patient", values.get("IssuerOfPatientID", ""), number)
+        number = "" if nobody.fullmatch(number) else number.upper()
+        patient = keyed_hash(key, "patient", values.get("IssuerOfPatientID", "").upper(), number)
         study = keyed_hash(key, "study", values.get("StudyInstanceUID", ""))
         accession = accession_number(values.get("AccessionNumber", ""), settings["ignore_leading_zeros"])
         hashed = {
             "image": uid,
             "patient": patient,
-            # a patient is (site, patient); one archive uses a number once, so the number keeps its sites together
-            "group": patient or study or uid,
+            # the number alone: some films say who issued it and others do not
+            "group": keyed_hash(key, "patient", "", number),
             "study": study,
             "series": keyed_hash(key, "series", values.get("SeriesInstanceUID", "")),
             "accession": keyed_hash(key, "accession", accession),
         }
         cells = rules.apply({**values, "path": path})
         text = {name: cells[name][0] for name in COLUMNS if not COLUMNS[name] and name in cells}
-        withhold.see(text, values, hashed["group"])
+        withhold.see(text, values, hashed["group"] or study or uid)
         for name, cell in hashed.items():
             columns[name].append(cell)
         for name in DERIVED:
@@ -101,6 +102,7 @@ def derive(scan: Scan, rules: Rules, key: bytes, settings: Mapping[str, Any]) ->
             columns[name].append(sys.intern(cell))
             sources[name].append(sys.intern(source))
         columns["path"].append(path)
+    columns["group"] = _groups(columns["group"], columns["study"], columns["image"])
     images = pd.DataFrame({name: columns[name] for name in (*HASHED, *DERIVED)}, dtype=object)
     said = pd.DataFrame({"image": columns["image"], **sources}, dtype=object)
     withheld = {}
@@ -118,6 +120,30 @@ def derive(scan: Scan, rules: Rules, key: bytes, settings: Mapping[str, Any]) ->
         replaced=replaced,
         withheld=withheld,
     )
+
+
+def _groups(numbers: list[str], studies: list[str], images: list[str]) -> list[str]:
+    """Who must stay together: films in a chain of shared patient numbers and shared studies.
+
+    A study is of one patient, so it joins films whose number was corrected, or is missing, with the others. The group
+    is called like the first number of the chain, otherwise like its first study, otherwise like the film.
+    """
+    above: dict[str, str] = {}
+
+    def top(name: str) -> str:
+        while (higher := above.setdefault(name, name)) != name:
+            above[name] = name = above[higher]
+        return name
+
+    names = [
+        [f"{kind} {name}" for kind, name in enumerate(film[:2]) if name] or [f"2 {film[2]}"]
+        for film in zip(numbers, studies, images, strict=True)
+    ]
+    for known in names:
+        first, *others = sorted({top(name) for name in known})
+        for other in others:
+            above[other] = first
+    return [top(known[0])[2:] for known in names]
 
 
 def _burned_in(scan: Scan) -> set[str]:

@@ -20,7 +20,8 @@ NOT_FOUND, AMBIGUOUS, FILM_LEFT_OUT = "film_not_found", "film_ambiguous", "film_
 class FilmInfo:
     """What annotations need to know of their film.
 
-    spacing: (x, y) in mm as 3D Slicer takes it, 1 without any. orientation: PatientOrientation or None.
+    spacing: (x, y) in mm as 3D Slicer takes it, 1 without any. orientation: PatientOrientation or None. view: as in
+    the images table.
     """
 
     image: str
@@ -60,6 +61,8 @@ def match(names: Iterable[str], scan: Scan, films: Films, spacing_tags: Iterable
     if wanted - set(rows):  # films that another file stands for
         rows |= {row["path"]: row for row in scan.rows() if row["path"] in wanted}
     found: dict[str, FilmInfo | str] = {}
+    views = dict(zip(films.images["image"], films.images["view"], strict=True))
+    by_path = {path for levels in hits.values() for path in levels.get("path", ())}
     for name in (name for group in by_base.values() for name in group):
         level = next((level for level in LEVELS if level in hits.get(name, {})), "")
         paths = hits.get(name, {}).get(level, set())
@@ -67,10 +70,13 @@ def match(names: Iterable[str], scan: Scan, films: Films, spacing_tags: Iterable
             found[name] = AMBIGUOUS if paths else NOT_FOUND
             continue
         (path,) = paths
-        if path not in kept:
+        if level == "file_name" and "/" in _bare(name) and path in by_path:
+            found[name] = NOT_FOUND  # that film has this name's twin in its own folder: folders tell films apart here
+        elif path not in kept:
             found[name] = FILM_LEFT_OUT
         else:
-            found[name] = _info(kept[path], rows.get(path), level, spacing_tags) or NOT_FOUND
+            info = _info(kept[path], rows.get(path), views[kept[path]], level, spacing_tags)
+            found[name] = info or NOT_FOUND
     return found
 
 
@@ -79,10 +85,12 @@ def _level(name: str, path: str, uid: str) -> str:
     if uid and name.rpartition("/")[2] == uid:
         return "uid"
     same_end = ("/" in name and path.endswith(f"/{name}")) or ("/" in path and name.endswith(f"/{path}"))
-    return "path" if path == name or same_end else "file_name"
+    return "path" if same_end or (path == name and "/" in name) else "file_name"
 
 
-def _info(image: str, row: Mapping[str, Any] | None, level: str, spacing_tags: Iterable[str]) -> FilmInfo | None:
+def _info(
+    image: str, row: Mapping[str, Any] | None, view: str, level: str, spacing_tags: Iterable[str]
+) -> FilmInfo | None:
     if row is None:
         return None
     values = row["values"]
@@ -98,7 +106,7 @@ def _info(image: str, row: Mapping[str, Any] | None, level: str, spacing_tags: I
         height=height,
         spacing=spacing,
         orientation=(orientation[0], orientation[1]) if len(orientation) == 2 and all(orientation) else None,
-        view=values.get("ViewPosition", "").upper(),
+        view=view.upper(),
         level=level,
     )
 

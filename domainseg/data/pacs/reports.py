@@ -126,10 +126,10 @@ def _lines(path: Path, wanted: Mapping[str, str]) -> Iterator[dict[str, str]]:
 
 
 def _check_columns(path: Path, wanted: Mapping[str, str], header: list[str]) -> None:
-    for name, column in wanted.items():
+    for name, column in wanted.items():  # a table without a header names patients in its first line: it is not shown
         if column not in header:
             raise ManifestError(
-                f"reports={path}: no column {column!r}; found: {', '.join(header)}. "
+                f"reports={path}: no column {column!r} among the {len(header)} that its first line names. "
                 f"report_columns.{name}=NAME names the right one"
             )
 

@@ -85,7 +85,8 @@ def scan(folder: Path, journal: Path, tags: Sequence[str], workers: int | None =
 
 
 def walk(folder: Path) -> Iterator[File]:
-    """Every file below a folder, in the order of names; linked folders are not entered. Size -1: it cannot be asked."""
+    """Every file below a folder, in the order of names. Size -1: it cannot be asked, or is a link to a folder, which is
+    not entered (it may lead round in circles)."""
     stack = [""]
     while stack:
         below = stack.pop()
@@ -103,7 +104,9 @@ def walk(folder: Path) -> Iterator[File]:
                 continue
             try:
                 status = entry.stat()
-                if entry.is_file():
+                if entry.is_dir():
+                    yield path, -1, 0
+                elif entry.is_file():
                     yield path, status.st_size, status.st_mtime_ns
             except OSError:  # a link to nowhere
                 yield path, -1, 0
@@ -118,6 +121,9 @@ def read_one(folder: Path, file: File, tags: Sequence[str]) -> dict[str, Any]:
         path.encode()
     except UnicodeEncodeError:
         row["problem"] = "name_not_unicode"
+        return row
+    if size < 0 and (folder / path).is_symlink() and (folder / path).is_dir():
+        row["problem"] = "linked_folder"
         return row
     try:
         values = read_values(folder / path, tags)

@@ -13,7 +13,10 @@ Direction = tuple[int, int]
 
 # Stored direction that is "down" in the upright picture, by label_turn (np.rot90, counter-clockwise).
 _DOWN: dict[int, Direction] = {0: (0, 1), 1: (-1, 0), 2: (0, -1), 3: (1, 0)}
-_FRONTAL = ("", "AP", "PA", "FRONTAL", "AP AXIAL")
+_FRONTAL = (
+    *("", "AP", "PA", "FRONTAL", "AP AXIAL"),
+    *("ANTERO-POSTERIOR", "POSTERO-ANTERIOR", "ANTEROPOSTERIOR", "POSTEROANTERIOR"),  # ViewCodeSequence says it so
+)
 
 
 def upright_right(film: FilmInfo, turn: int | None) -> Direction | None:

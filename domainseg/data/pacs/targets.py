@@ -18,7 +18,7 @@ from domainseg.data.lesions import draw_polygons
 from domainseg.data.pacs.match import FilmInfo
 from domainseg.data.pacs.sides import contradicts, picture_part
 from domainseg.data.privacy import keyed_hash
-from domainseg.data.tables import PARTS, ManifestError, is_binary_label, is_numeric, rule
+from domainseg.data.tables import OF_FILM, PARTS, ManifestError, is_binary_label, is_numeric, rule
 from domainseg.files import atomic_path
 
 HIPS = ("hip_left", "hip_right")
@@ -122,16 +122,17 @@ class Gatherer:
 
     def finish(self) -> None:
         """Put all shapes down, then take back what contradicts itself."""
-        turns: dict[str, int] = {}
+        told: dict[str, set[int]] = {}
         for shape, film, category, _ in self._later:
             turn = {**category.labels, **shape.attributes}.get("label_turn", "").removesuffix(".0")
             if turn in ("0", "1", "2", "3"):
-                turns.setdefault(film.image, int(turn))
+                told.setdefault(film.image, set()).add(int(turn))
+        turns = {image: min(said) for image, said in told.items() if len(said) == 1}
         for shape, film, category, meant in self._later:
             if reason := self._put(shape, film, category, meant, turns.get(film.image)):
                 self.out.append((shape, film.image, reason))
         # A row says that this part is in the film; where nothing could be put down, nobody said so.
-        self.parts = {key: target for key, target in self.parts.items() if target.shapes}
+        self.parts = {key: target for key, target in self.parts.items() if target.shapes or target.labels}
         self._check_sides(turns)
         self._check_whole()
 
@@ -160,7 +161,9 @@ class Gatherer:
         target.shapes += 1
         said = {name.strip(): _cell(cell) for name, cell in shape.attributes.items() if _is_label(name.strip())}
         wrong = ""
+        own = target
         for name, cell in {**category.labels, **said}.items():
+            target = own if name not in OF_FILM else self.parts.setdefault((film.image, "whole"), Part())
             if not _allowed(name, cell):
                 wrong = "wrong_value"
             elif cell and target.labels.setdefault(name, cell) != cell:
@@ -229,7 +232,7 @@ def _shape_into(target: Part, shape: Shape, use: str, points: Points, film: Film
         if use == "lesion":
             target.lesions.append(("polygon", " ".join(map(_number, ring.ravel()))))
         else:
-            target.femur.append(replace(shape, kind="polygon", points=ring))
+            target.femur.append(replace(shape, kind="polygon", points=ring, millimetres=False))
     elif use == "femur":
         raise _Misfit("wrong_shape")
     # A point or a tag that is called like a lesion says that it is there, not where it ends: only its labels count.
@@ -306,7 +309,7 @@ def write_targets(gathered: Gatherer, output: Path, key: bytes) -> pd.DataFrame:
         if target.head is not None:
             row |= dict(zip(("x", "y", "diameter"), target.head, strict=True))
         if target.femur:
-            polygons = [shape.points / _scale(shape, film) for shape in target.femur if shape.mask is None]
+            polygons = [shape.points for shape in target.femur if shape.mask is None]
             mask = draw_polygons(polygons, (film.height, film.width))
             for shape in (shape for shape in target.femur if shape.mask is not None):
                 mask |= mask_on_film(shape, film)
@@ -334,7 +337,3 @@ def _write_mask(mask: NDArray[np.bool_], output: Path, name: str) -> str:
     with atomic_path(output / path) as temporary:
         cv2.imwrite(str(temporary), mask.astype(np.uint8) * 255, [cv2.IMWRITE_PNG_BILEVEL, 1])
     return path
-
-
-def _scale(shape: Shape, film: FilmInfo) -> NDArray[np.float64]:
-    return np.array(film.spacing if shape.millimetres else (1.0, 1.0))

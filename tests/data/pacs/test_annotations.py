@@ -122,7 +122,11 @@ CVAT = """<?xml version="1.0" encoding="utf-8"?><annotations><version>1.1</versi
         ('<polyline label="h" points="6.50,8.50;14.5,8.5"/>', (10, 8, 8)),
         ('<box label="h" xtl="6.5" ytl="4.5" xbr="14.5" ybr="12.5"/>', (10, 8, 8)),
         ('<ellipse label="h" cx="10.5" cy="8.5" rx="5" ry="3" rotation="30"/>', (10, 8, 8)),
-        ('<polygon label="h" points="6.5,4.5;14.5,4.5;14.5,12.5;6.5,12.5"/>', (10, 8, 16 / np.sqrt(np.pi))),
+        ('<polygon label="h" points="6.5,4.5;14.5,4.5;14.5,12.5;6.5,12.5"/>', (10, 8, 8)),
+        (
+            '<polygon label="h" points="8.5,4.5;12.5,4.5;14.5,6.5;14.5,10.5;12.5,12.5;8.5,12.5;6.5,10.5;6.5,6.5"/>',
+            (10, 8, 2 * np.sqrt(56 / np.pi)),
+        ),
         ('<skeleton label="s"><points label="h" points="10.5,8.5" outside="0"/></skeleton>', (10, 8, None)),
     ],
 )
