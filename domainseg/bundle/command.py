@@ -82,6 +82,8 @@ def predict_table(
         for done in predict_films(recipe, rest, workers, cfg["memory_gb"], first):
             if done.problem:
                 log.warning("%s: not read: %s", done.image, done.reason)
+            if done.note:
+                log.warning("%s: %s", done.image, done.note)
             journal.add(done.image, done.rows)
             progress.advance(task)
         found = dict(journal.rows())

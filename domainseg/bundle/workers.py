@@ -56,12 +56,13 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Done:
-    """What became of a film: its rows, and the kind and the reason of the error when it could not be read."""
+    """What became of a film: its rows, the kind and the reason of the error when it could not be read, and a note."""
 
     image: str
     rows: list[dict[str, Any]]
     problem: str = ""
     reason: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -260,7 +261,7 @@ def _work(pipe: Connection) -> None:
         return
     except ModuleNotFoundError as error:
         pipe.send(ModuleNotFoundError(str(error), name=error.name))
-    except DomainsegError as error:
+    except (DomainsegError, OSError) as error:
         pipe.send(BundleError(str(error)))  # other errors need not survive the way through a pipe
 
 
@@ -294,11 +295,17 @@ class _Predictor:
             raise
         except Exception as error:  # whatever a strange film brings about costs that film only
             return _unread(image, ImageReadError(path, f"failed ({type(error).__name__})", "failed"), self._truth)
+        note = ""
         if self._recipe.overlays is not None:
             from domainseg.reporting.overlays import draw_overlay, overlay_name
 
-            draw_overlay(film, results, self._recipe.overlays / overlay_name(image))
-        return Done(image, rows)
+            try:
+                draw_overlay(film, results, self._recipe.overlays / overlay_name(image))
+            except (DomainsegError, OSError):
+                raise  # the place to write to: no picture will get there
+            except Exception as error:  # a picture costs no film its rows
+                note = f"no overlay ({type(error).__name__})"
+        return Done(image, rows, note=note)
 
 
 def peak_bytes() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,15 @@ def die(bundle):
 def fail(bundle):
     from domainseg.bundle.schema import BundleError
     raise BundleError("weights are gone")
+
+def undrawn(bundle):
+    from dataclasses import replace
+    *others, last = load_bundle(bundle, threads=1).stages
+    class Nowhere:
+        target = last.decision.target
+        def decide(self, *of):
+            return [case.with_values(head_x=float("nan")) for case in last.decision.decide(*of)]
+    return [*others, replace(last, decision=Nowhere())]
 
 def odd(bundle):
     from dataclasses import replace
@@ -123,6 +133,17 @@ def test_stages_that_cannot_be_loaded_end_it(recipe: MakeRecipe, named: Named) -
 def test_an_unforeseen_error_costs_its_film_and_tells_no_value(recipe: MakeRecipe, named: Named) -> None:
     (done,) = predict_films(recipe("odd"), [film for film in named if film[0] == "film1.png"], 1)
     assert (done.problem, done.reason) == ("failed", "failed (KeyError)")
+
+
+def test_a_picture_that_cannot_be_drawn_costs_no_film_its_rows(
+    recipe: MakeRecipe, named: Named, tmp_path: Path
+) -> None:
+    made = replace(recipe("undrawn"), overlays=tmp_path / "overlays")
+    (done,) = predict_films(made, [film for film in named if film[0] == "film1.png"], 1)
+    assert (done.problem, done.note, len(done.rows)) == ("", "no overlay (ValueError)", 2)
+    (tmp_path / "file").touch()  # nowhere to draw to: told at once, and no film is blamed
+    with pytest.raises(BundleError, match="file"):
+        outcome(replace(recipe("load", "never"), overlays=tmp_path / "file"), named[1:2], 1)
 
 
 def test_memory_is_shared_among_as_many_workers_as_fit() -> None:
