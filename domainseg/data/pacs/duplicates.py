@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 from domainseg.data.pacs.scan import Scan
 from domainseg.imaging.header import pixel_offset
@@ -17,8 +18,9 @@ OTHER_PIXELS = "duplicate_other_pixels"
 def find_duplicates(scan: Scan) -> dict[str, tuple[str, str]]:
     """path -> (reason, path of the file that is kept) for every film that is there already under the same UID.
 
-    The first path in order of names is kept. Of films that share a UID, and only of these, the whole file is read:
-    identical means the same bytes from the first element to the last, the file meta group before them aside.
+    The file with the most pixel data is kept (another may be a transfer that broke off), of equals the first path.
+    Of films that share a UID, and only of these, the whole file is read: identical means the same bytes from the first
+    element to the last, the file meta group before them aside.
     """
     count: Counter[bytes] = Counter()
     for row in scan.rows():
@@ -34,21 +36,28 @@ def find_duplicates(scan: Scan) -> dict[str, tuple[str, str]]:
             paths.setdefault(row["values"]["SOPInstanceUID"], []).append(row["path"])
     found = {}
     for same in paths.values():
-        first, *others = sorted(same)
-        kept = _digests(scan.folder / first) if others else ("", "")
-        for other in others:
-            found[other] = (_compare(kept, _digests(scan.folder / other)), first)
+        read = {path: _digests(scan.folder / path) for path in sorted(same)}
+        first = max(read, key=lambda path: read[path].length)
+        for other in read.keys() - {first}:
+            found[other] = (_compare(read[first], read[other]), first)
     return found
 
 
-def _compare(one: tuple[str, str], other: tuple[str, str]) -> str:
+class _Digests(NamedTuple):
+    """SHA-256 of the header after the file meta group and of the pixel data to the end of the file; bytes of these."""
+
+    header: str
+    pixels: str
+    length: int
+
+
+def _compare(one: _Digests, other: _Digests) -> str:
     if one == other:
         return IDENTICAL
-    return OTHER_HEADER if one[1] == other[1] and one[1] else OTHER_PIXELS
+    return OTHER_HEADER if one.pixels == other.pixels and one.pixels else OTHER_PIXELS
 
 
-def _digests(path: Path) -> tuple[str, str]:
-    """SHA-256 of the header after the file meta group, and of the pixel data to the end of the file."""
+def _digests(path: Path) -> _Digests:
     try:
         border = pixel_offset(path)
         with open(path, "rb") as stream:
@@ -56,9 +65,10 @@ def _digests(path: Path) -> tuple[str, str]:
             pixels = hashlib.sha256()
             while piece := stream.read(1 << 20):
                 pixels.update(piece)
+            length = stream.tell() - border
     except Exception:  # the header was read before; whatever is wrong now, it is not the same film
-        return str(path), ""
-    return hashlib.sha256(_without_meta(head)).hexdigest(), pixels.hexdigest()
+        return _Digests(str(path), "", -1)
+    return _Digests(hashlib.sha256(_without_meta(head)).hexdigest(), pixels.hexdigest(), length)
 
 
 def _without_meta(head: bytes) -> bytes:

@@ -196,7 +196,8 @@ def _open_journal(journal: Path, folder: Path, tags: Sequence[str]) -> set[int]:
                 found = {}
             if found and found.get("dicom") != head["dicom"]:
                 raise ManifestError(
-                    f"{journal.parent.parent}: holds the manifest of another DICOM folder; name another"
+                    f"{journal.parent.parent}: holds the manifest of another DICOM folder; name another output. "
+                    f"With key={journal.parent / 'patient.key'} (or the one you gave) the names stay the same"
                 )
             if found == head:
                 end = stream.tell()

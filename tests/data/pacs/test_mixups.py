@@ -98,6 +98,16 @@ def test_a_name_that_is_no_text_and_a_linked_folder_are_told(tmp_path: Path, exp
     assert sorted(told["path"]) == [r"M\udcfcller.dcm", "link"]
 
 
+def test_the_whole_film_is_kept_of_two(tmp_path: Path, exported: ModuleType, made: Build) -> None:
+    """The first transfer of the study broke off."""
+    exported.film(tmp_path / "dicom/second/a.dcm")
+    (tmp_path / "dicom/first").mkdir()
+    (tmp_path / "dicom/first/b.dcm").write_bytes((tmp_path / "dicom/second/a.dcm").read_bytes()[:-300])
+    images, summary = made()
+    assert images.index.tolist() == ["a"]
+    assert summary["left_out"] == {"duplicate_other_pixels": 1}
+
+
 def test_a_film_of_another_folder_is_not_taken(tmp_path: Path, exported: ModuleType, made: Build) -> None:
     """The film of p2 is not in the export; that of p1 has the same file name, and nobody else."""
     exported.film(tmp_path / "dicom/p1/IM47.dcm")
