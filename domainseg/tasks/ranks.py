@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +16,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 T = TypeVar("T")
+
+TIMEOUT = timedelta(hours=2)  # of one exchange: the first process may simulate films for so long
 
 
 def rank() -> int:
@@ -100,7 +103,7 @@ def _objects() -> Any:
         return None
     if dist.group.WORLD not in _GROUPS:
         _GROUPS.clear()
-        _GROUPS[dist.group.WORLD] = dist.new_group(backend="gloo")
+        _GROUPS[dist.group.WORLD] = dist.new_group(backend="gloo", timeout=TIMEOUT)
     return _GROUPS[dist.group.WORLD]
 
 

@@ -26,7 +26,14 @@ PACKAGES = (
 )  # fmt: skip
 
 PICTURES = "pictures"  # the key of what stages see of a film: another version, other pixels
-ARITHMETIC = ("accelerator", "devices", "nodes", "precision")  # of the trainer's settings, those that change the sums
+# Of the trainer's settings, those that change the sums.
+ARITHMETIC = ("accelerator", "devices", "nodes", "sync_batchnorm", "precision")
+    "accelerator",
+    "devices",
+    "nodes",
+    "sync_batchnorm",
+    "precision",
+)  # of the trainer's settings, those that change the sums
 
 
 def environment(cfg: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
@@ -84,9 +91,10 @@ def write_environment(cfg: Mapping[str, Any], manifest: Manifest, output: Path, 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     for group in ("versions", PICTURES, "trainer"):
+        then = before.get(group, {})
         for name, value in now[group].items():
-            if group in before and before[group].get(name) != value:
-                yield f"{group}.{name}", before[group].get(name), value
+            if name in then and then[name] != value:  # what an earlier version did not know, its runs do not use
+                yield f"{group}.{name}", then[name], value
     for name in ("python", "processor", "threads", "gpu"):
         if before.get(name) != now[name]:
             yield name, before.get(name), now[name]

@@ -34,7 +34,6 @@ from domainseg.training.stages import RunError
 
 log = logging.getLogger(__name__)
 
-TIMEOUT = timedelta(hours=2)  # of one exchange: the first process may evaluate or write a report for so long
 CONNECT = timedelta(minutes=5)  # for all processes to meet
 GRACE = 20.0  # seconds in which the first process may notice by itself that another one has failed
 SAID = "log: "  # begins a line of a further process that belongs into the log
@@ -93,9 +92,9 @@ def member(place: Place, trainer: Mapping[str, Any], store: Any) -> Iterator[Non
         torch.cuda.set_device(place.local_rank)
     backend = "nccl" if gpu else "gloo"
     if store is None:
-        dist.init_process_group(backend, timeout=TIMEOUT)
+        dist.init_process_group(backend, timeout=ranks.TIMEOUT)
     else:
-        dist.init_process_group(backend, rank=place.rank, world_size=place.size, store=store, timeout=TIMEOUT)
+        dist.init_process_group(backend, rank=place.rank, world_size=place.size, store=store, timeout=ranks.TIMEOUT)
     try:
         yield
     finally:
@@ -215,7 +214,7 @@ class Others:
         try:
             yield
             for process in self._processes:
-                process.wait(TIMEOUT.total_seconds())
+                process.wait(ranks.TIMEOUT.total_seconds())
             self._raise_failure()
         except DomainsegError:
             raise

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -69,7 +70,7 @@ def test_signals_do_what_they_did_before(tmp_path: Path, monkeypatch: pytest.Mon
     """Lightning's handlers let a process that was told to end wait for the others, or end as if it had finished."""
     for name, value in {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train", "SLURM_JOB_ID": "7"}.items():
         monkeypatch.setenv(name, value)
-    seen = set()
+    seen: set[Any] = set()
 
     class Looks(Line):
         def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -47,6 +47,15 @@ def test_another_reader_or_operation_is_refused_by_name(
     assert (tmp_path / "environment.json").read_bytes() == before
 
 
+def test_an_operation_that_came_later_changes_nothing(
+    begun: dict[str, Any], toy_films: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run began without it, so none of its stages uses it."""
+    monkeypatch.setattr(environment, "OPERATIONS", {**environment.OPERATIONS, "sharpen": (1, None)})
+    write_environment(begun, toy_films, tmp_path)
+    assert read_json(tmp_path / "environment.json")["resumed"] == [{}]
+
+
 def test_other_packages_and_arithmetic_are_told_and_written_down(
     begun: dict[str, Any],
     toy_films: Manifest,
@@ -56,11 +65,11 @@ def test_other_packages_and_arithmetic_are_told_and_written_down(
 ) -> None:
     real = environment._version
     monkeypatch.setattr(environment, "_version", lambda name: "0.0.7" if name == "torch" else real(name))
-    begun["trainer"] |= {"precision": "bf16"}
+    begun["trainer"] |= {"precision": "bf16", "sync_batchnorm": True}
     with caplog.at_level(logging.WARNING, "domainseg"):
         write_environment(begun, toy_films, tmp_path)
     assert "versions.torch 0.0.7 instead of" in caplog.text
     assert "trainer.precision bf16 instead of fp32" in caplog.text
     (changes,) = read_json(tmp_path / "environment.json")["resumed"]
-    assert set(changes) == {"versions.torch", "trainer.precision"}
+    assert set(changes) == {"versions.torch", "trainer.precision", "trainer.sync_batchnorm"}
     assert changes["trainer.precision"] == ["fp32", "bf16"]

@@ -15,6 +15,7 @@ from torch import nn
 
 from domainseg.networks import FractureDenseNet
 from domainseg.networks.fracture import held
+from domainseg.tasks import ranks
 from domainseg.tasks.distributed import synchronised
 from domainseg.tasks.items import StepSampler
 from domainseg.training.processes import Place, check_settings, first_host, place_from
@@ -109,6 +110,16 @@ def test_rows_and_counts_come_together(fits: dict[tuple[str, int], list[Any]]) -
             assert found["counted"] == pytest.approx(sum(range(size)) / size if size > 1 else 1)
             assert found["share"] == list(range(7))[found["rank"] :: size]
     assert not any("RANK" in name or "MASTER" in name for found in fits["exchange", 2] for name in found["variables"])
+
+
+def test_messages_beside_graphics_cards_wait_as_long_as_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's own limit for a further group is half an hour, in which the first process may not be done."""
+    made: list[Any] = []
+    monkeypatch.setattr("torch.distributed.get_backend", lambda: "nccl")
+    monkeypatch.setattr("torch.distributed.new_group", lambda **settings: made.append(settings) or "group")
+    monkeypatch.setattr("domainseg.tasks.ranks._GROUPS", {})
+    assert [ranks._objects(), ranks._objects()] == ["group", "group"]
+    assert made == [{"backend": "gloo", "timeout": ranks.TIMEOUT}]
 
 
 def test_the_batch_is_that_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
