@@ -28,12 +28,6 @@ PACKAGES = (
 PICTURES = "pictures"  # the key of what stages see of a film: another version, other pixels
 # Of the trainer's settings, those that change the sums.
 ARITHMETIC = ("accelerator", "devices", "nodes", "sync_batchnorm", "precision")
-    "accelerator",
-    "devices",
-    "nodes",
-    "sync_batchnorm",
-    "precision",
-)  # of the trainer's settings, those that change the sums
 
 
 def environment(cfg: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
