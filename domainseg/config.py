@@ -226,6 +226,8 @@ def _swept(main: Main, sweep: sweeps.Sweep, summary: Callable[[Path], None]) -> 
     """What a job of a sweep does with the composed config."""
 
     def job(config: DictConfig) -> Any:
+        if several_started():
+            _say_and_exit("hydra.launcher: one task runs a job and starts the processes of trainer.devices itself", 2)
         output = _output()
         try:
             return sweeps.run_job(main, plain(config) | {"output": str(output)}, output, sweep, summary, told)

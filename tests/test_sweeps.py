@@ -204,6 +204,20 @@ def test_plugins_are_composed_and_missing_ones_name_their_extra(
         assert f'pip install "domainseg[{extra}]"' in capsys.readouterr().err
 
 
+def test_several_tasks_for_one_job_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """hydra.launcher.tasks_per_node=2: each task would take the other's folder for a job that has begun."""
+    answers = iter([False])  # where the sweep is started; then in its job
+    monkeypatch.setattr("domainseg.config.several_started", lambda: next(answers, True))
+    runs = Runs()
+    with pytest.raises(SystemExit) as end:
+        runs.launch("+pipeline=toy", "seed=1,2")
+    assert end.value.code == 2
+    assert "trainer.devices" in capsys.readouterr().err
+    assert runs.calls == []
+
+
 def test_unknown_launchers_are_answered(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         Runs().launch("+pipeline=toy", "seed=1,2", "hydra/launcher=submitit_slrum")
