@@ -109,18 +109,19 @@ def check_cascade(
 ) -> dict[str, Any]:
     """Films through both cascades: the same cases with the same side, location and exclusions. Raises ParityError.
 
-    A film on which a score lies within 1e-4 of its threshold may differ; such films are counted as ``excused``.
+    A film may differ where the score that decides lies within 1e-4 of its threshold; it is counted as ``excused``.
     """
     cases = excused = 0
     score = head = 0.0
     for image, film in films:
         one, other = (_answers(cascade, image, film) for cascade in (stages, exported))
         cases += len(one)
-        if different := _different(one, other):
-            if not _near_threshold(stages, [*one.values(), *other.values()]):
+        different, deciding = _different(one, other)
+        if different:
+            if not _near_threshold(stages, deciding, [*one.values(), *other.values()]):
                 raise ParityError(
-                    f"film {image}: the exported cascade answers otherwise than torch ({different}), and no score is "
-                    "within 1e-4 of a threshold. Nothing is exported"
+                    f"film {image}: the exported cascade answers otherwise than torch ({different}), and no score that "
+                    "decides this is within 1e-4 of its threshold. Nothing is exported"
                 )
             excused += 1
             continue
@@ -147,25 +148,38 @@ def _answers(stages: Sequence[Stage], image: str, film: Film) -> dict[str, dict[
     return found
 
 
-def _different(one: Mapping[str, Mapping[str, Any]], other: Mapping[str, Mapping[str, Any]]) -> str:
-    """What differs between two answers to a film, in words; "" when nothing does."""
+def _different(one: Mapping[str, Mapping[str, Any]], other: Mapping[str, Mapping[str, Any]]) -> tuple[str, set[str]]:
+    """What differs between two answers to a film, in words, and the targets whose threshold decides it.
+
+    ("", none) when nothing does. No threshold decides how a film is turned, nor whose side a hip is.
+    """
     if set(one) != set(other):
-        return f"hips found: {', '.join(one) or 'none'}; {', '.join(other) or 'none'}"
+        whole = {answer[""]["excluded_by"] for answer in (one, other) if "" in answer}
+        return f"hips found: {', '.join(one) or 'none'}; {', '.join(other) or 'none'}", whole or {"localizer"}
     for part, values in one.items():
-        for name in ("excluded_by", "exclusion_reason", "turns", "side", "image_side", "location"):
-            if values.get(name) != other[part].get(name):
-                return f"{name}: {values.get(name)}; {other[part].get(name)}"
-    return ""
+        for name in ("turns", "image_side", "side", "excluded_by", "exclusion_reason", "location"):
+            mine, others = values.get(name), other[part].get(name)
+            if mine != others:
+                by: dict[str, set[str]] = {
+                    "excluded_by": {str(mine), str(others)} - {""},
+                    "location": {"fracture", "location"},
+                }
+                return f"{name}: {mine}; {others}", by.get(name, set())
+    return "", set()
 
 
-def _near_threshold(stages: Sequence[Stage], answers: Sequence[Mapping[str, Any]], within: float = LOGITS) -> bool:
-    """Whether some score lies so near its threshold that rounding decides; intra against extra has one at equality."""
+def _near_threshold(
+    stages: Sequence[Stage], targets: set[str], answers: Sequence[Mapping[str, Any]], within: float = LOGITS
+) -> bool:
+    """Whether a score of ``targets`` lies so near its threshold that rounding decides; "location": intra near extra."""
+    deciding = [stage for stage in stages if stage.decision.target in targets]
     for values in answers:
-        for stage in stages:
+        for stage in deciding:
             value = values.get(f"score_{stage.decision.target}")
             if value is not None and abs(value - stage.frozen.threshold) <= within:
                 return True
-        if "location" in values and abs(values["score_location_intra"] - values["score_location_extra"]) <= within:
+        located = "location" in targets and "location" in values
+        if located and abs(values["score_location_intra"] - values["score_location_extra"]) <= within:
             return True
     return False
 
@@ -182,8 +196,8 @@ def _head_distance(stage: Stage, decision: Localizer, pixels: Pictures, one: Out
 
 
 def _difference(one: Any, other: Any) -> float:
-    """Largest absolute difference; infinite where only one is a number, or the shapes differ."""
+    """Largest absolute difference; infinite where the shapes differ, and where an answer is no number: none agrees."""
     one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
-    if one.shape != other.shape or (np.isnan(one) != np.isnan(other)).any():
+    if one.shape != other.shape or not (np.isfinite(one).all() and np.isfinite(other).all()):
         return float("inf")
-    return float(np.nan_to_num(np.abs(one - other), nan=0.0).max(initial=0.0))
+    return float(np.abs(one - other).max(initial=0.0))

@@ -217,6 +217,38 @@ def test_a_flipped_case_is_refused_unless_its_score_lies_at_the_threshold(run: P
     assert check_cascade(near, far, film)["excused"] == 1
 
 
+def test_a_score_at_one_threshold_excuses_no_other_difference(run: Path, toy_films: Manifest) -> None:
+    """Every implant score lies at its threshold; the film turned otherwise is refused all the same."""
+    stages = load_cascade(run, "cpu")
+    film = [("f16", read_film(toy_films.path("f16")))]
+    first, implant, last = stages[0], stages[2], stages[3]
+    frozen = replace(implant.frozen, slope=1e-6, intercept=0.0, threshold=0.50001)
+    near = [*stages[:2], replace(implant, frozen=frozen), last]
+    turned = replace(first, network=Turned(first.network))
+    with pytest.raises(ParityError, match=r"film f16: .*(turns|hips found)"):
+        check_cascade(near, [turned, *near[1:]], film)
+    called = replace(last, network=Shifted(last.network, fracture=30.0))
+    with pytest.raises(ParityError, match=r"film f16: .*location"):
+        check_cascade(near, [*near[:3], called], film)
+
+
+class Turned(Shifted):
+    """A view filter that takes the film's next quarter turn for upright."""
+
+    def __call__(self, pictures: Any) -> dict[str, Any]:
+        answers = super().__call__(pictures)
+        return {**answers, "turn": np.roll(answers["turn"], 2, axis=1)}
+
+
+def test_answers_that_are_no_numbers_do_not_agree(run: Path) -> None:
+    stage = load_cascade(run, "cpu")[3]
+    model = to_onnx(stage.network.module, 128)  # type: ignore[attr-defined]
+    model = replace(model, data=perturbed(model.data, 1000.0, np.nan))
+    pictures = [np.random.default_rng(k).random((1, 128, 128), np.float32) for k in range(2)]
+    with pytest.raises(ParityError, match="stage fracture"):
+        check_stage(replace(stage, network=Shifted(stage.network, fracture=np.nan)), model, pictures)
+
+
 # ---------------------------------------------------------------- ONNX
 
 
