@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ ALWAYS = (
 
 def model_card(record: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     """The card, in Markdown, from bundle.json (``record``) and metrics.json (``metrics``)."""
+    # Names of sites, devices and data come from tables and films: they are shown and never formatted.
+    record = {**record, "data": _inert(record["data"]), "envelope": _inert(record["envelope"])}
     content = Content(
         name=str(record["pipeline"]),
         metrics=dict(metrics),
@@ -53,7 +56,8 @@ def model_card(record: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
             for row in block["rows"]
         ],
         groups=[
-            (*(row[key] for key in ("column", "group", "n", "positives", "patients")), *row["cells"]) for row in groups
+            (row["column"], _inert(row["group"]), *(row[key] for key in ("n", "positives", "patients")), *row["cells"])
+            for row in groups
         ],
         group_heads=["Group", "Value", "n", "Positive", "Patients", *sections.group_heads(target, groups)],
         thresholds=[
@@ -76,6 +80,15 @@ def model_card(record: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
             for when, found in record["versions"].items()
         ],
     )
+
+
+def _inert(value: Any) -> Any:
+    """Texts, in nested mappings and lists too, as Markdown shows them: on one line, without a meaning of their own."""
+    if isinstance(value, str):
+        return re.sub(r"([\\`*\[\]<>])", r"\\\1", " ".join(value.split())).replace("|", "/")
+    if isinstance(value, Mapping):
+        return {_inert(key): _inert(item) for key, item in value.items()}
+    return [_inert(item) for item in value] if isinstance(value, list) else value
 
 
 def _stage_row(stage: Mapping[str, Any], labels: Mapping[str, Any]) -> tuple[str, ...]:
@@ -123,7 +136,10 @@ def _parity_rows(parity: Mapping[str, Any]) -> list[tuple[str, ...]]:
         for name, found in parity["stages"].items()
     ]
     cascade = parity["cascade"]
-    return [*rows, ("Whole cascade", f"{cascade['cases']} cases", "–", _small(cascade["head_px"]))]
+    return [
+        *rows,
+        ("Whole cascade", f"{cascade['cases']} cases", _small(cascade.get("score")), _small(cascade["head_px"])),
+    ]
 
 
 def _bf16_rows(record: Mapping[str, Any]) -> list[tuple[str, ...]]:

@@ -167,3 +167,22 @@ def test_without_envelope_and_exclusions_the_card_says_so(record: dict[str, Any]
     card = model_card(record, metrics)
     assert "no film is flagged as unusual" in card
     assert "Not counted" in card
+
+
+def test_names_from_tables_and_films_are_shown_and_not_formatted(
+    record: dict[str, Any], metrics: dict[str, Any]
+) -> None:
+    evil = "A | B\n\n# <script>[x](http://y) `z` *w*"
+    plain = model_card(record, metrics)
+    record["data"]["splits"]["test"]["sites"] = {evil: 40}
+    record["data"]["name"] = evil
+    record["data"]["cohort"] = {"department": [evil]}
+    record["envelope"]["metadata"]["modality"]["values"] = {evil: 50}
+    card = model_card(record, metrics)
+    shown = r"A / B # \<script\>\[x\](http://y) \`z\` \*w\*"
+    assert card.count(shown) == 4
+    assert "<script" not in card.replace(r"\<", "")
+    for line in card.splitlines():
+        if "Site A" in line:
+            assert line.count("|") == 6
+    assert len(card.splitlines()) == len(plain.splitlines())
