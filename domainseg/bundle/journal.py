@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,11 +17,13 @@ from domainseg.bundle.schema import BundleError
 VERSION = 1
 FLUSH_SECONDS = 1.0  # what a power failure may cost; a killed process loses nothing
 
+_SUM = b', "sum": '  # in front of the checksum of what stands before it in the line
+
 Row = dict[str, Any]
 
 
 class Journal:
-    """One JSON line a film, behind a header line that says what predicts and what is predicted.
+    """One JSON line a film with its checksum, behind a header line that says what predicts and what is predicted.
 
     A line cut off by a kill is dropped. Raises BundleError for a journal of another prediction, for a damaged one, and
     while another process writes it.
@@ -100,9 +103,11 @@ class Journal:
 
     def _entry(self, line: bytes, number: int) -> dict[str, Any]:
         try:
+            body, _, rest = line.rpartition(_SUM)
             entry = json.loads(line)
-            if isinstance(entry, dict) and ("journal" if number == 1 else "rows") in entry:
-                return entry
+            whole = isinstance(entry, dict) and rest == b"%d}\n" % zlib.crc32(body)
+            if whole and entry.keys() >= ({"journal"} if number == 1 else {"image", "rows"}):
+                return {key: value for key, value in entry.items() if key != "sum"}
         except ValueError:
             pass
         raise BundleError(f"{self.path}: line {number} is damaged; delete the file to begin anew")
@@ -116,7 +121,8 @@ class Journal:
             )
 
     def _write(self, entry: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(entry, default=_plain).encode() + b"\n")
+        body = json.dumps(entry, default=_plain).encode()[:-1]
+        self._file.write(b"%b%b%d}\n" % (body, _SUM, zlib.crc32(body)))
         self._file.flush()
         if time.monotonic() - getattr(self, "_flushed", 0.0) > FLUSH_SECONDS:
             os.fsync(self._file.fileno())

@@ -143,12 +143,16 @@ def _parse(data: bytes, folder: Path) -> dict[str, str]:
 
 def _read(folder: Path, name: str, limit: int) -> bytes:
     try:
-        handle = os.open(folder / name, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        # Looked at before, but it may have been changed since: no link is followed, no pipe is waited for.
+        handle = os.open(folder / name, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
         what = "is a link" if error.errno == errno.ELOOP else f"cannot be opened: {error.strerror}"
         raise BundleError(f"{folder}: {name} {what}") from None
     with open(handle, "rb") as stream:
-        if os.fstat(handle).st_size > limit:
+        state = os.fstat(handle)
+        if not stat.S_ISREG(state.st_mode):
+            raise BundleError(f"{folder}: {name} is no plain file")
+        if state.st_size > limit:
             raise BundleError(f"{folder}: {name} is larger than {limit} bytes")
         data = stream.read(limit + 1)
     if len(data) > limit:

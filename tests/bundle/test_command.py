@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from domainseg.bundle.journal import Journal
 from domainseg.bundle.load import load_bundle
 from domainseg.config import launch
 from domainseg.predict import predict
@@ -143,10 +143,9 @@ def _alive(pid: int) -> bool:
 def test_a_journal_of_other_films_or_another_bundle_is_refused(
     bundle: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    header = {"journal": 1, "bundle": "0" * 64, "backend": "onnxruntime", "precision": "fp32", "inputs": "1"}
+    header = {"bundle": "0" * 64, "backend": "onnxruntime", "precision": "fp32", "inputs": "1"}
     header |= {"films": 7, "overlays": False, "memory_gb": None}
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/journal.jsonl").write_text(json.dumps(header) + "\n")
+    Journal(tmp_path / "out/journal.jsonl", header).close()
     with pytest.raises(SystemExit) as stopped:
         run(f"bundle={bundle}", f"input={films}", f"output={tmp_path}/out")
     assert stopped.value.code == 1

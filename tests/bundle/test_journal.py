@@ -60,10 +60,28 @@ def test_a_damaged_line_is_refused_with_its_number(tmp_path: Path) -> None:
     (tmp_path / "j").write_bytes(lines[0] + b'{"image": \n' + lines[2])
     with pytest.raises(BundleError, match="line 2 is damaged"):
         Journal(tmp_path / "j", HEADER)
+    (tmp_path / "j").write_bytes(lines[0] + lines[1].replace(b'"image"', b'"imabe"'))
+    with pytest.raises(BundleError, match="line 2 is damaged"):
+        Journal(tmp_path / "j", HEADER)
     (tmp_path / "j").write_bytes(b"notes of somebody\n")
     with pytest.raises(BundleError, match="line 1 is damaged"):
         Journal(tmp_path / "j", HEADER)
     assert (tmp_path / "j").read_bytes() == b"notes of somebody\n"
+
+
+def test_no_byte_changes_unseen(tmp_path: Path) -> None:
+    """A flipped digit would be a score that nobody gave; where a line's end is hit, its film is predicted again."""
+    with Journal(tmp_path / "j", HEADER) as journal:
+        journal.add("a", ROWS)
+        journal.add("b", [{"image": "b", "score": 0.25}])
+    data = (tmp_path / "j").read_bytes()
+    for place in range(len(data)):
+        (tmp_path / "j").write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        try:
+            with Journal(tmp_path / "j", HEADER) as journal:
+                assert (place, journal.done) == (len(data) - 1, {"a"})
+        except BundleError:
+            pass
 
 
 def test_two_do_not_write_at_once(tmp_path: Path) -> None:

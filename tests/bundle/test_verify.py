@@ -87,6 +87,26 @@ def test_a_pipe_is_not_waited_for(own: Path) -> None:
         verify_bundle(own)
 
 
+@pytest.mark.parametrize("swap", ["link", "pipe"])
+def test_a_file_that_is_swapped_after_the_look_is_refused(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swap: str
+) -> None:
+    real = verify._walk
+
+    def swapped(folder: Path) -> list[str]:
+        there = list(real(folder))
+        (own / "metrics.json").rename(tmp_path / "metrics.json")
+        if swap == "link":
+            (own / "metrics.json").symlink_to(tmp_path / "metrics.json")
+        else:
+            os.mkfifo(own / "metrics.json")
+        return there
+
+    monkeypatch.setattr(verify, "_walk", swapped)
+    with pytest.raises(BundleError, match="link" if swap == "link" else "no plain file"):
+        verify_bundle(own)
+
+
 @pytest.mark.parametrize(
     "name",
     ["../outside.json", "/etc/passwd", "stages/../../x.onnx", "stages\\x.onnx", "./bundle.json", "stages//x.onnx"],
