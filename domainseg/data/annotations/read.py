@@ -37,7 +37,7 @@ def read_annotations(path: Path) -> Iterator[Shape]:
         below = file.relative_to(path) if path.is_dir() else Path(file.name)
         try:
             yield from _read(file, below)
-        except (ValueError, KeyError, TypeError, IndexError, OSError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, OSError) as error:
             known = (
                 str(error)
                 if isinstance(error, AnnotationProblem)

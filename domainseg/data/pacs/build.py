@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +53,37 @@ def build(cfg: Mapping[str, Any], output: Path) -> None:
     if output.resolve().is_relative_to(folder.resolve()):
         raise ManifestError(f"output={output}: lies inside the DICOM folder, which is only read; name one outside")
     rules, rules_of_names = Rules(cfg["columns"]), categories(cfg["categories"])
-    private = private_folder(output)
+    with _alone(private_folder(output)) as private:
+        _build(cfg, output, folder, private, rules, rules_of_names)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[Path]:
+    """Hold a folder as long as this process lives; two that write one journal would spoil it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise ManifestError(
+            f"{folder.parent}: another process is making this manifest; wait until it is done"
+        ) from None
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield folder
+    finally:
+        os.close(handle)
+
+
+def _build(
+    cfg: Mapping[str, Any],
+    output: Path,
+    folder: Path,
+    private: Path,
+    rules: Rules,
+    rules_of_names: Sequence[Category],
+) -> None:
     key = patient_key(cfg["key"], output)
     tags = list(dict.fromkeys([*KIND_TAGS, *FIXED_TAGS, *rules.tags, *cfg["slicer_spacing"]]))
     found = scan(folder, private / "headers.jsonl", tags, cfg["workers"])

@@ -141,4 +141,5 @@ def _sortable(text: str) -> str:
     if "." in day and len(parts[-1]) == 4:
         parts.reverse()
     date = parse_date("".join(part.zfill(2) for part in parts))
-    return f"{date.isoformat()} {time}" if date is not None else "~"
+    hour, colon, rest = time.strip().partition(":")
+    return f"{date.isoformat()} {hour.zfill(2)}{colon}{rest}" if date is not None else "~"

@@ -226,7 +226,10 @@ def _shape_into(target: Part, shape: Shape, use: str, points: Points, film: Film
             raise _Misfit("wrong_shape")
         target.lesions.append(("box", ",".join(map(_number, (left, top, right - left, bottom - top)))))
     elif use in ("lesion", "femur") and shape.kind in ("polygon", "ellipse"):
-        ring = outline(shape.kind, points, shape.attributes)
+        try:
+            ring = outline(shape.kind, points, shape.attributes)
+        except ValueError:  # an attribute that is called rotation and is none
+            raise _Misfit("wrong_shape") from None
         if len(ring) < 3:
             raise _Misfit("wrong_shape")
         if use == "lesion":
@@ -248,7 +251,10 @@ def mask_on_film(shape: Shape, film: FilmInfo) -> NDArray[np.bool_]:
     scale = film.spacing if shape.millimetres else (1.0, 1.0)
     if not np.allclose(np.array(found.step) / scale, 1, rtol=0.01):
         raise _Misfit("other_grid")
-    left, top = (round(start / size) for start, size in zip(found.origin, scale, strict=True))
+    corner = np.array(found.origin) / scale
+    left, top = (int(place) for place in np.round(corner))
+    if np.abs(corner - [left, top]).max() > 0.25:  # pixels
+        raise _Misfit("other_grid")
     height, width = found.pixels.shape
     if left < 0 or top < 0 or left + width > film.width or top + height > film.height:
         raise _Misfit("outside_film")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 
 _ENOUGH = 3  # patients with other names who share a value: then it is a place, not a person
@@ -10,6 +11,7 @@ _IDENTITIES = (
     "PatientID", "OtherPatientIDs", "PatientName", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName",
     "PatientBirthDate", "AccessionNumber",
 )  # fmt: skip
+_UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa"})
 
 
 class Withhold:
@@ -40,23 +42,33 @@ class Withhold:
 
 
 def identity_words(values: Mapping[str, str]) -> frozenset[str]:
-    """Words of three letters or more in names, and numbers and dates of birth of three digits or more, folded."""
+    """Words of three letters or more in names (Müller also as mueller and muller; two letters where a letter is a
+    syllable or a word), and numbers and dates of birth of three digits or more, folded."""
     found = set()
     for tag in _IDENTITIES:
-        text = values.get(tag, "").casefold()
-        found |= {word for word in re.split(r"[^\w]+", text) if len(word) >= 3}
+        text = unicodedata.normalize("NFC", values.get(tag, "").casefold())
+        spelt = " ".join((text, text.translate(_UMLAUTS), _plain(text)))
+        found |= {word for word in re.split(r"[^\w]+", spelt) if len(word) >= 3 or (len(word) == 2 and word > "\u2e80")}
         if "name" not in tag.casefold():
             found.add(re.sub(r"[\W_]", "", text))
     born = re.sub(r"\D", "", values.get("PatientBirthDate", ""))
     if len(born) == 8:
         found |= {born[6:] + born[4:6] + born[:4], born[4:6] + born[6:] + born[:4]}
-    return frozenset(word for word in found if len(word) >= 3)
+    return frozenset(word for word in found if len(word) >= 3 or word > "\u2e80")
+
+
+def _plain(text: str) -> str:
+    """Letters without their marks."""
+    return "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
 
 
 def tells(cell: str, words: frozenset[str]) -> bool:
     """Whether a cell holds one of the words, as a word or, of five letters and more, inside one."""
-    folded = cell.casefold()
-    if words & set(re.split(r"[\W_]+", folded)):
-        return True
-    squeezed = re.sub(r"[\W_]", "", folded)
-    return any(len(word) >= 5 and word in squeezed for word in words)
+    folded = unicodedata.normalize("NFC", cell.casefold())
+    for spelt in {folded, _plain(folded)}:
+        if words & set(re.split(r"[\W_]+", spelt)):
+            return True
+        squeezed = re.sub(r"[\W_]", "", spelt)
+        if any((len(word) >= 5 or word > "\u2e80") and word in squeezed for word in words):
+            return True
+    return False

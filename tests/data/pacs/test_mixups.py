@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import pandas as pd
 import pytest
 
 from domainseg.data.pacs.rules import Rules
+from domainseg.data.pacs.withhold import Withhold
 from domainseg.data.tables import ManifestError
 
 Build = Callable[..., tuple[pd.DataFrame, dict[str, Any]]]
@@ -85,6 +87,29 @@ def test_a_table_without_a_header_is_not_quoted(tmp_path: Path, exported: Module
     assert "Muster" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("Müller^Jürgen", "RX MUELLER"),
+        ("Müller^Jürgen", "Muller"),
+        ("Mueller^J", "room Mueller"),
+        ("山田^太郎", "RX山田"),
+    ],
+)
+def test_a_name_is_withheld_however_it_is_spelt(name: str, told: str) -> None:
+    withhold = Withhold()
+    for cell in (told, "RX 3"):
+        withhold.see({"scanner": cell}, {"PatientName": name}, "p1")
+    assert withhold.values() == {told}
+
+
+def test_addenda_stand_in_the_order_of_the_clock(tmp_path: Path, exported: ModuleType, made: Build) -> None:
+    exported.film(tmp_path / "dicom/a.dcm")
+    (tmp_path / "r.csv").write_text("accession,text,on\nA1,second,1.3.2020 10:00\nA1,first,1.3.2020 9:05\n")
+    made(reports=str(tmp_path / "r.csv"), report_columns={"accession": "accession", "text": "text", "date": "on"})
+    assert pd.read_parquet(tmp_path / "out/private/reports.parquet")["text"].tolist() == ["first\n\nsecond"]
+
+
 # ---------------------------------------------------------------- files
 
 
@@ -133,7 +158,39 @@ def test_annotation_files_of_other_kinds_are_counted(tmp_path: Path, exported: M
     assert (found["files"], found["files_of_other_kinds"]) == (1, 1)
 
 
+def test_two_processes_do_not_write_one_manifest(tmp_path: Path, exported: ModuleType, made: Build) -> None:
+    exported.film(tmp_path / "dicom/a.dcm")
+    made()
+    handle = os.open(tmp_path / "out/private", os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    with pytest.raises(ManifestError, match="another process"):
+        made()
+    os.close(handle)
+    assert made()[1]["films"] == 1
+
+
 # ---------------------------------------------------------------- shapes
+
+
+def test_an_attribute_that_is_called_rotation(tmp_path: Path, exported: ModuleType, made: Build) -> None:
+    exported.film(tmp_path / "dicom/a.dcm", size=(100, 100))
+    ellipse = (
+        '<ellipse label="fracture" cx="9" cy="9" rx="3" ry="2"><attribute name="rotation">Doe</attribute></ellipse>'
+    )
+    (tmp_path / "n.xml").write_text(
+        f'<annotations><image name="a" width="100" height="100">{ellipse}</image></annotations>'
+    )
+    assert made(annotations=str(tmp_path / "n.xml"))[1]["annotations"]["left_out"] == {"wrong_shape": 1}
+
+
+def test_a_mask_between_pixels_has_another_grid(tmp_path: Path, exported: ModuleType, made: Build) -> None:
+    exported.film(tmp_path / "dicom/a.dcm", ImagerPixelSpacing=[0.5, 0.5])
+    header = (
+        "NRRD0004\ntype: uchar\ndimension: 3\nspace: left-posterior-superior\nsizes: 2 2 1\nencoding: raw\n"
+        "space directions: (0.5,0,0) (0,0.5,0) (0,0,1)\nspace origin: (1.25,3.5,0)\nSegment0_Name:=femur left\n\n"
+    )
+    (tmp_path / "a.seg.nrrd").write_bytes(header.encode() + b"\1\1\1\1")
+    assert made(annotations=str(tmp_path / "a.seg.nrrd"))[1]["annotations"]["left_out"] == {"other_grid": 1}
 
 
 def test_a_femur_that_slicer_outlined(tmp_path: Path, exported: ModuleType, made: Build) -> None:
