@@ -18,6 +18,11 @@ from domainseg.cascade.rows import film_rows
 from domainseg.cascade.stages import DECISIONS, Frozen, Network, Stage
 from domainseg.imaging import Film, read_film
 
+# What bf16 must show against fp32 before it may run; held against the figures at export and again on load.
+BF16_AUC_CHANGE = 0.002  # largest change of an AUC
+BF16_FLIPPED = 0.002  # largest share of decisions at the threshold that turn out otherwise
+BF16_ENOUGH = 100  # cases with which a stage, or the cascade, can be judged (our choice)
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -102,16 +107,25 @@ def check_precision(record: Mapping[str, Any], path: Path | str, backend: str, p
         raise BundleError(f"precision={precision}: known are {', '.join(PRECISIONS)}")
     if precision == "bf16" and backend != "openvino":
         raise BundleError(f"precision=bf16 needs backend=openvino: {backend} computes in fp32")
-    if precision == "bf16" and not any(bf16_passed(stage) for stage in record["stages"]):
+    if precision == "bf16" and not (bf16_passed(record) and any(bf16_passed(stage) for stage in record["stages"])):
         raise BundleError(
-            f"{path}: precision=bf16: no stage of this bundle has passed the check of bf16; "
+            f"{path}: precision=bf16: this bundle has not passed the check of bf16, cascade and stages; "
             "export it with check=bf16, or use precision=fp32"
         )
 
 
-def bf16_passed(stage: Mapping[str, Any]) -> bool:
-    """Whether a stage's entry says that bf16 was checked at export and passed."""
-    return bool(stage.get("bf16") and stage["bf16"].get("passed") is True)
+def bf16_passed(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry, a stage's or the cascade's, holds figures of bf16 that pass: a word alone is none."""
+    found = entry.get("bf16")
+    if not isinstance(found, dict) or found.get("passed") is not True:
+        return False
+    figures = [found.get(name, np.nan) for name in ("n", "flipped", "auc_change")]
+    if figures[2] is None:  # films of one class only
+        figures[2] = 0
+    if not all(isinstance(figure, (int, float)) for figure in figures):
+        return False
+    n, flipped, change = figures
+    return bool(n >= BF16_ENOUGH and 0 <= flipped <= BF16_FLIPPED and abs(change) <= BF16_AUC_CHANGE)
 
 
 def check_envelope(record: Mapping[str, Any]) -> None:

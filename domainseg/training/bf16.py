@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from domainseg.bundle.graph import inspect_graph
+from domainseg.bundle.load import BF16_AUC_CHANGE, BF16_ENOUGH, BF16_FLIPPED
 from domainseg.bundle.predict import predict_manifest
 from domainseg.bundle.runtime import open_network
 from domainseg.bundle.schema import BundleError
@@ -27,9 +28,6 @@ from domainseg.training.onnx_model import OnnxModel
 
 log = logging.getLogger(__name__)
 
-AUC_CHANGE = 0.002  # largest change of an AUC
-FLIPPED = 0.002  # largest share of decisions at the threshold that turn out otherwise
-ENOUGH = 100  # cases with which a stage, or the cascade, can be judged (our choice)
 _FAST = "bf16 "  # in front of the names of bf16 outputs
 
 
@@ -90,8 +88,9 @@ def check_bf16(
     """Compare OpenVINO in bf16 with fp32 on labelled films, by stage and for the whole cascade.
 
     Returns stage name -> its figures, and ``cascade`` -> those of the cascade with all stages in bf16: n (cases),
-    auc_change (null where the films hold one class only), flipped (share of decisions), processor, films, films_sha256.
-    Raises Bf16Error when a limit is passed, when the processor has no bf16, or when there are too few cases.
+    auc_change (of a stage null where the films hold one class only), flipped (share of decisions), processor, films,
+    films_sha256. Raises Bf16Error when a limit is passed, when the processor has no bf16, or when there are too few
+    cases, or none of one class.
     """
     truth = Truth(manifest)
     try:
@@ -138,23 +137,27 @@ def judge_cascade(wanted: pd.DataFrame, got: pd.DataFrame, target: str) -> dict[
     for table in (wanted, got):
         judged = rows_of(table, target).judged()
         areas.append(auc(judged.label, judged.score, judged.clusters)["value"])
-    change = None if any(np.isnan(area) for area in areas) else float(areas[1] - areas[0])
+    if any(np.isnan(area) for area in areas):
+        raise Bf16Error(f"check=bf16: the films do not hold cases of both classes of {target}: name others with data=")
+    change = float(areas[1] - areas[0])
     return _passed("the whole cascade", len(one), change, one.to_numpy(), other.to_numpy())
 
 
 def _passed(what: str, n: int, change: float | None, one: Any, other: Any) -> dict[str, Any]:
     flipped = int((one != other).sum())
-    if n < ENOUGH:
-        raise Bf16Error(f"check=bf16: {what}: {n} cases are too few to judge it, {ENOUGH} are needed; name more films")
-    if change is not None and abs(change) > AUC_CHANGE:
+    if n < BF16_ENOUGH:
         raise Bf16Error(
-            f"check=bf16: {what}: the AUC changes by {change:+.4f} on {n} cases, at most {AUC_CHANGE} is allowed. "
+            f"check=bf16: {what}: {n} cases are too few to judge it, {BF16_ENOUGH} are needed; name more films"
+        )
+    if change is not None and abs(change) > BF16_AUC_CHANGE:
+        raise Bf16Error(
+            f"check=bf16: {what}: the AUC changes by {change:+.4f} on {n} cases, at most {BF16_AUC_CHANGE} is allowed. "
             "The bundle is written without bf16"
         )
-    if flipped / n > FLIPPED:
+    if flipped / n > BF16_FLIPPED:
         raise Bf16Error(
             f"check=bf16: {what}: {flipped} of {n} decisions turn out otherwise ({100 * flipped / n:.1f} %), at most "
-            f"{100 * FLIPPED:.1f} % is allowed. The bundle is written without bf16"
+            f"{100 * BF16_FLIPPED:.1f} % is allowed. The bundle is written without bf16"
         )
     shown = "of one class only" if change is None else f"{change:+.5f}"
     log.info("%s in bf16: %d of %d decisions otherwise, change of AUC %s", what, flipped, n, shown)

@@ -94,7 +94,7 @@ def test_an_envelope_that_cannot_be_used_is_refused_on_load(change_record: Chang
         ({"backend": "tensorrt"}, "backend=tensorrt: known are onnxruntime, openvino"),
         ({"precision": "int8"}, "precision=int8: known are fp32, bf16"),
         ({"precision": "bf16"}, "precision=bf16 needs backend=openvino"),
-        ({"precision": "bf16", "backend": "openvino"}, "no stage of this bundle has passed the check of bf16"),
+        ({"precision": "bf16", "backend": "openvino"}, "has not passed the check of bf16"),
     ],
 )
 def test_what_the_bundle_cannot_do_is_refused_by_name(bundle: Path, asked: dict[str, str], message: str) -> None:
@@ -113,10 +113,20 @@ def test_only_checked_stages_compute_in_bf16(change_record: Change, monkeypatch:
         return real(model, stage, batch_name, **{**settings, "precision": "fp32"})
 
     monkeypatch.setattr(load, "open_network", spy)
-    failed = change_record(lambda record: record["stages"][3].update(bf16={"n": 500, "passed": False}))
-    with pytest.raises(BundleError, match="no stage of this bundle has passed"):
-        load_bundle(failed, backend="openvino", precision="bf16")
-    folder = change_record(lambda record: record["stages"][3].update(bf16={"n": 500, "passed": True}))
+    good = {"n": 500, "flipped": 0.001, "auc_change": 0.0001, "passed": True}
+    for wrong in (
+        {**good, "passed": False},
+        {**good, "n": 99},
+        {**good, "flipped": 0.003},
+        {**good, "auc_change": -0.003},
+        {"n": 500, "passed": True},
+        {**good, "flipped": "0"},
+    ):
+        for stage, whole in ((wrong, good), (good, wrong), (good, None)):
+            refused = change_record(lambda r, s=stage, w=whole: (r["stages"][3].update(bf16=s), r.update(bf16=w)))  # type: ignore[misc]
+            with pytest.raises(BundleError, match="has not passed the check of bf16"):
+                load_bundle(refused, backend="openvino", precision="bf16")
+    folder = change_record(lambda r: (r["stages"][3].update(bf16={**good, "auc_change": None}), r.update(bf16=good)))
     load_bundle(folder, backend="openvino", precision="bf16")
     assert told == {"view_filter": "fp32", "localizer": "fp32", "implant_filter": "fp32", "fracture": "bf16"}
 

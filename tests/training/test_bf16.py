@@ -78,3 +78,9 @@ def test_a_hip_that_is_lost_or_called_otherwise_counts_as_flipped() -> None:
     assert judge_cascade(wanted, got, "fracture")["flipped"] == pytest.approx(1 / 500)
     with pytest.raises(Bf16Error, match="the whole cascade: 2 of 500"):
         judge_cascade(wanted, got.drop(index=7), "fracture")
+
+
+def test_a_cascade_without_cases_of_both_classes_is_not_judged() -> None:
+    wanted = cascade().assign(label_fracture=0.0)
+    with pytest.raises(Bf16Error, match="both classes of fracture"):
+        judge_cascade(wanted, wanted, "fracture")
