@@ -151,6 +151,8 @@ def _resume(config_name: str, typed: list[Override], groups: list[Override], fol
         raise UsageError("resume=true needs output=DIR, the folder of the run to go on with")
     file = Path(str(output)) / "config.yaml"
     if not file.is_file():
+        if (file.parent / sweeps.SWEEP).is_file():
+            raise UsageError(f"output={output}: holds a sweep. Add -m to go on with it, or name the folder of a job")
         raise UsageError(f"output={output}: no run to resume, {file} does not exist")
     saved = OmegaConf.load(file)
     assert isinstance(saved, DictConfig)
@@ -293,7 +295,7 @@ def _save(settings: dict[str, Any], output: Path) -> None:
         return
     file = output / ("config.yaml" if resumable else f"{HydraConfig.get().job.name}.yaml")
     begun = any(entry != file and entry.suffix != ".log" for entry in output.iterdir())
-    if resumable and file.exists() and begun:
+    if resumable and ((file.exists() and begun) or (output / sweeps.SWEEP).exists()):
         raise UsageError(f"output={output}: holds a run. Add resume=true to go on with it, or name another folder")
     with atomic_path(file) as temporary:
         temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(settings)))

@@ -130,6 +130,21 @@ def test_a_changed_sweep_is_refused_by_name(typed: list[str], named: str, capsys
     assert runs.calls == []
 
 
+@pytest.mark.parametrize(("typed", "told"), [(["resume=true"], "Add -m"), (["+pipeline=toy"], "name another folder")])
+def test_a_run_does_not_go_into_the_folder_of_a_sweep(
+    typed: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = Runs()
+    runs.launch("+pipeline=toy", "seed=1,2")
+    before = sorted(path.name for path in (tmp_path / "sweep").iterdir())
+    with pytest.raises(SystemExit) as end:
+        launch(runs, "train", ["--config-dir", "groups", "output=sweep", *typed], summary=runs.summary)
+    assert end.value.code == 2
+    assert told in capsys.readouterr().err
+    assert len(runs.calls) == 2
+    assert {path.name for path in (tmp_path / "sweep").iterdir()} - {"train.log"} == set(before)
+
+
 def test_a_job_that_began_with_other_settings_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Not what was typed but what it stands for has changed: a file of the configuration."""
     with pytest.raises(KeyboardInterrupt):
