@@ -121,7 +121,8 @@ def _pair(text: str) -> tuple[float, float] | None:
 
 
 def _bare(name: str) -> str:
-    """A path with / and without the ending of an image file, in one Unicode form; a UID keeps its last number."""
+    """A path with / and without endings of image files, in one Unicode form; a UID keeps its last number."""
     text = unicodedata.normalize("NFC", name).replace("\\", "/").removeprefix("./").lstrip("/")
-    ending = next((ending for ending in _ENDINGS if text.lower().endswith(ending)), "")
-    return text[: -len(ending)] if ending else text
+    while ending := next((ending for ending in _ENDINGS if text.lower().endswith(ending)), ""):
+        text = text[: -len(ending)]
+    return text

@@ -79,8 +79,8 @@ def _csv(path: Path, wanted: Mapping[str, str]) -> Iterator[dict[str, str]]:
         raise ManifestError(f"reports={path}: not in UTF-8; save it so (Excel: CSV UTF-8)") from None
     first = text.partition("\n")[0]
     before = csv.field_size_limit(_LONGEST)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), strict=True)
     try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), strict=True)
         header = [cell.strip() for cell in next(reader, [])]
         _check_columns(path, wanted, header)
         for row in reader:
@@ -93,7 +93,7 @@ def _csv(path: Path, wanted: Mapping[str, str]) -> Iterator[dict[str, str]]:
                 )
             yield dict(zip(header, row, strict=True))
     except csv.Error as error:
-        raise ManifestError(f"reports={path}: not a readable CSV table ({error})") from None
+        raise ManifestError(f"reports={path}: line {reader.line_num}: not readable as CSV ({error})") from None
     finally:
         csv.field_size_limit(before)
 
@@ -110,16 +110,16 @@ def _parquet(path: Path, wanted: Mapping[str, str]) -> Iterator[dict[str, str]]:
 
 
 def _lines(path: Path, wanted: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    with open(path, encoding="utf-8-sig") as stream:
+    with open(path, "rb") as stream:
         for number, line in enumerate(stream, start=1):
             if not line.strip():
                 continue
             try:
-                row: Any = json.loads(line)
-            except ValueError:
+                row: Any = json.loads(line.decode("utf-8-sig"))
+            except ValueError:  # not in UTF-8 either
                 row = None
             if not isinstance(row, dict):
-                raise ManifestError(f"reports={path}: line {number} is no JSON object")
+                raise ManifestError(f"reports={path}: line {number} is no JSON object in UTF-8")
             if number == 1:
                 _check_columns(path, wanted, list(row))
             yield {str(name): "" if cell is None else str(cell) for name, cell in row.items()}

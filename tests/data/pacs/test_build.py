@@ -259,6 +259,7 @@ def test_annotations_become_targets(tmp_path: Path, exported: ModuleType, made: 
         ("./p/s/IM1.png", ""),
         ("p\\s\\IM1", ""),
         ("only.jpg", ""),
+        ("only.dcm.PNG", ""),
         ("IM1", "film_ambiguous"),
         ("z/IM1.dcm", "film_ambiguous"),
         ("IM", "film_not_found"),

@@ -88,6 +88,24 @@ def test_a_table_without_a_header_is_not_quoted(tmp_path: Path, exported: Module
 
 
 @pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("r.csv", b'accession,text\nA1,x\nA2,"M\xc3\xbcller "J" hat\n', "line 3"),
+        ("r.csv", b"accession,text\nA1,M\xfcller\n", "UTF-8"),
+        ("r.jsonl", b'{"accession": "A1", "text": "x"}\n{"accession": "A1", "text": "M\xfcller"}\n', "line 2"),
+    ],
+)
+def test_a_report_that_cannot_be_read_is_told_by_its_line(
+    tmp_path: Path, exported: ModuleType, made: Build, name: str, content: bytes, words: str
+) -> None:
+    exported.film(tmp_path / "dicom/a.dcm")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ManifestError, match=words) as error:
+        made(reports=str(tmp_path / name))
+    assert "ller" not in str(error.value)
+
+
+@pytest.mark.parametrize(
     ("name", "told"),
     [
         ("Müller^Jürgen", "RX MUELLER"),
