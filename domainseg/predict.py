@@ -14,6 +14,7 @@ Examples:
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,11 @@ def predict(cfg: dict[str, Any], output: Path) -> int:
         raise UsageError(f"accelerator={cfg['accelerator']}: a bundle runs on the processor; see backend=")
     if cfg["run"] is not None and (cfg["backend"], cfg["precision"]) != ("onnxruntime", "fp32"):
         raise UsageError("backend= and precision= are for bundle=DIR: a run is predicted by torch in fp32")
+    for name, kinds in (("workers", int), ("threads", int), ("memory_gb", (int, float))):
+        value = cfg[name]
+        number = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+        if not number and (value is not None or name == "workers"):
+            raise UsageError(f"{name}={value}: must be a {'number' if name == 'memory_gb' else 'whole number'}")
     from domainseg.bundle.model import bundle_model
     from domainseg.bundle.workers import Worker
 

@@ -162,6 +162,9 @@ def test_exit_codes(bundle: Path, films: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "code", "message"),
     [
+        (["bundle=b", "memory_gb=nan"], 2, "memory_gb=nan: must be a number"),
+        (["bundle=b", "memory_gb=much"], 2, "memory_gb=much: must be a number"),
+        (["bundle=b", "workers=1.5"], 2, "workers=1.5: must be a whole number"),
         ([], 2, "give one of bundle=DIR"),
         (["bundle=b", "run=r"], 2, "give one of bundle=DIR"),
         (["run=r", "backend=openvino"], 2, "backend= and precision= are for bundle=DIR"),
