@@ -39,7 +39,6 @@ class Scan:
     folder: Path
     journal: Path
     present: frozenset[int]
-    read_now: int
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """One row a file that is there: path, problem ("" = may be a film), values (tag -> text, films only)."""
@@ -81,7 +80,7 @@ def scan(folder: Path, journal: Path, tags: Sequence[str], workers: int | None =
                 synced = time.monotonic()
             progress.advance(task, len(lines))
         os.fsync(stream.fileno())
-    return Scan(folder, journal, frozenset(present), todo)
+    return Scan(folder, journal, frozenset(present))
 
 
 def walk(folder: Path) -> Iterator[File]:
