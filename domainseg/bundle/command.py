@@ -33,7 +33,7 @@ def predict_command(model: Model, cfg: Mapping[str, Any], output: Path, first: W
     first: a worker that was started already. The table is the same whatever the number of workers and however often it
     was interrupted. Raises DomainsegError for what a person has to mend.
     """
-    manifest = read_input(Path(cfg["input"]))
+    manifest = read_input(Path(cfg["input"]), output)
     if len(manifest) == 0:
         raise ManifestError(f"input={cfg['input']}: no film there")
     key = patient_key(cfg["key"], output)

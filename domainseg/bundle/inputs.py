@@ -16,12 +16,17 @@ log = logging.getLogger(__name__)
 FILMS = {".dcm", ".dicom", ".png", ".jpg", ".jpeg", ".tif", ".tiff"}
 
 
-def read_input(path: Path) -> Manifest:
-    """A manifest from a film, a folder of films or an images table. Raises ManifestError."""
+def read_input(path: Path, output: Path | None = None) -> Manifest:
+    """A manifest from a film, a folder of films or an images table. Raises ManifestError.
+
+    output: where results go; a folder of films may hold it, and its pictures are no films.
+    """
     if path.suffix.lower() in (".csv", ".parquet"):
         return load_manifest(path, check_files=False)
     if path.is_dir():
-        there, linked = _below(path)
+        if output is not None and path.resolve() == output.resolve():
+            raise ManifestError(f"output={output}: is the folder of the films themselves; name another")
+        there, linked = _below(path, output)
         films, root = [file for file in there if is_film(file)], path
         if passed := len(there) - len(films):
             log.warning("%d of %d files in the folder are no films by name or content: passed over", passed, len(there))
@@ -47,13 +52,15 @@ def film_name(path: Path) -> str:
     return before + text[start:end] + after
 
 
-def _below(folder: Path) -> tuple[list[Path], int]:
-    """All files below a folder, with links that lead nowhere (films that cannot be read); number of linked folders.
+def _below(folder: Path, output: Path | None) -> tuple[list[Path], int]:
+    """All files below a folder but those of ``output``, and the number of linked folders.
 
-    Raises the OSError of a folder that cannot be looked into: what lies there must not go missing in silence.
+    Links that lead nowhere count as files: films that cannot be read. Raises the OSError of a folder that cannot be looked into: what lies there must not go missing in silence.
     """
     files, linked = [], 0
     for place, folders, names in os.walk(folder, onerror=_raise):
+        if output is not None:
+            folders[:] = [name for name in folders if Path(place, name).resolve() != output.resolve()]
         linked += sum(os.path.islink(os.path.join(place, name)) for name in folders)
         found = (Path(place, name) for name in names)
         files += [file for file in found if file.is_file() or file.is_symlink()]

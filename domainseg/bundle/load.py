@@ -14,6 +14,7 @@ from domainseg.bundle.schema import RECORD, BundleError
 from domainseg.bundle.verify import verify_bundle
 from domainseg.cascade.cascade import Cascade
 from domainseg.cascade.case import Case
+from domainseg.cascade.operations import Sample
 from domainseg.cascade.rows import film_rows
 from domainseg.cascade.stages import DECISIONS, Frozen, Network, Stage
 from domainseg.imaging import Film, read_film
@@ -96,7 +97,24 @@ def make_stages(record: Mapping[str, Any], networks: Mapping[str, Network]) -> l
             ) from None
         frozen = Frozen(**stage["frozen"])
         stages.append(Stage(stage["name"], stage["preprocessing"], decision, networks[stage["name"]], frozen))
+        check_decision(stages[-1], stage["outputs"])
+    if record["target"] not in (targets := [stage.decision.target for stage in stages]):
+        raise BundleError(f"{RECORD}: target: {record['target']} is decided by no stage; they decide {targets}")
     return stages
+
+
+def check_decision(stage: Stage, outputs: Mapping[str, Any]) -> None:
+    """Raise BundleError for a stage that cannot decide on the outputs that the record declares, by a blank film."""
+    case = Case.of("blank", Film(pixels=np.zeros((8, 8), np.float32)))
+    answers = {name: np.zeros(shape, np.float32) for name, shape in outputs.items()}
+    try:
+        stage.decision.logits(answers)
+        stage.decision.decide(case, Sample(case.film.pixels, case.affine), answers, Frozen(threshold=-1.0))
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise BundleError(
+            f"{RECORD}: stages.{stage.name}: its decision cannot be made of the outputs {', '.join(outputs)} "
+            f"({type(error).__name__}: {error})"
+        ) from None
 
 
 def check_precision(record: Mapping[str, Any], path: Path | str, backend: str, precision: str) -> None:

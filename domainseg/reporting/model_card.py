@@ -131,14 +131,15 @@ def _input_rows(envelope: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _parity_rows(parity: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (title(name, TITLES), f"{found['pictures']} pictures", _small(found["logits"]), _small(found.get("head_px")))
         for name, found in parity["stages"].items()
     ]
-    cascade = parity["cascade"]
-    return [
-        *rows,
-        ("Whole cascade", f"{cascade['cases']} cases", _small(cascade.get("score")), _small(cascade["head_px"])),
+    whole = {"Whole cascade": parity["cascade"], "Whole cascade, OpenVINO": parity.get("openvino")}
+    return rows + [
+        (name, f"{found['cases']} cases", _small(found.get("score")), _small(found["head_px"]))
+        for name, found in whole.items()
+        if found is not None
     ]
 
 

@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from domainseg.bundle.graph import inspect_graph
 from domainseg.bundle.load import BF16_AUC_CHANGE, BF16_ENOUGH, BF16_FLIPPED
 from domainseg.bundle.predict import predict_manifest
-from domainseg.bundle.runtime import open_network
 from domainseg.bundle.schema import BundleError
 from domainseg.cascade.case import Case, Exclusion, roi_corners
 from domainseg.cascade.operations import Sample
@@ -24,7 +22,7 @@ from domainseg.evaluation import auc
 from domainseg.evaluation.tables import rows_of
 from domainseg.files import DomainsegError
 from domainseg.training.environment import processor
-from domainseg.training.onnx_model import OnnxModel
+from domainseg.training.onnx_model import OnnxModel, opened
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +92,10 @@ def check_bf16(
     """
     truth = Truth(manifest)
     try:
-        exact = [_opened(stage, models[stage.name], "fp32", threads) for stage in stages]
-        fast = [_opened(stage, models[stage.name], "bf16", threads) for stage in stages]
+        exact, fast = (
+            opened(stages, models, backend="openvino", precision=precision, threads=threads)
+            for precision in ("fp32", "bf16")
+        )
     except BundleError as error:
         raise Bf16Error(f"check=bf16: {error}. The bundle is written without bf16") from error
     judged = [
@@ -169,15 +169,6 @@ def _auc_change(label: Any, exact: Any, fast: Any) -> float | None:
         return None
     alone = np.arange(len(label)).astype(str)
     return float(auc(label, fast, alone)["value"] - auc(label, exact, alone)["value"])
-
-
-def _opened(stage: Stage, model: OnnxModel, precision: str, threads: int | None) -> Stage:
-    graph = inspect_graph(model.data, stage.name)
-    entry = {"name": stage.name, "outputs": model.outputs}
-    network = open_network(
-        model.data, entry, graph.batch_name, backend="openvino", precision=precision, threads=threads
-    )
-    return replace(stage, network=network)
 
 
 def _exact(outputs: Outputs) -> Outputs:

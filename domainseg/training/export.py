@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,7 @@ import pandas as pd
 import torch
 import yaml
 
-from domainseg.bundle.graph import inspect_graph
 from domainseg.bundle.inputs import read_input
-from domainseg.bundle.runtime import open_network
 from domainseg.bundle.schema import SCHEMA, stage_file
 from domainseg.bundle.write import write_bundle
 from domainseg.cascade.cascade import read_ahead
@@ -30,8 +29,8 @@ from domainseg.reporting.words import CLASSES, QUESTIONS
 from domainseg.training.bf16 import Bf16Error, check_bf16
 from domainseg.training.described import described, spaced
 from domainseg.training.environment import versions_of
-from domainseg.training.onnx_model import ExportError, OnnxModel, opset_of, to_onnx
-from domainseg.training.parity import check_parity
+from domainseg.training.onnx_model import ExportError, OnnxModel, opened, opset_of, to_onnx
+from domainseg.training.parity import check_cascade, check_parity
 from domainseg.training.run import load_data
 from domainseg.training.stages import REFIT, build, load_cascade, module_of
 
@@ -105,10 +104,14 @@ def export_run(
         models[stage.name] = to_onnx(module_of(stage), int(stage.preprocessing[0]["size"]))
         log.info("%s: exported, %.1f MB", stage.name, len(models[stage.name].data) / 1e6)
     threads = torch.get_num_threads()
-    exported = [replace(stage, network=run_by(stage, models[stage.name], threads=threads)) for stage in stages]
+    exported = opened(stages, models, threads=threads)
     seen = read_some(shown, films)
     parity = check_parity(stages, exported, models, seen)
     log.info("torch and ONNX Runtime agree on %d films", len(seen))
+    if find_spec("openvino") is not None:  # an extra
+        exported = opened(stages, models, backend="openvino", threads=threads)
+        parity["openvino"] = check_cascade(stages, exported, seen, "OpenVINO")
+        log.info("torch and OpenVINO agree on them as well")
     bf16, refused = {}, None
     if labelled is not None:
         try:
@@ -208,13 +211,6 @@ def exclusions(table: pd.DataFrame) -> dict[str, Any]:
             for (stage, reason), rows in taken
         ],
     }
-
-
-def run_by(stage: Stage, model: OnnxModel, **how: Any) -> Any:
-    """The network of a stage as the bundle will run it; ``how``: backend, precision, threads."""
-    found = inspect_graph(model.data, stage_file(stage.name))
-    entry = {"name": stage.name, "outputs": model.outputs}
-    return open_network(model.data, entry, found.batch_name, **how)
 
 
 def films_of(run: Path, settings: Mapping[str, Any]) -> Manifest:

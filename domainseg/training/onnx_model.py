@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,6 +16,10 @@ import onnxruntime
 import torch
 from torch import nn
 
+from domainseg.bundle.graph import inspect_graph
+from domainseg.bundle.runtime import open_network
+from domainseg.bundle.schema import stage_file
+from domainseg.cascade.stages import Stage
 from domainseg.files import DomainsegError
 
 INPUT = "image"
@@ -63,6 +68,17 @@ def to_onnx(network: nn.Module, size: int) -> OnnxModel:
     _strip(model)
     onnx.checker.check_model(model, full_check=True)
     return OnnxModel(model.SerializeToString(deterministic=True), outputs, batch)
+
+
+def opened(stages: Sequence[Stage], models: Mapping[str, OnnxModel], **how: Any) -> list[Stage]:
+    """The stages with networks as a bundle runs them; models: by stage; ``how``: backend, precision, threads."""
+    found = []
+    for stage in stages:
+        model = models[stage.name]
+        graph = inspect_graph(model.data, stage_file(stage.name))
+        entry = {"name": stage.name, "outputs": model.outputs}
+        found.append(replace(stage, network=open_network(model.data, entry, graph.batch_name, **how)))
+    return found
 
 
 def opset_of(data: bytes) -> int:

@@ -105,11 +105,12 @@ def check_stage(stage: Stage, model: OnnxModel, pictures: Sequence[Pictures]) ->
 
 
 def check_cascade(
-    stages: Sequence[Stage], exported: Sequence[Stage], films: Sequence[tuple[str, Film]]
+    stages: Sequence[Stage], exported: Sequence[Stage], films: Sequence[tuple[str, Film]], runtime: str = "ONNX Runtime"
 ) -> dict[str, Any]:
     """Films through both cascades: the same cases with the same side, location and exclusions. Raises ParityError.
 
-    A film may differ where the score that decides lies within 1e-4 of its threshold; it is counted as ``excused``.
+    runtime: what computes ``exported``, in words. A film may differ where the score that decides lies within 1e-4 of
+    its threshold; it is counted as ``excused``.
     """
     cases = excused = 0
     score = head = 0.0
@@ -120,7 +121,7 @@ def check_cascade(
         if different:
             if not _near_threshold(stages, deciding, [*one.values(), *other.values()]):
                 raise ParityError(
-                    f"film {image}: the exported cascade answers otherwise than torch ({different}), and no score that "
+                    f"film {image}: {runtime} answers otherwise than torch ({different}), and no score that "
                     "decides this is within 1e-4 of its threshold. Nothing is exported"
                 )
             excused += 1
@@ -133,7 +134,7 @@ def check_cascade(
                 head = max(head, float(np.hypot(*moved)))
     if not head <= HEAD:
         raise ParityError(
-            f"the exported cascade finds femoral heads {head:.2g} px from where torch finds them, at most {HEAD} px is "
+            f"{runtime} finds femoral heads {head:.2g} px from where torch finds them, at most {HEAD} px is "
             "allowed. Nothing is exported"
         )
     return {"films": len(films), "cases": cases, "excused": excused, "score": score, "head_px": head}

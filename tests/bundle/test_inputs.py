@@ -10,6 +10,7 @@ import pytest
 
 from domainseg.bundle.command import fingerprint
 from domainseg.bundle.inputs import read_input
+from domainseg.data.manifest import ManifestError
 
 
 def test_dicom_files_need_no_ending(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -55,6 +56,15 @@ def test_what_cannot_be_looked_at_is_not_passed_over_in_silence(
     monkeypatch.setattr(os, "scandir", _denied)
     with pytest.raises(PermissionError):
         read_input(tmp_path / "films")
+
+
+def test_what_an_earlier_prediction_wrote_is_no_film(tmp_path: Path) -> None:
+    (tmp_path / "out/overlays").mkdir(parents=True)
+    (tmp_path / "a.dcm").touch()
+    (tmp_path / "out/overlays/a.dcm.png").touch()
+    assert list(read_input(tmp_path, tmp_path / "out").images["image"]) == ["a.dcm"]
+    with pytest.raises(ManifestError, match="folder of the films themselves"):
+        read_input(tmp_path, tmp_path)
 
 
 def _denied(path: object) -> None:

@@ -61,6 +61,19 @@ def test_settings_of_the_record_reach_the_decision(change_record: Change, bundle
         )
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda record: record["stages"][3]["outputs"].pop("location"), "fracture: .*location"),
+        (lambda record: record["stages"][2].update(decision={"kind": "whole_film"}), "implant_filter: .*fracture"),
+        (lambda record: record.update(target="pneumonia"), "target: pneumonia is decided by no stage"),
+    ],
+)
+def test_a_stage_that_cannot_decide_is_refused_on_load(change_record: Change, change: Any, message: str) -> None:
+    with pytest.raises(BundleError, match=message):
+        load_bundle(change_record(change))
+
+
 def test_a_path_is_read_and_named_by_its_file(bundle: Path, films: Path) -> None:
     rows = load_bundle(bundle, threads=1).predict(films / "ward/film0.dcm")
     assert {row["image"] for row in rows} == {"film0.dcm"}

@@ -14,8 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.machine import has_bf16, matrix_rates
 from bench.measure import Options, Section, Target, interleave, speed_rows
 from bench.models import cascade, weights
-from domainseg.training.export import run_by
-from domainseg.training.onnx_model import to_onnx
+from domainseg.training.onnx_model import opened, to_onnx
 from domainseg.training.stages import module_of
 
 BASELINE = "torch eager fp32"
@@ -44,8 +43,8 @@ def measure(options: Options) -> Section:
     ):
         if precision == "bf16" and not has_bf16():
             continue
-        run = run_by(stage, model, backend=backend, precision=precision, threads=1)
-        ways[name] = partial(run, x.numpy())
+        (run,) = opened([stage], {stage.name: model}, backend=backend, precision=precision, threads=1)
+        ways[name] = partial(run.network, x.numpy())
     rates = matrix_rates()
     seconds = interleave(ways, options.rounds, warm=2)
     work = operations(network, x)
