@@ -55,7 +55,8 @@ def film_name(path: Path) -> str:
 def _below(folder: Path, output: Path | None) -> tuple[list[Path], int]:
     """All files below a folder but those of ``output``, and the number of linked folders.
 
-    Links that lead nowhere count as files: films that cannot be read. Raises the OSError of a folder that cannot be looked into: what lies there must not go missing in silence.
+    Links that lead nowhere count as files: films that cannot be read. Raises the OSError of a folder that cannot be
+    looked into: what lies there must not go missing in silence.
     """
     files, linked = [], 0
     for place, folders, names in os.walk(folder, onerror=_raise):
