@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from domainseg.bundle.graph import Graph, inspect_graph
+from domainseg.bundle.kinds import bundle_of, is_run
 from domainseg.bundle.schema import (
     MAX_JSON_BYTES,
     MAX_STAGES,
@@ -75,6 +76,8 @@ def read_files(folder: Path) -> tuple[dict[str, bytes], str]:
     """
     if not folder.is_dir():
         raise BundleError(f"{folder}: is no bundle: {'not a folder' if folder.exists() else 'it does not exist'}")
+    if is_run(folder):
+        raise BundleError(f"{folder}: {bundle_of(folder)}")
     there = set(_walk(folder))
     for name in (SUMS, RECORD, METRICS, MODEL_CARD):
         if name not in there:

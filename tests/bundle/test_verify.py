@@ -284,3 +284,20 @@ def test_bytes_are_read_once(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_networks_are_valid_onnx() -> None:
     for data in models().values():
         onnx.checker.check_model(onnx.load_from_string(data), full_check=True)
+
+
+def test_a_run_in_place_of_a_bundle_is_told(own: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text("")
+    with pytest.raises(BundleError, match=rf"not finished.*resume=true output={run}"):
+        verify_bundle(run)
+    (run / "metrics.json").write_text("{}")
+    with pytest.raises(BundleError, match=rf"a run without a bundle.*domainseg\.export run={run}"):
+        verify_bundle(run)
+    own.rename(run / "bundle")
+    with pytest.raises(BundleError, match=rf"is a run; its bundle is {run}/bundle"):
+        verify_bundle(run)
+    (run / "bundle/config.yaml").write_text("")
+    with pytest.raises(BundleError, match=r"config\.yaml has no place in a bundle"):
+        verify_bundle(run / "bundle")
