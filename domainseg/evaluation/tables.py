@@ -30,10 +30,16 @@ def read_table(path: Path | str, columns: Mapping[str, str] | None = None) -> pd
     Raises EvaluationError for a file that isn't there or isn't a table, and for mapped columns that are absent.
     """
     path = Path(path)
+    if path.is_dir():
+        there = [path / name for name in ("predictions.parquet", "predictions.csv") if (path / name).is_file()]
+        advice = f"name its table: predictions={there[0]}" if there else "name a table (.parquet or .csv)"
+        raise EvaluationError(f"{path}: is a folder; {advice}")
     if not path.is_file():
         raise EvaluationError(f"{path}: no such prediction table")
     try:
         table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, low_memory=False)
+    except pd.errors.EmptyDataError:
+        raise EvaluationError(f"{path}: is empty; needed are a line of column names and a row for each case") from None
     except (ValueError, OSError, UnicodeDecodeError) as error:
         raise EvaluationError(f"{path}: can't be read as a table ({error}); give a .parquet or .csv file") from error
     absent = sorted(set((columns or {}).values()) - set(table.columns))

@@ -229,6 +229,14 @@ def test_read_table_maps_columns(tmp_path: Any) -> None:
         read_table(path, {"score_x": "probability"})
     with pytest.raises(EvaluationError, match="no such"):
         read_table(tmp_path / "none.csv")
+    (tmp_path / "empty.csv").write_text("")
+    with pytest.raises(EvaluationError, match=r"empty\.csv: is empty; needed are a line"):
+        read_table(tmp_path / "empty.csv")
+    with pytest.raises(EvaluationError, match=r"is a folder; name a table"):
+        read_table(tmp_path)
+    (tmp_path / "predictions.parquet").write_bytes(b"")
+    with pytest.raises(EvaluationError, match=rf"is a folder; name its table: predictions={tmp_path}/predictions"):
+        read_table(tmp_path)
 
 
 def test_a_film_is_its_highest_hip() -> None:
