@@ -41,10 +41,13 @@ def patient_key(path: Path | str | None, output: Path | str) -> bytes:
 
 
 def private_folder(output: Path | str) -> Path:
-    """output/private, made when it is missing; only its owner may look into it (mode 700)."""
+    """output/private, made when it is missing; only its owner may look into it (mode 700), and git ignores it."""
     folder = Path(output) / PRIVATE
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.chmod(0o700)
+    if not (ignored := folder / ".gitignore").exists():
+        with private_path(ignored) as temporary:
+            temporary.write_text("*\n")
     return folder
 
 

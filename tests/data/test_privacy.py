@@ -18,6 +18,7 @@ def test_a_fresh_key_is_private_and_kept(tmp_path):
     file = tmp_path / "private" / "patient.key"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    assert (file.parent / ".gitignore").read_text() == "*\n"
     assert len(key) == 32
     assert patient_key(None, tmp_path) == key
     assert patient_key(file, tmp_path / "other") == key
