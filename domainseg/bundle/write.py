@@ -37,7 +37,7 @@ def write_bundle(
     lines = [f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items())]
     files[SUMS] = "".join(lines).encode()
     folder = Path(os.path.abspath(folder))
-    _check_place(folder)
+    check_place(folder)
     _remove_leftovers(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=_prefix(folder), dir=folder.parent))
@@ -53,8 +53,8 @@ def write_bundle(
     return hashlib.sha256(files[SUMS]).hexdigest()
 
 
-def _check_place(folder: Path) -> None:
-    """Refuse to replace what is no bundle."""
+def check_place(folder: Path) -> None:
+    """Raise BundleError for a folder that ``write_bundle`` would not replace: it holds what is no bundle."""
     if not folder.exists():
         return
     if folder.is_symlink() or not folder.is_dir():

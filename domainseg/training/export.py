@@ -14,8 +14,9 @@ import torch
 import yaml
 
 from domainseg.bundle.inputs import read_input
+from domainseg.bundle.kinds import is_bundle, is_run, unfinished
 from domainseg.bundle.schema import SCHEMA, stage_file
-from domainseg.bundle.write import write_bundle
+from domainseg.bundle.write import check_place, write_bundle
 from domainseg.cascade.cascade import read_ahead
 from domainseg.cascade.stages import DECISIONS, Stage
 from domainseg.data.manifest import Manifest
@@ -47,14 +48,14 @@ CROSS_VALIDATED = (
 
 
 def export(cfg: Mapping[str, Any], output: Path) -> None:
-    """The command: write the bundle of a run to ``output``. Raises ExportError, ParityError and Bf16Error.
+    """The command: write the bundle of a run to ``output``. Raises ExportError, BundleError, ParityError, Bf16Error.
 
     cfg: run; input (films to compare both backends on, when those of the run are not there); films (how many); check
     (null or bf16); data (labelled films for that check, null: tune and test of the run).
     """
     run = Path(cfg["run"])
-    if not (run / "config.yaml").is_file() or not (run / "metrics.json").is_file():
-        raise ExportError(f"run={run}: is not the folder of a finished run (no config.yaml or no metrics.json)")
+    check_run(run)
+    check_place(output)
     if cfg["check"] not in (None, BF16):
         raise ExportError(f"check={cfg['check']}: known is {BF16}")
     if cfg["threads"]:
@@ -68,6 +69,18 @@ def export(cfg: Mapping[str, Any], output: Path) -> None:
         data = cfg.get("data")
         labelled = held_out(own) if data is None and own is not None else labelled_films(data)
     export_run(run, output, settings, own, shown, films=int(cfg["films"]), labelled=labelled)
+
+
+def check_run(run: Path) -> None:
+    """Raise ExportError for a folder that is not that of a finished run, saying what it is."""
+    if not run.is_dir():
+        raise ExportError(f"run={run}: no such folder")
+    if is_bundle(run):
+        raise ExportError(f"run={run}: is a bundle already, and predict runs it with bundle={run}; name a run")
+    if not is_run(run):
+        raise ExportError(f"run={run}: is not the folder of a run of domainseg.train (no config.yaml)")
+    if told := unfinished(run):
+        raise ExportError(f"run={run}: {told}")
 
 
 def deliver(settings: Mapping[str, Any], run: Path, manifest: Manifest) -> None:

@@ -9,15 +9,18 @@ from typing import Any
 
 import torch
 
+from domainseg.bundle.kinds import is_bundle
 from domainseg.bundle.model import Model, threads_a_worker
 from domainseg.cascade.stages import Stage
 from domainseg.files import hash_json, read_json
-from domainseg.training.stages import RECORD, load_cascade
+from domainseg.training.stages import RECORD, RunError, load_cascade
 
 
 def run_model(cfg: Mapping[str, Any]) -> Model:
     """The model of ``run=``, on torch. Raises RunError for a folder that is no finished run, or damaged."""
     run, accelerator = Path(cfg["run"]), str(cfg["accelerator"])
+    if is_bundle(run):
+        raise RunError(f"run={run}: is a bundle; give it as bundle={run}")
     stages = load_cascade(run, "cpu")
     records = [read_json(run / "stages" / stage.name / RECORD) for stage in stages]
     return Model(

@@ -18,6 +18,7 @@ import yaml
 from onnx import numpy_helper
 
 from domainseg.bundle.load import load_bundle
+from domainseg.bundle.schema import BundleError
 from domainseg.cascade.stages import FractureDetector, Localizer, ViewFilter
 from domainseg.data.manifest import Manifest
 from domainseg.data.splits import assign_splits
@@ -31,6 +32,7 @@ from domainseg.training.environment import write_environment
 from domainseg.training.export import ExportError, deliver, export, rounded
 from domainseg.training.onnx_model import OnnxModel, to_onnx
 from domainseg.training.parity import ParityError, check_cascade, check_stage
+from domainseg.training.predict import run_model
 from domainseg.training.run import train_cascade
 from domainseg.training.stages import RunError, load_cascade
 
@@ -135,6 +137,32 @@ def test_folds_need_a_refit(run: Path, tmp_path: Path) -> None:
     cfg = {"run": str(run), "input": None, "films": 2, "check": None, "threads": None}
     with pytest.raises(ExportError, match="refit=true"):
         export(cfg, tmp_path / "bundle")
+
+
+def test_what_cannot_be_exported_is_refused_before_films_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "load_data", _gone)
+    cfg = {"run": str(tmp_path / "run"), "input": None, "films": 2, "check": None, "threads": None}
+    run = tmp_path / "run"
+    with pytest.raises(ExportError, match="no such folder"):
+        export(cfg, tmp_path / "b")
+    run.mkdir()
+    with pytest.raises(ExportError, match="not the folder of a run"):
+        export(cfg, tmp_path / "b")
+    (run / "config.yaml").write_text("{}")
+    with pytest.raises(ExportError, match=rf"not finished.*resume=true output={run}"):
+        export(cfg, tmp_path / "b")
+    (run / "metrics.json").write_text("{}")
+    with pytest.raises(BundleError, match="holds something else than a bundle"):
+        export(cfg, run)
+    for name in ("SHA256SUMS", "bundle.json"):
+        (run / name).write_text("")
+    with pytest.raises(ExportError, match=rf"is a bundle already.*bundle={run}"):
+        export(cfg, tmp_path / "b")
+    with pytest.raises(RunError, match=rf"is a bundle; give it as bundle={run}"):
+        run_model({"run": str(run), "accelerator": "cpu"})
+    assert not (tmp_path / "b").exists()
 
 
 # ---------------------------------------------------------------- parity
