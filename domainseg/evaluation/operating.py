@@ -10,10 +10,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
+from domainseg.evaluation.calibration import logit
 from domainseg.evaluation.intervals import Array
 
 ENOUGH = 40  # tune cases of the class that the rule keeps; with fewer the threshold is provisional
+JUDGED = 3  # scored positives that a filter may throw away most of the negatives for (our choice)
+MARGIN = 0.1  # log-odds between all tune scores and a threshold that no positive gives (our choice)
 
 # Each rule keeps a fraction of the positives: of frontal films, of hips, of metal, of fractures.
 RULES: dict[str, float] = {"sensitivity_0.95": 0.95, "keep_0.99": 0.99, "catch_0.99": 0.99, "keep_all": 1.0}
@@ -48,7 +52,12 @@ def choose_threshold(label: NDArray[Any], score: Array, rule: str, *, chosen_on:
 
     label 1 or 0 [n] (NaN = unknown, left out); score [n] in [0, 1], or -inf for an excluded positive, +inf for an
     excluded negative (NaN = not scored, left out). Where exclusions alone break the rule, the lowest score of a
-    positive is taken and ``reached`` is False. Without any scored positive the value is 0.5 and provisional.
+    positive is taken and ``reached`` is False.
+
+    What nobody has judged is not thrown away: without a scored positive the threshold lies beyond all scores, labelled
+    or not, where every case goes on: above them (at least 0.5) for a rule that catches cases to exclude them, below
+    them (at most 0.5) for one that keeps cases. Where fewer than JUDGED positives would make a catching rule exclude
+    more than half of the negatives, it lies above all negatives.
     Raises ValueError for an unknown rule, naming those there are.
     """
     if rule not in RULES:
@@ -57,11 +66,16 @@ def choose_threshold(label: NDArray[Any], score: Array, rule: str, *, chosen_on:
     known = ~np.isnan(label) & ~np.isnan(score)
     positive, negative = np.sort(score[known & (label == 1)]), score[known & (label == 0)]
     finite = positive[np.isfinite(positive)]
+    catches = excludes_above(rule)
     if len(finite):
         may_miss = len(positive) - int(np.ceil(RULES[rule] * len(positive) - 1e-9))
         value = float(positive[may_miss]) if np.isfinite(positive[may_miss]) else float(finite[0])
+        judged = negative[np.isfinite(negative)]
+        if catches and len(finite) < JUDGED and len(judged) and (judged >= value).mean() > 0.5:
+            value = _above(judged)
     else:
-        value = 0.5
+        scores = score[np.isfinite(score)]
+        value = max(_above(scores), 0.5) if catches else min(_below(scores), 0.5)
     kept = float((positive >= value).mean()) if len(positive) else np.nan
     return Threshold(
         value=value,
@@ -74,3 +88,20 @@ def choose_threshold(label: NDArray[Any], score: Array, rule: str, *, chosen_on:
         reached=bool(kept >= RULES[rule]),
         provisional=len(positive) < ENOUGH,
     )
+
+
+def excludes_above(rule: str) -> bool:
+    """Whether the cases at or above the threshold of ``rule`` are taken out, not those below it."""
+    return rule.startswith("catch_")
+
+
+def _above(scores: Array) -> float:
+    """A threshold above all scores; 1 where they reach the end of the scale, 0 without any."""
+    highest = scores.max(initial=0.0)
+    return float(min(max(expit(logit(highest) + MARGIN), highest * (1 + 1e-9)), 1.0))
+
+
+def _below(scores: Array) -> float:
+    """A threshold below all scores (at 0 where they reach the end of the scale), 1 without any."""
+    lowest = scores.min(initial=1.0)
+    return float(min(expit(logit(lowest) - MARGIN), lowest * (1 - 1e-9)))

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from domainseg.tasks import ranks
 from domainseg.tasks.checkpoints import remove_checkpoints
 from domainseg.tasks.fit import FitContext
 from domainseg.tasks.items import Item
-from domainseg.training.freeze import freeze
+from domainseg.training.freeze import doubts, freeze
 from domainseg.training.gathered import predict_together
 from domainseg.training.processes import devices_of
 from domainseg.training.samples import (
@@ -97,7 +98,7 @@ class Builder:
         started = time.monotonic()
         report: Counter[str] = Counter()
         items = self.items(stage, before, report)
-        self.fit(stage, items, folder)
+        self.fit(stage, items, folder, report)
         stage = self.freeze(stage, before, folder, previous)
         seconds = round(time.monotonic() - started)
         cohort = dict(sorted(report.items()))
@@ -144,11 +145,16 @@ class Builder:
         """The maker of training samples."""
         return Sampler(self._films(self.train), Truth(self.train), self.cache, int(self.cfg["seed"]))
 
-    def fit(self, stage: Stage, items: Sequence[Item], folder: Path) -> None:
-        """Train the network of a stage on its samples; with next to none the weights of init_from stay."""
+    def fit(
+        self, stage: Stage, items: Sequence[Item], folder: Path, report: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
+        """Train the network of a stage on its samples; with next to none the weights of init_from stay.
+
+        report: how many samples and films were left out, and why. Raises RunError where no sample is left.
+        """
         task = self.cfg["stage"][stage.name]["task"]
         if not items and self.cfg["init_from"] is None:
-            raise RunError(f"stage {stage.name}: no training sample; are its labels in the manifest's train split?")
+            raise RunError(f"stage {stage.name}: no training sample; {_why_none(report)}")
         positives = sum(item.truth.get("label", item.truth.get("fracture", 1)) for item in items)
         if positives < TOO_FEW and self.cfg["init_from"] is not None:
             log.warning("%s: %d positive training samples, the weights of init_from are kept", stage.name, positives)
@@ -189,6 +195,10 @@ class Builder:
             table = table[table[f"eligible_{target}"].astype(bool)] if f"eligible_{target}" in table else table.iloc[:0]
         labels = table[f"label_{target}"].to_numpy(float) if len(table) else np.zeros(0)
         positives, negatives = int((labels == 1).sum()), int((labels == 0).sum())
+        scores = table[f"score_{target}"].to_numpy(float) if len(table) else np.zeros(0)
+        with np.errstate(divide="ignore"):
+            logits = np.log(scores) - np.log1p(-np.minimum(scores, 1 - 1e-16))
+        logits = np.where(np.isnan(scores), np.where(labels == 1, -np.inf, np.inf), logits)
         if positives < FEW and previous is not None:
             log.warning(
                 "%s: %d positive cases on tune, calibration and threshold of init_from kept", stage.name, positives
@@ -199,12 +209,12 @@ class Builder:
             )
             if ranks.is_first():
                 write_json(folder / "threshold.json", kept.to_dict())
+            for doubt in doubts(previous, labels, logits):
+                log.warning("%s: %s", stage.name, doubt)
             return replace(stage, frozen=replace(previous, provisional=True))
-        scores = table[f"score_{target}"].to_numpy(float) if len(table) else np.zeros(0)
-        with np.errstate(divide="ignore"):
-            logits = np.log(scores) - np.log1p(-np.minimum(scores, 1 - 1e-16))
-        logits = np.where(np.isnan(scores), np.where(labels == 1, -np.inf, np.inf), logits)
         frozen, record = freeze(labels, logits, str(self.cfg["stage"][stage.name]["rule"]))
+        for doubt in doubts(frozen, labels, logits):
+            log.warning("%s: %s", stage.name, doubt)
         if ranks.is_first():
             write_json(folder / "threshold.json", record)
         return replace(stage, frozen=frozen)
@@ -290,3 +300,17 @@ def _excludes_above(stage: Stage) -> bool:
 
 def _may_hold_hip(truth: Truth, image: str) -> bool:
     return bool(truth.film(image)["label_view_filter"] != 0)
+
+
+def _why_none(report: Mapping[str, int]) -> str:
+    """Why a stage has no training sample, from what was counted on the way."""
+    said = [f"{report['unreadable']} films unreadable"] if report.get("unreadable") else []
+    by: Counter[str] = Counter()
+    for key, count in report.items():
+        if key.startswith("excluded_by_"):
+            by[key.removeprefix("excluded_by_").partition("_label_")[0]] += count
+    for name, count in sorted(by.items()):
+        what = "films" if name == "view_filter" else "hip ROIs"
+        said.append(f"{count} {what} excluded by {name} (see stages/{name}/threshold.json)")
+    others = "for the others: " if said else ""
+    return "; ".join([*said, f"{others}are its labels in the manifest's train split?"])

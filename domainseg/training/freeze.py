@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from domainseg.cascade.stages import Frozen
 from domainseg.evaluation.calibration import fit_platt, logit
-from domainseg.evaluation.operating import Threshold, choose_threshold
+from domainseg.evaluation.operating import Threshold, choose_threshold, excludes_above
 
 
 def freeze(labels: NDArray[Any], logits: NDArray[Any], rule: str) -> tuple[Frozen, dict[str, Any]]:
@@ -22,7 +22,9 @@ def freeze(labels: NDArray[Any], logits: NDArray[Any], rule: str) -> tuple[Froze
     scored = np.isfinite(logits)
     platt = fit_platt(labels[scored], logits[scored])
     scores = np.where(scored, platt(np.where(scored, logits, 0.0)), logits)
-    threshold = middle_of_gap(choose_threshold(labels, scores, rule), scores[scored])
+    threshold = choose_threshold(labels, scores, rule)
+    if (scored & (labels == 1)).any():
+        threshold = middle_of_gap(threshold, scores[scored])
     frozen = Frozen(
         threshold=threshold.value,
         slope=platt.slope,
@@ -45,3 +47,32 @@ def middle_of_gap(threshold: Threshold, scores: NDArray[np.float64]) -> Threshol
     middle = float((logit(np.array([threshold.value])) + logit(np.array([lower.max()])))[0] / 2)
     value = 1 / (1 + np.exp(-middle))
     return replace(threshold, value=float(value)) if lower.max() < value <= threshold.value else threshold
+
+
+def doubts(frozen: Frozen, labels: NDArray[Any], logits: NDArray[Any]) -> list[str]:
+    """What to warn of: a threshold that no positive gave, a filter that takes away most of the negatives of tune.
+
+    labels and logits as for ``freeze``.
+    """
+    scored = np.isfinite(logits)
+    called = np.array([frozen.probability(logit) >= frozen.threshold for logit in logits[scored]], bool)
+    positive, negative = labels[scored] == 1, labels[scored] == 0
+    counts = f"{positive.sum()} scored positive and {negative.sum()} scored negative cases on tune"
+    catches, said = excludes_above(frozen.rule), []
+    if not positive.any():
+        meaning = (
+            "lies above the scores of tune: the stage takes nothing away there, and what it should catch goes through"
+            if catches
+            else "lies below the scores of tune: every case there is kept"
+        )
+        said.append(
+            f"{counts}: {frozen.rule} cannot be judged; the threshold {frozen.threshold:.4g} is provisional and "
+            f"{meaning}. Add positive cases to the tune split"
+        )
+    taken = int((called & negative).sum())
+    if catches and 2 * taken > negative.sum():
+        said.append(
+            f"{counts}: the threshold {frozen.threshold:.4g} takes away {taken} of the {negative.sum()} negatives, "
+            "which should go on; later stages learn from and answer for the rest only"
+        )
+    return said

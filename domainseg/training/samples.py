@@ -151,8 +151,8 @@ class Sampler:
                     label = self.truth.label(target, image, part, roi_corners(hip))
                     if np.isnan(label):
                         continue
-                    if any(isinstance(result, Exclusion) for result in filters.run(hip)):
-                        report[f"excluded_by_filter_label_{int(label)}"] += 1
+                    if stopped := [result for result in filters.run(hip) if isinstance(result, Exclusion)]:
+                        report[f"excluded_by_{stopped[0].excluded_by}_label_{int(label)}"] += 1
                         continue
                     report[f"used_label_{int(label)}"] += 1
                     items.append(self._hip(stage, hip, target, int(label)))

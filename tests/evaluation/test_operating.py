@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from domainseg.evaluation import choose_threshold
+from domainseg.evaluation import RULES, choose_threshold
 
 
 def test_highest_threshold_that_keeps_the_fraction() -> None:
@@ -50,7 +50,46 @@ def test_excluded_positives_count_as_missed() -> None:
 
 
 def test_nothing_to_choose_from() -> None:
-    chosen = choose_threshold(np.array([0.0, np.nan]), np.array([0.2, 0.9]), "keep_0.99")
-    assert (chosen.value, chosen.provisional, chosen.reached) == (0.5, True, False)
+    for rule in ("keep_0.99", "catch_0.99"):
+        chosen = choose_threshold(np.array([]), np.array([]), rule)
+        assert (chosen.value, chosen.provisional, chosen.reached) == (0.5, True, False)
     with pytest.raises(ValueError, match=r"sensitivity_0\.95"):
         choose_threshold(np.ones(1), np.ones(1), "youden")
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+@pytest.mark.parametrize("scores", [[0.51, 0.6, 0.7], [0.01, 0.2, 0.3], [0.2, 0.9, 1 - 1e-12], [1e-300, 0.5, 0.6]])
+def test_without_a_positive_no_case_is_taken_away(rule: str, scores: list[float]) -> None:
+    """Neither the negatives nor the case whose label is unknown: the metal rule excludes above, the others below."""
+    for label in ([0.0, 0.0, np.nan], [np.nan, 0.0, 0.0], [np.nan] * 3):
+        chosen = choose_threshold(np.array(label), np.array(scores), rule)
+        called = np.array(scores) >= chosen.value
+        assert not called.any() if rule == "catch_0.99" else called.all()
+        assert 0 <= chosen.value <= 1
+        assert chosen.value >= 0.5 if rule == "catch_0.99" else chosen.value <= 0.5
+        assert (chosen.n_positive, chosen.provisional, chosen.reached) == (0, True, False)
+        assert np.isnan(chosen.kept)
+
+
+def test_positives_that_were_all_excluded_before_say_nothing() -> None:
+    label, score = np.array([1.0, 1, 0, 0]), np.array([-np.inf, -np.inf, 0.6, 0.7])
+    for rule, called in (("catch_0.99", 0), ("sensitivity_0.95", 2)):
+        chosen = choose_threshold(label, score, rule)
+        assert (score >= chosen.value).sum() == called
+        assert (chosen.n_positive, chosen.kept, chosen.reached) == (2, 0, False)
+
+
+@pytest.mark.parametrize(("positives", "taken"), [([0.3], 0), ([0.3, 0.35], 0), ([0.3, 0.35, 0.36], 10)])
+def test_one_or_two_positives_do_not_throw_away_most_of_the_negatives(positives: list[float], taken: int) -> None:
+    negatives = np.linspace(0.4, 0.6, 10)
+    label, score = np.repeat([1.0, 0.0], [len(positives), 10]), np.r_[positives, negatives]
+    chosen = choose_threshold(label, score, "catch_0.99")
+    assert (negatives >= chosen.value).sum() == taken
+    assert chosen.reached == (taken > 0)
+    assert chosen.provisional
+
+
+def test_one_positive_above_half_of_the_negatives_is_caught() -> None:
+    score = np.r_[0.5, np.linspace(0, 1, 11)[:5], 0.55, 0.6, 0.7, 0.8, 0.9]
+    chosen = choose_threshold(np.r_[1.0, np.zeros(10)], score, "catch_0.99")
+    assert (chosen.value, chosen.kept, chosen.reached) == (0.5, 1, True)

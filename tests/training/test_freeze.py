@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from domainseg.cascade.stages import Frozen
 from domainseg.evaluation.operating import Threshold, choose_threshold
-from domainseg.training.freeze import freeze, middle_of_gap
+from domainseg.training.freeze import doubts, freeze, middle_of_gap
 
 
 def calls(frozen: Frozen, logits: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -141,3 +141,30 @@ def test_scores_at_the_end_of_the_scale_keep_their_calls() -> None:
     scores = np.array([1 - 1e-10, 1 - 1e-12, 1.0])
     moved = middle_of_gap(threshold, scores)
     np.testing.assert_array_equal(scores >= moved.value, [False, True, True])
+
+
+@pytest.mark.parametrize(("rule", "passes"), [("catch_0.99", False), ("keep_0.99", True), ("sensitivity_0.95", True)])
+@pytest.mark.parametrize("shift", [-3.0, 0.0, 3.0, 30.0])
+def test_without_positives_on_tune_every_case_goes_on(rule: str, passes: bool, shift: float) -> None:
+    """Eighteen negatives and two unknown: a stage that excludes metal calls none, one that keeps films calls all."""
+    logits = np.linspace(0.1, 0.9, 20) + shift
+    labels = np.append(np.zeros(18), [np.nan, np.nan])
+    frozen, record = freeze(labels, logits, rule)
+    assert (calls(frozen, logits) == passes).all()
+    assert (frozen.slope, frozen.intercept, frozen.provisional) == (1, 0, True)
+    assert (record["n_positive"], record["n_negative"], record["reached"]) == (0, 18, False)
+    (said,) = doubts(frozen, labels, logits)
+    assert "0 scored positive and 18 scored negative cases on tune" in said
+    assert "provisional" in said
+
+
+def test_a_filter_that_takes_away_most_of_tune_is_told() -> None:
+    """Three hips with metal score below seven of ten without: the rule catches them, and those seven with them."""
+    labels = np.repeat([1.0, 0.0], [3, 10])
+    logits = np.concatenate([[1.0, 1.1, 1.2], [-3.0, -2, -1], np.linspace(2, 3, 7)])
+    frozen, _ = freeze(labels, logits, "catch_0.99")
+    (said,) = doubts(frozen, labels, logits)
+    assert "takes away 7 of the 10 negatives" in said
+    labels, logits = mixed(60, 60)
+    assert doubts(freeze(labels, logits, "catch_0.99")[0], labels, logits) == []
+    assert doubts(freeze(labels, -logits, "keep_0.99")[0], labels, -logits) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,10 @@ import pandas as pd
 import pytest
 import torch
 
+from domainseg.cascade.stages import Frozen, ViewFilter
 from domainseg.data.manifest import Manifest
 from domainseg.files import read_json
+from domainseg.training import builder
 from domainseg.training.run import train_cascade
 from domainseg.training.stages import RunError
 
@@ -187,7 +191,7 @@ def test_what_was_left_out_is_written_down(toy_cfg: dict[str, Any], toy_films: M
     counted = {
         f"{kind}_label_{label}": 2
         * int(((hips["label_implant_filter"] == metal) & (hips["label_fracture"] == label)).sum())
-        for kind, metal in (("excluded_by_filter", 1), ("used", 0))
+        for kind, metal in (("excluded_by_implant_filter", 1), ("used", 0))
         for label in (0, 1)
     }
     others = int((train["label_view_filter"] == 0).sum())
@@ -200,3 +204,46 @@ def test_what_was_left_out_is_written_down(toy_cfg: dict[str, Any], toy_films: M
     assert threshold["rule"] == "sensitivity_0.95"
     assert threshold["provisional"]
     assert np.isfinite(threshold["value"])
+
+
+def test_no_metal_on_tune_throws_no_hip_away(
+    toy_cfg: dict[str, Any],
+    toy_films: Manifest,
+    tmp_path: Path,
+    calls: Calls,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An implant filter that has learnt nothing scores every hip above a half: with no metal on tune to judge it by it
+    passes all hips of tune, the fracture stage learns from those of train, and the log says so."""
+    targets = toy_films.targets.copy()
+    held = toy_films.images.loc[toy_films.images["split"] != "train", "image"]
+    targets.loc[targets["image"].isin(held) & (targets["label_implant_filter"] == 1), "label_implant_filter"] = 0
+    films = replace(toy_films, targets=targets)
+    toys = sys.modules["toy_networks"]
+    monkeypatch.setattr(toys.Metal, "forward", lambda self, x: {"implant": 0.1 + x.flatten(1).mean(1)})
+    table = run(toy_cfg, films, tmp_path / "run")
+    tune = table[(table["split"] == "tune") & table["score_implant_filter"].notna()]
+    assert len(tune) > 0
+    assert (tune["score_implant_filter"] > 0.5).all()
+    assert set(tune["excluded_by"]) == {""}
+    assert len(calls[-1][1]) > 0
+    chosen = read_json(tmp_path / "run/stages/implant_filter/threshold.json")
+    assert (chosen["n_positive"], chosen["n_negative"], chosen["kept"]) == (0, len(tune), None)
+    assert chosen["provisional"]
+    assert not chosen["reached"]
+    assert f"implant_filter: 0 scored positive and {len(tune)} scored negative cases on tune" in caplog.text
+
+
+def test_a_stage_without_samples_tells_who_took_them(
+    toy_cfg: dict[str, Any], toy_films: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A filter whose threshold lies below every score takes all hips of train away, two ROIs each: counted."""
+    train = toy_films.images.loc[toy_films.images["split"] == "train", "image"]
+    hips = int((toy_films.targets["image"].isin(train) & (toy_films.targets["label_localizer"] == 1)).sum())
+    monkeypatch.setattr(builder, "freeze", lambda *_: (Frozen(threshold=-1.0, rule="catch_0.99"), {}))
+    monkeypatch.setattr(ViewFilter, "decide", lambda self, case, *_: [case])
+    with pytest.raises(
+        RunError, match=rf"fracture: no training sample; {2 * hips} hip ROIs excluded by implant_filter"
+    ):
+        run(toy_cfg, toy_films, tmp_path / "run")

@@ -125,7 +125,7 @@ def test_hips_with_metal_are_left_out_and_counted(
         assert item.truth["fracture"] == labels[item.image, item.part]
         assert item.truth["location"] == (2 if item.truth["fracture"] else 0)
     counts = Counter(f"used_label_{int(label)}" for label in used["label_fracture"])
-    counts += Counter(f"excluded_by_filter_label_{int(label)}" for label in hips.loc[metal, "label_fracture"])
+    counts += Counter(f"excluded_by_implant_filter_label_{int(label)}" for label in hips.loc[metal, "label_fracture"])
     assert report == counts
 
 
