@@ -60,11 +60,14 @@ def doubts(frozen: Frozen, labels: NDArray[Any], logits: NDArray[Any]) -> list[s
     counts = f"{positive.sum()} scored positive and {negative.sum()} scored negative cases on tune"
     catches, said = excludes_above(frozen.rule), []
     if not positive.any():
-        meaning = (
-            "lies above the scores of tune: the stage takes nothing away there, and what it should catch goes through"
-            if catches
-            else "lies below the scores of tune: every case there is kept"
-        )
+        if catches and not called.any():
+            meaning = (
+                "lies above the scores of tune: nothing is taken away there, and what should be caught goes through"
+            )
+        elif not catches and called.all():
+            meaning = "lies below the scores of tune: every case there is kept"
+        else:
+            meaning = f"{'takes away' if catches else 'keeps'} {called.sum()} of the {len(called)} cases there"
         said.append(
             f"{counts}: {frozen.rule} cannot be judged; the threshold {frozen.threshold:.4g} is provisional and "
             f"{meaning}. Add positive cases to the tune split"
