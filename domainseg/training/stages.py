@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from torch import nn
 
 from domainseg.cascade.operations import versioned
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 RECORD = "stage.json"  # written last: a folder without it is not finished
 WEIGHTS = "network.pt"
 REFIT = "refit"  # folder of the cascade that a cross-validated run trains on all films, for its bundle
+BUNDLE = "bundle"  # folder of the bundle in a run
+DIVIDING = ("fractions", "cohort", "folds")  # settings of every data source: how its films are divided
 AGAIN = "remove this stage's folder and go on with resume=true to train it again"
 
 
@@ -39,7 +42,26 @@ def build(config: Mapping[str, Any]) -> Any:
     except InstantiationException as error:
         if isinstance(error.__cause__, DomainsegError):
             raise error.__cause__ from None
+        if isinstance(error.__cause__, TypeError) and (line := _unknown_settings(config)) is not None:
+            raise RunError(line) from None
         raise
+
+
+def _unknown_settings(config: Mapping[str, Any]) -> str | None:
+    """Which settings a ``_target_`` does not know, and which it knows; None where it knows them all."""
+    target = str(config["_target_"])
+    made = get_object(target)
+    parameters = inspect.signature(made).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return None
+    unknown = [key for key in config if not key.startswith("_") and key not in parameters]
+    if not unknown:
+        return None
+    source = target.startswith("domainseg.data.sources.")
+    known = [*parameters, *(DIVIDING if source else ())]
+    what = f"the data source {target.split('.')[-2]}" if source else target
+    where = "data." if source else ""
+    return f"{', '.join(where + key for key in unknown)}: {what} does not know this setting; known: {', '.join(known)}"
 
 
 def new_stage(name: str, settings: Mapping[str, Any], accelerator: str, seed: int) -> Stage:

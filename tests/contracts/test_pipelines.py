@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 from dataclasses import replace
 from functools import cache
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from hydra.utils import get_class, get_method
 
 from domainseg import phantom
@@ -22,7 +24,7 @@ from domainseg.config import plain
 from domainseg.data.manifest import Manifest, load_manifest
 from domainseg.evaluation.operating import RULES
 from domainseg.networks import Network
-from domainseg.overrides import compose, conf_folder, options, parse
+from domainseg.overrides import compose, conf_folder, options, parse, rewrite
 from domainseg.tasks.augment import Augmenter
 from domainseg.training.stages import module_of, new_stage
 
@@ -98,6 +100,31 @@ def test_experiments_compose_on_their_pipelines(pipeline: str, experiment: str) 
         assert baseline["title"]
         if "columns" not in baseline:
             whole(name, baseline)
+
+
+def test_experiments_hold_no_settings_of_data_sources() -> None:
+    for name in options(CONF, "experiment"):
+        assert "data" not in yaml.safe_load((CONF[0] / "experiment" / f"{name}.yaml").read_text()), name
+
+
+@pytest.mark.parametrize("experiment", ["tiny", "hip_long"])
+@pytest.mark.parametrize("source", ["manifest", "fracatlas"])
+def test_a_source_that_is_typed_wins_over_that_of_the_experiment(experiment: str, source: str) -> None:
+    """In any order of typing, and with none of the settings that belong to the simulation."""
+    own = set(yaml.safe_load((CONF[0] / "data" / f"{source}.yaml").read_text()))
+    for order in permutations(["+pipeline=hip", f"+experiment={experiment}", f"data={source}"]):
+        data = compose("train", parse(rewrite(order), CONF)[0], CONF).data
+        assert set(data) == own, order
+        assert data["_target_"] == f"domainseg.data.sources.{source}.load"
+
+
+def test_films_of_an_experiment_and_single_settings_typed_beside_it() -> None:
+    base = composed("hip")["data"]
+    assert composed("hip", "tiny")["data"] == {**base, "n": 48, "reduction": 4}
+    assert composed("hip", "hip_long")["data"] == {**base, "n": 2000}
+    for order in permutations(["+pipeline=hip", "+experiment=tiny", "data.n=30", "data.workers=1"]):
+        data = plain(compose("train", parse(rewrite(order), CONF)[0], CONF))["data"]
+        assert data == {**base, "n": 30, "reduction": 4, "workers": 1}
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hydra.errors import InstantiationException
 
 from domainseg.cascade.stages import Frozen, Stage
 from domainseg.files import read_json, read_sealed, write_json, write_sealed
 from domainseg.training.stages import (
     RunError,
+    build,
     is_finished,
     load_cascade,
     load_stage,
@@ -130,3 +132,23 @@ def test_a_cascade_comes_back_in_order(stage: Stage, tmp_path: Path) -> None:
         save_stage(replace(stage, name=name), VIEW, tmp_path / "stages" / name)
     write_json(tmp_path / "cascade.json", {"stages": ["b", "a"]})
     assert [loaded.name for loaded in load_cascade(tmp_path, "cpu")] == ["b", "a"]
+
+
+def test_a_setting_that_a_data_source_does_not_know_is_told_in_one_line() -> None:
+    settings = {"_target_": "domainseg.data.sources.manifest.load", "path": "films.csv", "n": 48, "reduction": 4}
+    with pytest.raises(RunError) as told:
+        build(settings)
+    assert str(told.value) == (
+        "data.n, data.reduction: the data source manifest does not know this setting; "
+        "known: path, targets, root, check_files, fractions, cohort, folds"
+    )
+
+
+def test_a_setting_that_a_network_does_not_know_is_told_in_one_line() -> None:
+    with pytest.raises(RunError, match=r"\Awidth: domainseg\.networks\.ViewNet does not know .*; known: .*widths"):
+        build({"_target_": "domainseg.networks.ViewNet", "width": 4})
+
+
+def test_a_mistake_inside_what_is_built_stays_one() -> None:
+    with pytest.raises(InstantiationException, match="has no len"):
+        build({"_target_": "domainseg.networks.ViewNet", "widths": 4})
