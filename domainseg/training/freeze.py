@@ -61,9 +61,7 @@ def doubts(frozen: Frozen, labels: NDArray[Any], logits: NDArray[Any]) -> list[s
     catches, said = excludes_above(frozen.rule), []
     if not positive.any():
         if catches and not called.any():
-            meaning = (
-                "lies above the scores of tune: nothing is taken away there, and what should be caught goes through"
-            )
+            meaning = "lies above the scores of tune: nothing is taken away there, what should be caught goes through"
         elif not catches and called.all():
             meaning = "lies below the scores of tune: every case there is kept"
         else:
