@@ -16,14 +16,27 @@ from pathlib import Path
 from typing import Any
 
 from domainseg.config import launch
+from domainseg.files import atomic_path
 
 
 def manifest(cfg: dict[str, Any], output: Path) -> None:
     """Write the manifest into the folder."""
-    from domainseg.data.pacs import build
+    from omegaconf import OmegaConf
 
+    from domainseg.data.pacs import build, check_place
+    from domainseg.data.tables import ManifestError
+
+    try:
+        check_place(output)
+    except ManifestError:
+        for file in output.glob("manifest.log"):  # opened before this place was looked at
+            if file.stat().st_size == 0:
+                file.unlink()
+        raise
+    with atomic_path(output / "manifest.yaml") as temporary:
+        temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(cfg)))
     build(cfg, output)
 
 
 if __name__ == "__main__":
-    launch(manifest, "manifest")
+    launch(manifest, "manifest", record=False)

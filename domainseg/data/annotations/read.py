@@ -30,6 +30,8 @@ def read_annotations(path: Path) -> Iterator[Shape]:
     A file of 3D Slicer is about the film that is called like the file, or else like the folder in which it lies.
     Raises ManifestError for a file that cannot be read; it is told by its number, because its name may be a patient's.
     """
+    if not path.exists():
+        raise ManifestError(f"annotations={path}: no such file or folder")
     files, _ = find_annotations(path)
     if not files or not files[0].is_file():
         raise ManifestError(f"annotations={path}: no file with one of the endings {', '.join(_ENDINGS)}")

@@ -19,11 +19,13 @@ from domainseg.data.annotations import find_annotations, read_annotations
 from domainseg.data.manifest import PATHS, load_manifest
 from domainseg.data.pacs.films import REASONS, Films, derive
 from domainseg.data.pacs.match import AMBIGUOUS, FILM_LEFT_OUT, LEVELS, NOT_FOUND, match
+from domainseg.data.pacs.place import IMAGES, LEFT_OUT, SOURCES, SUMMARY, TARGETS, check_place
 from domainseg.data.pacs.reports import Reports, read_reports
 from domainseg.data.pacs.rules import FIXED_TAGS, Rules
 from domainseg.data.pacs.scan import Scan, scan
 from domainseg.data.pacs.targets import REASONS as SHAPE_REASONS
-from domainseg.data.pacs.targets import Category, Gatherer, categories, write_targets
+from domainseg.data.pacs.targets import Category, Gatherer, categories, check_meaning, write_targets
+from domainseg.data.pacs.unknown import unknown_categories
 from domainseg.data.privacy import keyed_hash, patient_key, private_folder, private_path
 from domainseg.data.tables import ManifestError
 from domainseg.files import atomic_path, write_json
@@ -52,7 +54,9 @@ def build(cfg: Mapping[str, Any], output: Path) -> None:
     output, folder = Path(output), Path(cfg["dicom"])
     if output.resolve().is_relative_to(folder.resolve()):
         raise ManifestError(f"output={output}: lies inside the DICOM folder, which is only read; name one outside")
+    check_place(output)
     rules, rules_of_names = Rules(cfg["columns"]), categories(cfg["categories"])
+    check_meaning(cfg["annotation_sides"])
     with _alone(private_folder(output)) as private:
         _build(cfg, output, folder, private, rules, rules_of_names)
 
@@ -85,6 +89,13 @@ def _build(
     rules_of_names: Sequence[Category],
 ) -> None:
     key = patient_key(cfg["key"], output)
+    # Reports and annotations come before the headers: what is wrong with them shows at once, not after hours.
+    reports = None
+    if cfg["reports"] is not None:
+        reports = read_reports(Path(cfg["reports"]), cfg["report_columns"], key, cfg["ignore_leading_zeros"])
+    if cfg["annotations"] is not None:
+        for _ in read_annotations(Path(cfg["annotations"])):
+            pass
     tags = list(dict.fromkeys([*KIND_TAGS, *FIXED_TAGS, *rules.tags, *cfg["slicer_spacing"]]))
     found = scan(folder, private / "headers.jsonl", tags, cfg["workers"])
     films = derive(found, rules, key, cfg)
@@ -101,14 +112,13 @@ def _build(
     }
     left_out = [films.left_out.assign(what="film", name=films.left_out["file"])[["what", "name", "image", "reason"]]]
     images = films.images.assign(report="")
-    if cfg["reports"] is not None:
-        reports = read_reports(Path(cfg["reports"]), cfg["report_columns"], key, cfg["ignore_leading_zeros"])
+    if reports is not None:
         images["report"], unused, summary["reports"] = _join(images, reports)
         left_out.append(unused)
         summary["reasons"] |= {reason: REPORT_REASONS[reason] for reason in sorted(set(unused["reason"]))}
         _write(reports.table, private / "reports.parquet", private=True)
     targets = pd.DataFrame({"image": [], "part": []}, dtype=str)
-    notes = pd.DataFrame()
+    notes, unknown = pd.DataFrame(), ""
     if cfg["annotations"] is not None:
         gathered = _gather(Path(cfg["annotations"]), rules_of_names, found, films, cfg)
         targets = write_targets(gathered, output, key)
@@ -117,16 +127,35 @@ def _build(
         files, others = find_annotations(Path(cfg["annotations"]))
         summary["annotations"] = {"files": len(files), "files_of_other_kinds": others}
         summary["annotations"] |= _count_notes(gathered, targets)
+        unknown = unknown_categories(gathered, found, films)
         summary["reasons"] |= {reason: NOTE_REASONS[reason] for reason in sorted(set(notes["reason"]))}
     _write_private(films, notes, folder, private)
-    _write(images, output / "images.parquet")
-    _write(targets, output / "targets.parquet")
-    _write(films.sources, output / "sources.parquet")
-    with atomic_path(output / "left_out.csv") as temporary:
+    _write(images, output / IMAGES)
+    _write(targets, output / TARGETS)
+    _write(films.sources, output / SOURCES)
+    with atomic_path(output / LEFT_OUT) as temporary:
         pd.concat(left_out).to_csv(temporary, index=False, lineterminator="\n")
-    load_manifest(output / "images.parquet", output / "targets.parquet")
-    write_json(output / "summary.json", summary)
+    load_manifest(output / IMAGES, output / TARGETS)
+    write_json(output / SUMMARY, summary)
     log.info("%d films of %d patients; left out: %s", summary["films"], summary["patients"], _reasons(films))
+    _tell(summary, unknown)
+
+
+def _tell(summary: Mapping[str, Any], unknown: str) -> None:
+    """A line of the reports and one of the annotations. unknown: see ``unknown_categories``."""
+    if (reports := summary.get("reports")) is not None:
+        log.info(
+            "%d reports: %d joined with %d films, %d without film, %d of several patients",
+            *(reports[name] for name in ("reports", "reports_with_film", "films_with_report", "reports_without_film")),
+            reports["reports_of_several_patients"],
+        )
+    if (notes := summary.get("annotations")) is not None:
+        log.info(
+            "%d annotations used; left out: %s; %d films with targets; labels known: %s",
+            notes["used"], _listed(notes["left_out"]), notes["films_with_targets"], _listed(notes["known"]),
+        )  # fmt: skip
+    if unknown:
+        log.warning("left out, categories that no rule fits (`categories` in conf/manifest.yaml): %s", unknown)
 
 
 def _join(images: pd.DataFrame, reports: Reports) -> tuple[pd.Series, pd.DataFrame, dict[str, int]]:
@@ -142,6 +171,7 @@ def _join(images: pd.DataFrame, reports: Reports) -> tuple[pd.Series, pd.DataFra
         {"what": "report", "name": names, "image": "", "reason": [reasons[name] for name in names]}, dtype=object
     )
     counts = reports.counts | {
+        "reports_with_film": len(known) - len(unused),
         "films_with_report": int((joined != "").sum()),
         "films_without_report": int((joined == "").sum()),
         "films_without_accession": int((images["accession"] == "").sum()),
@@ -177,6 +207,7 @@ def _count_notes(gathered: Gatherer, targets: pd.DataFrame) -> dict[str, Any]:
         "used": sum(part.shapes for part in gathered.parts.values()),
         "left_out": dict(Counter(reason for _, _, reason in gathered.out).most_common()),
         "films": len(gathered.info),
+        "films_with_targets": int(targets["image"].nunique()),
         "films_found_by": {level: levels[level] for level in LEVELS if levels[level]},
         "rows": len(targets),
         "known": {
@@ -210,5 +241,8 @@ def _counts(cells: pd.Series) -> dict[str, int]:
 
 
 def _reasons(films: Films) -> str:
-    counts = _counts(films.left_out["reason"])
-    return ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "nothing"
+    return _listed(_counts(films.left_out["reason"]))
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing"

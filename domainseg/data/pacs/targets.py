@@ -23,8 +23,9 @@ from domainseg.files import atomic_path
 
 HIPS = ("hip_left", "hip_right")
 USES = ("head", "lesion", "femur")
+UNKNOWN_CATEGORY = "unknown_category"
 REASONS = {
-    "unknown_category": "no rule of `categories` fits its name",
+    UNKNOWN_CATEGORY: "no rule of `categories` fits its name",
     "no_part": "neither name, rule nor attribute says which hip it is",
     "side_unknown": "the patient's left and right cannot be found in this film (orientation or view missing)",
     "sides_contradict": "hip_left lies to the right of hip_right: left and right were mixed up, or the film is turned",
@@ -88,6 +89,12 @@ def categories(rules: Sequence[Mapping[str, Any]]) -> list[Category]:
     return found
 
 
+def check_meaning(sides: str) -> None:
+    """Raise ManifestError for a meaning of left and right that is not known."""
+    if sides not in ("picture", "patient"):
+        raise ManifestError(f"annotation_sides={sides}: picture or patient")
+
+
 class Gatherer:
     """Takes shapes one by one; ``parts`` and ``out`` hold what became of them.
 
@@ -95,8 +102,7 @@ class Gatherer:
     """
 
     def __init__(self, rules: Sequence[Category], films: Mapping[str, FilmInfo | str], sides: str) -> None:
-        if sides not in ("picture", "patient"):
-            raise ManifestError(f"annotation_sides={sides}: picture or patient")
+        check_meaning(sides)
         self.rules, self.films, self.sides = rules, films, sides
         self.parts: dict[tuple[str, str], Part] = {}
         self.out: list[Out] = []
@@ -113,7 +119,7 @@ class Gatherer:
         side, name = _take_side(shape.name)
         category = next((rule for rule in self.rules if rule.match.fullmatch(name)), None)
         if category is None:
-            self.out.append((shape, film.image, "unknown_category"))
+            self.out.append((shape, film.image, UNKNOWN_CATEGORY))
             return
         self.info[film.image] = film
         given = shape.attributes.get("part") or shape.attributes.get("side") or ""
@@ -272,6 +278,11 @@ def _inside(kind: str, points: Any, limits: Any) -> bool:
     """Points and centres lie on the film; of outlines, their middle: they may reach over the edge."""
     tested = points if kind == "points" else points.mean(axis=0, keepdims=True)
     return bool(((tested >= -0.5) & (tested <= limits)).all())
+
+
+def bare_name(name: str) -> str:
+    """A category's name as the rules see it."""
+    return _take_side(name)[1]
 
 
 def _take_side(name: str) -> tuple[str, str]:

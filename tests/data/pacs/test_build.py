@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -15,9 +17,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from domainseg.config import launch
 from domainseg.data.manifest import load_manifest
 from domainseg.data.pacs import build
 from domainseg.data.tables import ManifestError
+from domainseg.manifest import manifest
 
 Build = Callable[..., tuple[pd.DataFrame, dict[str, Any]]]
 
@@ -128,6 +132,47 @@ def test_an_output_inside_the_export_is_refused(tmp_path: Path, exported: Module
         build(exported.settings(dicom=str(tmp_path)), tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("config.yaml", "holds a run"),
+        ("bundle.json", "holds a bundle"),
+        ("predictions.parquet", "holds predictions"),
+        ("Doe.dcm", r"holds something else \(1 names\)"),
+    ],
+)
+def test_a_folder_with_something_else_is_left_as_it_is(
+    tmp_path: Path, exported: ModuleType, made: Build, name: str, words: str
+) -> None:
+    exported.film(tmp_path / "dicom/a.dcm")
+    made()
+    (tmp_path / "out/manifest.log").write_text("")
+    (tmp_path / "out/.images.partial-x.parquet").write_text("")
+    made()  # what is its own, whole or not, is gone on with
+    shutil.rmtree(tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("")
+    with pytest.raises(ManifestError, match=words) as error:
+        made()
+    assert "Doe" not in str(error.value)
+    assert [entry.name for entry in (tmp_path / "out").iterdir()] == [name]
+
+
+def test_the_command_leaves_no_trace_where_it_is_refused(
+    tmp_path: Path, exported: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exported.film(tmp_path / "dicom/a.dcm")
+    argv = [f"dicom={tmp_path}/dicom", "workers=1"]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").write_text("")
+    with pytest.raises(SystemExit):
+        launch(manifest, "manifest", [*argv, f"output={tmp_path}/run"], record=False)
+    assert "holds a run" in capsys.readouterr().err
+    assert [entry.name for entry in (tmp_path / "run").iterdir()] == ["config.yaml"]
+    launch(manifest, "manifest", [*argv, f"output={tmp_path}/new"], record=False)
+    assert f"output: {tmp_path}/new" in (tmp_path / "new/manifest.yaml").read_text()
+
+
 # ---------------------------------------------------------------- loading
 
 
@@ -158,7 +203,10 @@ def test_the_manifest_finds_its_films_through_the_private_folder(
 
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet", ".jsonl"])
-def test_reports_are_joined_by_accession_number(tmp_path: Path, exported: ModuleType, made: Build, ending: str) -> None:
+def test_reports_are_joined_by_accession_number(
+    tmp_path: Path, exported: ModuleType, made: Build, ending: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     for name, accession in (("a", "A1"), ("b", "A1"), ("c", "007"), ("d", "B2"), ("e", None)):
         exported.film(tmp_path / f"dicom/{name}.dcm", AccessionNumber=accession)
     rows = [
@@ -185,12 +233,14 @@ def test_reports_are_joined_by_accession_number(tmp_path: Path, exported: Module
     assert texts[images.loc["a", "report"]] == 'first; "quoted"\n\nsecond, with\nbreak'
     assert (images.loc[["c", "d", "e"], "report"] == "").all()
     assert summary["reports"] == {
-        "rows": 7, "without_accession": 1, "without_text": 1, "repeated": 1, "reports": 3, "films_with_report": 2,
-        "films_without_report": 3, "films_without_accession": 1, "reports_without_film": 2,
+        "rows": 7, "without_accession": 1, "without_text": 1, "repeated": 1, "reports": 3, "reports_with_film": 1,
+        "films_with_report": 2, "films_without_report": 3, "films_without_accession": 1, "reports_without_film": 2,
         "reports_of_several_patients": 0,
     }  # fmt: skip
     left_out = pd.read_csv(tmp_path / "out/left_out.csv")
     assert (left_out["what"] == "report").sum() == 2
+    assert set(left_out["reason"]) == {"no_film"} == set(summary["reasons"])
+    assert "3 reports: 1 joined with 2 films, 2 without film, 0 of several patients" in caplog.text
     images, summary = made(reports=str(file), report_columns=columns, ignore_leading_zeros=True)
     assert images.loc["c", "report"] != ""
     assert summary["reports"]["reports_without_film"] == 1
@@ -204,7 +254,57 @@ def test_a_report_column_that_is_not_there_is_named(tmp_path: Path, exported: Mo
     assert "Jane" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("reports.csv", None, "no such file"),
+        ("reports.csv", "accession,befund\nA1,x\n", "no column 'text'"),
+        ("reports.csv", "accession,text\nA1,x,y\n", "line 2: 3 cells, the header has 2"),
+        ("reports.xlsx", "", "a table of reports is"),
+        ("annotations.json", None, "no such file or folder"),
+        ("annotations.json", "{", "not readable JSON"),
+        ("annotations.txt", "", "its ending is none of"),
+    ],
+)
+def test_what_is_wrong_with_reports_and_annotations_is_told_before_headers_are_read(
+    tmp_path: Path,
+    exported: ModuleType,
+    made: Build,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    content: str | None,
+    words: str,
+) -> None:
+    exported.film(tmp_path / "dicom/a.dcm")
+    monkeypatch.setattr(sys.modules[build.__module__], "scan", lambda *_: pytest.fail("headers were read"))
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(ManifestError, match=words):
+        made(**{name.partition(".")[0]: str(tmp_path / name)})
+
+
 # ---------------------------------------------------------------- annotations
+
+
+def test_unknown_categories_are_told_by_name_unless_they_may_tell_who(
+    tmp_path: Path, exported: ModuleType, made: Build, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for number in range(3):
+        exported.film(tmp_path / f"dicom/{number}.dcm", PatientID=f"P{number}", PatientName="Doe^Jane")
+    names = ["Left sacrum", "seen by Doe", "a remark that is longer than names of things are"]
+    notes = [(f"{film}.dcm", name, point(3, 3)) for film in (0, 1) for name in names]
+    notes += [("0.dcm", "sacrum", point(3, 3)), ("0.dcm", "once", {}), ("2.dcm", "hip_left", point(3, 3))]
+    notes += [("2.dcm", "no fracture left", {}), ("2.dcm", "fracture_right", {}), ("gone.dcm", "Miller", {})]
+    made(annotations=str(coco(tmp_path / "n.json", notes)))
+    (warning,) = (record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
+    assert warning.endswith(": sacrum (3), 3 more that are not shown (5)")
+    assert (
+        "3 annotations used; left out: 8 unknown_category, 1 film_not_found; 1 films with targets; "
+        "labels known: 1 label_localizer, 2 label_fracture"
+    ) in caplog.text
+    for word in ("Doe", "doe", "once", "remark", "Miller"):
+        assert word not in caplog.text
 
 
 def test_annotations_become_targets(tmp_path: Path, exported: ModuleType, made: Build) -> None:
