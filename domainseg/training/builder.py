@@ -210,11 +210,11 @@ class Builder:
             if ranks.is_first():
                 write_json(folder / "threshold.json", kept.to_dict())
             for doubt in doubts(previous, labels, logits):
-                log.warning("%s: %s", stage.name, doubt)
+                log.warning("WARNING %s: %s", stage.name, doubt)
             return replace(stage, frozen=replace(previous, provisional=True))
         frozen, record = freeze(labels, logits, str(self.cfg["stage"][stage.name]["rule"]))
         for doubt in doubts(frozen, labels, logits):
-            log.warning("%s: %s", stage.name, doubt)
+            log.warning("WARNING %s: %s", stage.name, doubt)
         if ranks.is_first():
             write_json(folder / "threshold.json", record)
         return replace(stage, frozen=frozen)

@@ -232,7 +232,7 @@ def test_no_metal_on_tune_throws_no_hip_away(
     assert (chosen["n_positive"], chosen["n_negative"], chosen["kept"]) == (0, len(tune), None)
     assert chosen["provisional"]
     assert not chosen["reached"]
-    assert f"implant_filter: 0 scored positive and {len(tune)} scored negative cases on tune" in caplog.text
+    assert f"WARNING implant_filter: 0 scored positive and {len(tune)} scored negative cases on tune" in caplog.text
 
 
 def test_a_stage_without_samples_tells_who_took_them(
