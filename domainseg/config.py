@@ -14,6 +14,7 @@ from domainseg.files import DomainsegError, atomic_path, no_room
 from domainseg.overrides import (
     ADDED_GROUPS,
     PATH_KEYS,
+    READ_KEYS,
     UsageError,
     check_key,
     compose,
@@ -81,6 +82,8 @@ def launch(
         resumed = _check(config_name, arguments, folders)
     except UsageError as error:
         _say_and_exit(f"{error}\nSee: python -m domainseg.{config_name} --help", 2)
+    except FileNotFoundError as error:
+        _say_and_exit(str(error), 1)
     if resumed is not None:
         arguments = [argument for argument in arguments if typed_key(argument) in ("output", "resume")]
     if sweep is None or summary is None:
@@ -121,10 +124,16 @@ def _joint(arguments: list[str]) -> list[str]:
 
 
 def _check(config_name: str, arguments: Sequence[str], folders: list[Path]) -> dict[str, Any] | None:
-    """Raise UsageError for names that nobody knows and values that are missing; the saved config of a resumed run."""
+    """Raise UsageError for names that nobody knows and values that are missing; the saved config of a resumed run.
+
+    Raises FileNotFoundError for a path to read that is not there, before anything slow is imported or written.
+    """
     from omegaconf import OmegaConf
 
     typed, groups = parse(arguments, folders)
+    for override in typed:
+        if override.key_or_group in READ_KEYS and (path := override.value()) and not Path(str(path)).exists():
+            raise FileNotFoundError(f"{override.key_or_group}={path}: does not exist")
     if any(override.key_or_group == "resume" and override.value() is True for override in typed):
         return _resume(config_name, typed, groups, folders)
     base = compose(config_name, groups, folders)
@@ -317,8 +326,8 @@ def _help_text(main: Main, config_name: str, word: str | None) -> str:
     text = (sys.modules[main.__module__].__doc__ or "").strip()
     own = (folder / f"{config_name}.yaml").read_text()
     defaults = re.findall(r"^ +- (?:override )?/?(\w+):", own, re.MULTILINE)
-    groups = [*([word] if word else []), "pipeline", *defaults]
-    if "data" in defaults:
+    groups = [*([word] if word else []), *(["pipeline"] if config_name == "train" else []), *defaults]
+    if config_name == "train":
         groups += ["experiment", "network"]
     for group in groups:
         choices = options([folder], group)

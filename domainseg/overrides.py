@@ -31,6 +31,8 @@ PLUGINS = {
     "hydra/launcher=submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
     "hydra/launcher=submitit_local": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
 }
+# Those of them that are read: what they name is there before a command begins.
+READ_KEYS = tuple(sorted(set(PATH_KEYS) - {"output", "data.root", "cache.folder", "base", "private"}))
 # Groups that stand in no defaults list and are added: `+pipeline=hip`.
 ADDED_GROUPS = ("pipeline", "experiment", "probe")
 

@@ -88,6 +88,7 @@ def fail(at: str, error: Exception) -> Callable[[str], None]:
 @pytest.mark.parametrize("path", NASTY)
 def test_a_stopped_sweep_goes_on_as_it_would_have(typed: list[str], path: str, tmp_path: Path) -> None:
     argv = ["+pipeline=toy", *typed, f"init_from={path}"]
+    (tmp_path / path).mkdir()
     whole = Runs()
     whole.launch(*argv, output=f"whole {path}")
     assert [job for job, _, _ in whole.calls] == ["0", "1", "2", "3"]

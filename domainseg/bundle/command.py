@@ -20,11 +20,13 @@ from domainseg.bundle.schema import BundleError
 from domainseg.bundle.workers import Recipe, Worker, predict_films
 from domainseg.cascade.table import prediction_table, write_table
 from domainseg.data.manifest import Manifest, ManifestError
-from domainseg.data.privacy import patient_key
+from domainseg.data.privacy import hash_patient, patient_key
+from domainseg.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 
 JOURNAL = "journal.jsonl"
+MADE_OF = "predictions.json"  # model and films of a finished table
 
 
 def predict_command(model: Model, cfg: Mapping[str, Any], output: Path, first: Worker | None = None) -> int:
@@ -33,7 +35,8 @@ def predict_command(model: Model, cfg: Mapping[str, Any], output: Path, first: W
     first: a worker that was started already. The table is the same whatever the number of workers and however often it
     was interrupted. Raises DomainsegError for what a person has to mend.
     """
-    manifest = read_input(Path(cfg["input"]), output)
+    labels = None if cfg["labels"] is None else Path(cfg["labels"])
+    manifest = read_input(Path(cfg["input"]), output, labels)
     if len(manifest) == 0:
         raise ManifestError(f"input={cfg['input']}: no film there")
     key = patient_key(cfg["key"], output)
@@ -54,7 +57,8 @@ def predict_table(
 ) -> pd.DataFrame:
     """Predict all films of a manifest, going on where a journal in ``output`` stops, and write the table.
 
-    cfg: workers, threads, memory_gb, overlays.
+    cfg: workers, threads, memory_gb, overlays. A finished table of the same is taken up. Raises BundleError when
+    ``output`` holds another one.
     """
     workers = int(cfg["workers"])
     if workers < 1:
@@ -72,7 +76,15 @@ def predict_table(
         "films": len(manifest),
         "overlays": bool(cfg["overlays"]),
         "memory_gb": cfg["memory_gb"],
+        "key": hash_patient("key", "which one it is", key),
     }
+    if (output / MADE_OF).is_file():
+        made_of = read_json(output / MADE_OF)
+        if made_of != header:
+            differs = ", ".join(sorted(name for name in header if made_of.get(name) != header[name]))
+            raise BundleError(f"output={output}: holds a prediction table with other {differs}; name another folder")
+        log.info("predicted before: %s", output / "predictions.parquet")
+        return pd.read_parquet(output / "predictions.parquet")
     images = list(manifest.images["image"])
     with Journal(output / JOURNAL, header) as journal, Progress() as progress:
         rest = [(image, manifest.path(image)) for image in images if image not in journal.done]
@@ -93,6 +105,7 @@ def predict_table(
             table["outside"] = table["outside"].fillna("") if "outside" in table else ""
         table = table.assign(**model.columns)
         write_table(table, output)
+        write_json(output / MADE_OF, header)
         journal.remove()
     return table
 

@@ -16,13 +16,16 @@ log = logging.getLogger(__name__)
 FILMS = {".dcm", ".dicom", ".png", ".jpg", ".jpeg", ".tif", ".tiff"}
 
 
-def read_input(path: Path, output: Path | None = None) -> Manifest:
+def read_input(path: Path, output: Path | None = None, labels: Path | None = None) -> Manifest:
     """A manifest from a film, a folder of films or an images table. Raises ManifestError.
 
-    output: where results go; a folder of films may hold it, and its pictures are no films.
+    output: where results go; a folder of films may hold it, and its pictures are no films. labels: the targets table
+    that goes with an images table.
     """
     if path.suffix.lower() in (".csv", ".parquet"):
-        return load_manifest(path, check_files=False)
+        return load_manifest(path, labels, check_files=False)
+    if labels is not None:
+        raise ManifestError(f"labels={labels}: go with an images table (CSV or Parquet), and input={path} is none")
     if path.is_dir():
         if output is not None and path.resolve() == output.resolve():
             raise ManifestError(f"output={output}: is the folder of the films themselves; name another")

@@ -29,7 +29,11 @@ def film_rows(
     results: Sequence[Case | Exclusion],
     truth: Truth | None,
 ) -> list[dict[str, Any]]:
-    """The rows of one film: every hip found, and every hip that the truth knows of, whatever became of its film."""
+    """The rows of one film: every hip found, and every hip that the truth knows of, whatever became of its film.
+
+    Without truth nobody can say whether a hip that was not found is missed or outside the film: ``hips_found`` of its
+    other rows (0 to 2, absent where the film did not come so far) says how many there were.
+    """
     if isinstance(film, ImageReadError):
         common: dict[str, Any] = {"excluded_by": "read", "exclusion_reason": film.kind}
         results = []
@@ -37,6 +41,8 @@ def film_rows(
         common = {"width": film.shape[1], "height": film.shape[0], "spacing_kind": film.spacing_kind}
         if film.spacing is not None:
             common["spacing"] = float(np.sqrt(film.spacing[0] * film.spacing[1]))
+        if any(result.part in PARTS or "score_localizer" in result.values for result in results):
+            common["hips_found"] = sum(result.part in PARTS for result in results)
     rows = []
     for result in results:
         row = {"image": image, "part": result.part, **common, **result.values}
@@ -44,6 +50,8 @@ def film_rows(
             row |= {"excluded_by": result.excluded_by, "exclusion_reason": result.reason}
         elif truth is not None:
             row |= _measured(result, truth)
+        if result.part in PARTS:
+            row["image_side"] = result.part.removeprefix("hip_")
         rows.append(row)
     if truth is None:
         return rows or [{"image": image, "part": "", **common}]
@@ -53,7 +61,7 @@ def film_rows(
     for part in PARTS:
         if part in met or not truth.has(image, part):
             continue
-        row = {**whole, "part": part}
+        row = {**whole, "part": part, "image_side": part.removeprefix("hip_")}
         row.pop("score_localizer", None)  # that of the film's likelier side
         if found:  # the film went on with its other hip
             shared: dict[str, Any] = {key: rows[0][key] for key in ("score_view_filter", "turns") if key in rows[0]}

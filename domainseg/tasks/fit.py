@@ -19,7 +19,6 @@ from typing import Any, NoReturn
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -31,6 +30,7 @@ from domainseg.tasks.curves import Curves
 from domainseg.tasks.distributed import Joined, all_trained, synchronised
 from domainseg.tasks.items import StepDataset, StepSampler
 from domainseg.tasks.loggers import loggers
+from domainseg.tasks.progress import Steps
 
 log = logging.getLogger(__name__)
 
@@ -184,8 +184,8 @@ def fit(
     )
     callbacks: list[pl.Callback] = [Curves(context.folder / f"{name}.csv")]  # before what saves it
     callbacks += [Checkpoints(context.folder, name, context.checkpoint_every), EndsAtOnce()]
-    if context.progress:
-        callbacks.append(RichProgressBar())
+    if context.progress and ranks.is_first():
+        callbacks.append(Steps(f"{context.folder.name}: {name}"))
     # A debugging aid that comes with deterministic algorithms and costs a twentieth of the time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     settings: dict[str, Any] = {
@@ -210,7 +210,7 @@ def fit(
             max_steps=module.steps,
             logger=logs,
             callbacks=callbacks,
-            enable_progress_bar=context.progress,
+            enable_progress_bar=False,
             enable_model_summary=False,
             gradient_clip_val=3.0,
             log_every_n_steps=10,

@@ -33,14 +33,13 @@ from domainseg.training.environment import versions_of
 from domainseg.training.onnx_model import ExportError, OnnxModel, opened, opset_of, to_onnx
 from domainseg.training.parity import check_cascade, check_parity
 from domainseg.training.run import load_data
-from domainseg.training.stages import REFIT, build, load_cascade, module_of
+from domainseg.training.stages import BUNDLE, REFIT, build, load_cascade, module_of
 
 log = logging.getLogger(__name__)
 
 FILMS = 8  # films that both backends are compared on, unless told otherwise
 PACKAGES = ("domainseg", "onnx", "onnxruntime", "onnxscript", "torch")
 BF16 = "bf16"
-BUNDLE = "bundle"  # folder of the bundle in a run
 CROSS_VALIDATED = (
     "These figures are those of a cross-validation in {folds} folds. The networks of this bundle were trained once "
     "more, on all films but one tune part, and have not been tested themselves."

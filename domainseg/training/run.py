@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import pandas as pd
 import torch
 import yaml
 
+from domainseg.bundle.workers import peak_bytes
 from domainseg.cascade.stages import Stage
 from domainseg.cascade.table import write_table
 from domainseg.cascade.truth import Truth
@@ -31,7 +31,7 @@ from domainseg.training.environment import write_environment
 from domainseg.training.gathered import predict_together
 from domainseg.training.pictures import write_pictures
 from domainseg.training.processes import fingerprints, threads_of, together
-from domainseg.training.stages import REFIT, RunError, build
+from domainseg.training.stages import BUNDLE, REFIT, RunError, build
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +57,11 @@ def train_here(cfg: dict[str, Any], output: Path) -> float:
     started = time.monotonic()
     if threads := threads_of(cfg["trainer"]):
         torch.set_num_threads(threads)
+    delivers = cfg["export"] and (not cfg["data"].get("folds") or cfg["refit"])
+    last = output / (f"{BUNDLE}/SHA256SUMS" if delivers else "resources.json")  # written when all is done
+    if cfg["resume"] and ranks.first(last.is_file):
+        log.info("finished before: %s", output)
+        return value_of(read_json(output / "metrics.json"), cfg)
     with ranks.first_alone():
         manifest = load_data(cfg)
     processes = [{"config_sha256": sha256} for sha256 in fingerprints(cfg)]
@@ -89,15 +94,20 @@ def train_here(cfg: dict[str, Any], output: Path) -> float:
         write_comparisons(cfg, by_film, output)
     write_pictures(output, table, manifest)
     metrics = evaluate_run(output)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-    used = {"seconds": round(time.monotonic() - started), "peak_memory_gb": round(peak, 2)}
+    used = {"seconds": round(time.monotonic() - started), "peak_memory_gb": round(peak_bytes() / 1e9, 2)}
     write_json(output / "resources.json", used)
     log.info("%d s, at most %.1f GB of memory; report: %s", *used.values(), output / "report.html")
-    if cfg["export"] and (not folds or cfg["refit"]):
+    if delivers:
         from domainseg.training.export import deliver  # late: the exporter takes seconds to import
 
         deliver(cfg, output, manifest)
-    return float(get(metrics, f"tune.{cfg['target']}.intention.auc")["value"])
+    return value_of(metrics, cfg)
+
+
+def value_of(metrics: Mapping[str, Any], cfg: Mapping[str, Any]) -> float:
+    """What a run returns: the AUC of its main target on tune, on intention."""
+    value = get(metrics, f"tune.{cfg['target']}.intention.auc")["value"]
+    return float("nan") if value is None else float(value)
 
 
 def load_data(cfg: Mapping[str, Any]) -> Manifest:

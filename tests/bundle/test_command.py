@@ -149,7 +149,22 @@ def test_a_journal_of_other_films_or_another_bundle_is_refused(
     with pytest.raises(SystemExit) as stopped:
         run(f"bundle={bundle}", f"input={films}", f"output={tmp_path}/out")
     assert stopped.value.code == 1
-    assert "an unfinished prediction with other bundle, inputs lies there" in capsys.readouterr().err
+    assert "an unfinished prediction with other bundle, inputs, key lies there" in capsys.readouterr().err
+
+
+def test_a_finished_table_is_taken_up_and_never_overwritten(
+    bundle: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [f"bundle={bundle}", f"output={tmp_path}/out"]
+    assert run(*argv, f"input={films}/film1.png") == 0
+    before = (tmp_path / "out/predictions.parquet").stat()
+    assert run(*argv, f"input={films}/film1.png") == 0
+    assert (tmp_path / "out/predictions.parquet").stat() == before
+    with pytest.raises(SystemExit) as stopped:
+        run(*argv, f"input={films}/broken.dcm")
+    assert stopped.value.code == 1
+    assert "holds a prediction table with other inputs; name another folder" in capsys.readouterr().err
+    assert (tmp_path / "out/predictions.parquet").stat() == before
 
 
 def test_exit_codes(bundle: Path, films: Path, tmp_path: Path) -> None:
@@ -162,14 +177,14 @@ def test_exit_codes(bundle: Path, films: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "code", "message"),
     [
-        (["bundle=b", "memory_gb=nan"], 2, "memory_gb=nan: must be a number"),
-        (["bundle=b", "memory_gb=much"], 2, "memory_gb=much: must be a number"),
-        (["bundle=b", "workers=1.5"], 2, "workers=1.5: must be a whole number"),
+        (["bundle=HERE", "memory_gb=nan"], 2, "memory_gb=nan: must be a number"),
+        (["bundle=HERE", "memory_gb=much"], 2, "memory_gb=much: must be a number"),
+        (["bundle=HERE", "workers=1.5"], 2, "workers=1.5: must be a whole number"),
         ([], 2, "give one of bundle=DIR"),
-        (["bundle=b", "run=r"], 2, "give one of bundle=DIR"),
-        (["run=r", "backend=openvino"], 2, "backend= and precision= are for bundle=DIR"),
-        (["bundle=b", "accelerator=gpu"], 2, "a bundle runs on the processor"),
-        (["bundle=nowhere"], 1, "nowhere: is no bundle: it does not exist"),
+        (["bundle=HERE", "run=HERE"], 2, "give one of bundle=DIR"),
+        (["run=HERE", "backend=openvino"], 2, "backend= and precision= are for bundle=DIR"),
+        (["bundle=HERE", "accelerator=gpu"], 2, "a bundle runs on the processor"),
+        (["bundle=nowhere"], 1, "bundle=nowhere: does not exist"),
         (["bundle=BUNDLE", "workers=0"], 1, "workers=0: at least 1"),
         (["bundle=BUNDLE", "precision=bf16"], 1, "precision=bf16 needs backend=openvino"),
         (["bundle=BUNDLE", "memory_gb=0.01"], 1, "memory_gb=0.01: one worker takes"),
@@ -184,7 +199,7 @@ def test_what_cannot_be_done_is_told_in_a_line(
     code: int,
     message: str,
 ) -> None:
-    typed = [word.replace("BUNDLE", str(bundle)) for word in argv]
+    typed = [word.replace("BUNDLE", str(bundle)).replace("HERE", str(tmp_path)) for word in argv]
     with pytest.raises(SystemExit) as stopped:
         run(*typed, f"input={films}", f"output={tmp_path}/out")
     assert stopped.value.code == code
