@@ -67,5 +67,14 @@ def test_what_an_earlier_prediction_wrote_is_no_film(tmp_path: Path) -> None:
         read_input(tmp_path, tmp_path)
 
 
+def test_labels_go_with_a_table_of_films(tmp_path: Path) -> None:
+    (tmp_path / "images.csv").write_text("image,path\na,a.dcm\n")
+    (tmp_path / "targets.csv").write_text("image,part,label_fracture\na,hip_left,1\n")
+    found = read_input(tmp_path / "images.csv", labels=tmp_path / "targets.csv")
+    assert list(found.targets["label_fracture"]) == [1.0]
+    with pytest.raises(ManifestError, match="go with an images table"):
+        read_input(tmp_path, labels=tmp_path / "targets.csv")
+
+
 def _denied(path: object) -> None:
     raise PermissionError(13, "Permission denied", str(path))

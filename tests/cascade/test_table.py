@@ -131,6 +131,18 @@ def test_a_film_without_fracture_that_was_excluded_counts_against_the_cascade(fi
     assert not table_of(film, Answers(view=1), positive).get("eligible_fracture", pd.Series([False])).any()
 
 
+def test_rows_say_how_many_hips_were_found_and_in_which_half_of_the_picture(film: Film) -> None:
+    """A hip that is lost keeps its side, so that results by side count it; without truth the other row tells of it."""
+    both, one = table_of(film, Answers(), None), table_of(film, Answers(found=["hip_right"]), None)
+    assert list(both["hips_found"]) == [2, 2]
+    assert one[["part", "hips_found"]].to_numpy().tolist() == [["hip_right", 1]]
+    assert list(table_of(film, Answers(found=[]), None)["hips_found"]) == [0]
+    assert "hips_found" not in table_of(film, Answers(view=2), None)
+    lost = table_of(film, Answers(found=["hip_right"], metal=["hip_right"]), truth(*BOTH))
+    assert lost[["image_side", "hips_found"]].to_numpy().tolist() == [["left", 1], ["right", 1]]
+    assert list(lost["excluded_by"]) == ["localizer", "implant_filter"]
+
+
 def test_columns_that_nobody_named_stay_in_the_users_table(film: Film) -> None:
     rows = film_rows("a", film, Cascade(Answers().stages()).run(Case.of("a", film)), None)
     images = pd.DataFrame({"image": ["a"], "site": ["A"], "patient_name": ["DOE^JANE"], "accession": ["4711"]})
