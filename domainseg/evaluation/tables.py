@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,10 @@ def read_table(path: Path | str, columns: Mapping[str, str] | None = None) -> pd
         table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, low_memory=False)
     except pd.errors.EmptyDataError:
         raise EvaluationError(f"{path}: is empty; needed are a line of column names and a row for each case") from None
+    except pd.errors.ParserError as error:
+        found = re.search(r"line \d+", str(error))
+        where = f"{path}: {found[0]}" if found else str(path)
+        raise EvaluationError(f"{where}: not readable as CSV; put quotes around texts that hold commas") from None
     except (ValueError, OSError, UnicodeDecodeError) as error:
         raise EvaluationError(f"{path}: can't be read as a table ({error}); give a .parquet or .csv file") from error
     absent = sorted(set((columns or {}).values()) - set(table.columns))

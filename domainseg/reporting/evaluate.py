@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from domainseg.evaluation import evaluate, read_table
+from domainseg.evaluation import EvaluationError, evaluate, read_table
 from domainseg.evaluation.intervals import RESAMPLES
 from domainseg.evaluation.metrics import Metrics
 from domainseg.files import atomic_path, write_json
@@ -20,10 +20,12 @@ def evaluate_command(cfg: dict[str, Any], output: Path) -> Metrics:
     """Evaluate a prediction table, write metrics.json, figures/*.svg and report.html to ``output``; returns metrics.
 
     cfg: predictions (path of .parquet or .csv); optional columns (our name -> the file's), targets, resamples, seed.
-    Raises EvaluationError for a table that can't be read or lacks needed columns.
+    Raises EvaluationError for a table that can't be read, is empty or lacks needed columns.
     """
     path = Path(cfg["predictions"])
     table = read_table(path, cfg.get("columns"))
+    if table.empty:
+        raise EvaluationError(f"{path}: has no rows, so there is nothing to evaluate")
     metrics = evaluate(
         table, cfg.get("targets"), resamples=int(cfg.get("resamples", RESAMPLES)), seed=int(cfg.get("seed", 0))
     )

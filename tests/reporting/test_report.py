@@ -179,6 +179,9 @@ def test_evaluate_command_writes_all_and_prints_intervals(
     assert interval(metrics["test"]["fracture"]["auc"]).replace(" to ", "–") in capsys.readouterr().out
     with pytest.raises(EvaluationError, match="label_<target>"):
         evaluate_command({"predictions": str(source)}, tmp_path / "again")
+    part[:0].to_csv(tmp_path / "header.csv", index=False)
+    with pytest.raises(EvaluationError, match=r"header\.csv: has no rows"):
+        evaluate_command(cfg | {"predictions": str(tmp_path / "header.csv")}, tmp_path / "again")
     assert not (tmp_path / "again").exists()
 
 
