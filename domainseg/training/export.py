@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from domainseg.bundle.inputs import read_input
-from domainseg.bundle.kinds import is_bundle, is_run, unfinished
+from domainseg.bundle.kinds import BUNDLE, is_bundle, is_run, unfinished
 from domainseg.bundle.schema import SCHEMA, stage_file
 from domainseg.bundle.write import check_place, write_bundle
 from domainseg.cascade.cascade import read_ahead
@@ -33,7 +33,7 @@ from domainseg.training.environment import versions_of
 from domainseg.training.onnx_model import ExportError, OnnxModel, opened, opset_of, to_onnx
 from domainseg.training.parity import check_cascade, check_parity
 from domainseg.training.run import load_data
-from domainseg.training.stages import BUNDLE, REFIT, build, load_cascade, module_of
+from domainseg.training.stages import REFIT, build, load_cascade, module_of
 
 log = logging.getLogger(__name__)
 

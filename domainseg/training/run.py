@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 import yaml
 
+from domainseg.bundle.kinds import BUNDLE
 from domainseg.bundle.workers import peak_bytes
 from domainseg.cascade.stages import Stage
 from domainseg.cascade.table import write_table
@@ -31,7 +32,7 @@ from domainseg.training.environment import write_environment
 from domainseg.training.gathered import predict_together
 from domainseg.training.pictures import write_pictures
 from domainseg.training.processes import fingerprints, threads_of, together
-from domainseg.training.stages import BUNDLE, REFIT, RunError, build
+from domainseg.training.stages import REFIT, RunError, build
 
 log = logging.getLogger(__name__)
 
