@@ -20,7 +20,7 @@ from domainseg.phantom.simulate import simulate
 from domainseg.training.onnx_model import OnnxModel, to_onnx
 from domainseg.training.stages import load_cascade, module_of, new_stage
 
-OPEN = {"view_filter": 0.0, "localizer": 0.0, "implant_filter": 2.0}
+OPEN = {"view_filter": 0.0, "localizer": 0.0, "implant_filter": 1.0}
 """Thresholds that let every film through an untrained cascade, so that it does all of its work."""
 
 
