@@ -102,7 +102,12 @@ def test_a_prediction_that_was_stopped_goes_on(
     argv = [f"bundle={bundle}", f"input={many}", "threads=1", "workers=2"]
     key = f"key={whole}/private/patient.key"
     journal = tmp_path / "cut/journal.jsonl"
-    command = [*PREDICT, *argv, f"output={tmp_path}/cut", key]
+    # Whoever starts the tests in the background has an interrupt ignored, and so would what they start.
+    listening = (
+        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "runpy.run_module('domainseg.predict', run_name='__main__')"
+    )
+    command = [sys.executable, "-c", listening, *argv, f"output={tmp_path}/cut", key]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") > 10):
         time.sleep(0.001)
