@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +23,12 @@ OPTUNA = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", f"{LR}=interval(0.
 
 
 @pytest.fixture(autouse=True)
-def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A working folder with a pipeline of its own; handlers of Hydra's log are closed again."""
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_as_before: None) -> None:
+    """A working folder with a pipeline of its own."""
     for name, text in FILES.items():
         (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "groups" / name).write_text(text)
     monkeypatch.chdir(tmp_path)
-    root = logging.getLogger()
-    before, level = list(root.handlers), root.level
-    yield
-    for handler in [handler for handler in root.handlers if handler not in before]:
-        root.removeHandler(handler)
-        handler.close()
-    root.handlers[:] = before
-    root.setLevel(level)
 
 
 class Runs:

@@ -20,7 +20,7 @@ from domainseg.networks import LocalizerUNet
 from .conftest import HEADS, models, network
 
 
-def agree(data: bytes) -> None:
+def assert_agrees(data: bytes) -> None:
     """Hold the walk against onnx's own reading."""
     found, model = inspect_graph(data, "x.onnx"), onnx.load_from_string(data)
 
@@ -45,7 +45,7 @@ def agree(data: bytes) -> None:
 
 @pytest.mark.parametrize("name", HEADS)
 def test_sees_what_onnx_sees_in_networks_made_by_hand(name: str) -> None:
-    agree(models()[name])
+    assert_agrees(models()[name])
 
 
 @pytest.mark.slow
@@ -62,7 +62,7 @@ def test_sees_what_onnx_sees_in_a_network_that_torch_exported(tmp_path: Path) ->
         verbose=False,
     )
     data = (tmp_path / "x.onnx").read_bytes()
-    agree(data)
+    assert_agrees(data)
     assert inspect_graph(data, "x").batch_name == "batch"
     assert inspect_graph(data, "x").inputs == {"image": (None, 1, 64, 64)}
 
@@ -74,7 +74,7 @@ def test_numbers_may_stand_in_typed_fields() -> None:
         field = tensor.float_data if tensor.data_type == TensorProto.FLOAT else tensor.int64_data
         field.extend(values.ravel().tolist())
         tensor.ClearField("raw_data")
-    agree(model.SerializeToString())
+    assert_agrees(model.SerializeToString())
 
 
 Edit = Callable[[onnx.ModelProto], object]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pydicom
 import pytest
 import yaml
+
+from .conftest import command
 
 pytestmark = pytest.mark.slow
 
@@ -21,20 +20,6 @@ SMALL = [
     *(f"stage.{name}.task.steps=2" for name in ("view_filter", "localizer", "implant_filter")),
     *("stage.fracture.task.patch.steps=2", "stage.fracture.task.tail.steps=2"),
 ]
-
-
-def command(name: str, *argv: str, cwd: Path, code: int = 0) -> str:
-    """Run a command in a folder of its own; returns what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", f"domainseg.{name}", *argv],
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == code, done.stdout[-2000:] + done.stderr[-2000:]
-    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,8 @@ import pandas as pd
 import pyarrow.parquet
 import pydicom
 import pytest
+
+from .conftest import command
 
 pytestmark = pytest.mark.slow
 
@@ -35,20 +34,6 @@ SHORT = [  # one step a stage on small regions
 # Planted in one patient's films, files, reports and annotations.
 NAME, NUMBER, BORN, OTHER = "Mustermann", "4711-0815", "19391224", "Kowalczyk"
 SPELT = (NAME, NUMBER, BORN, OTHER, "1939-12-24", "24.12.1939", NUMBER.replace("-", ""), "ACC-778899")
-
-
-def command(name: str, *argv: str, cwd: Path, code: int = 0) -> str:
-    """Run a command in a folder; returns what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", f"domainseg.{name}", *argv],
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == code, done.stdout[-2000:] + done.stderr[-2000:]
-    return done.stdout + done.stderr
 
 
 def plant(export: dict[str, Path]) -> set[str]:
