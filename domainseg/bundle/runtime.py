@@ -117,12 +117,22 @@ def _bound_memory() -> None:
     onnxruntime.create_and_register_allocator(place, arena)
 
 
+@cache
+def _core() -> Any:
+    """OpenVINO, once a process and until its end.
+
+    On processors with AMX its first use gives the thread a stack for signals, and its end takes that away: from another
+    thread (wherever garbage is collected) only the memory goes, and the next signal of any kind ends the process.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 def _openvino(
     model: bytes, outputs: list[str], batch_name: str | None, precision: str, threads: int | None
 ) -> Callable[[Array], list[Array]]:
-    import openvino
-
-    core = openvino.Core()
+    core = _core()
     if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise BundleError("precision=bf16: this processor has no bf16; use precision=fp32")
     graph = core.read_model(model=model, weights=b"")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,6 +58,32 @@ def test_earlier_answers_stay_as_they_were(backend: str) -> None:
     kept = first["map"].copy()
     run(PICTURES[1:2])
     np.testing.assert_array_equal(first["map"], kept)
+
+
+SIGNALLED = """
+import gc, os, signal, sys, threading
+from pathlib import Path
+from domainseg.bundle.runtime import open_network
+signal.signal(signal.SIGUSR1, lambda *_: print("heard"))
+stage = {"name": "x", "outputs": {"fracture": []}}
+run = open_network(Path(sys.argv[1]).read_bytes(), stage, "batch", backend="openvino")
+networks = [run]
+del run
+thread = threading.Thread(target=lambda: (networks.clear(), gc.collect()))
+thread.start()
+thread.join()
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_a_signal_after_openvino_was_let_go_ends_no_process(tmp_path: Path) -> None:
+    """As at the end of a data worker of a fit, in a process whose networks another thread has collected."""
+    pytest.importorskip("openvino")
+    (tmp_path / "network.onnx").write_bytes(network(HEADS["fracture"]).SerializeToString())
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, tmp_path / "network.onnx"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
 
 
 def convolutions() -> bytes:
