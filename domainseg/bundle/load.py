@@ -14,9 +14,10 @@ from domainseg.bundle.schema import RECORD, BundleError
 from domainseg.bundle.verify import verify_bundle
 from domainseg.cascade.cascade import Cascade
 from domainseg.cascade.case import Case
+from domainseg.cascade.decisions import DECISIONS
 from domainseg.cascade.operations import Sample
 from domainseg.cascade.rows import film_rows
-from domainseg.cascade.stages import DECISIONS, Frozen, Network, Stage
+from domainseg.cascade.stages import Frozen, Network, Stage
 from domainseg.imaging import Film, read_film
 
 # What bf16 must show against fp32 before it may run; held against the figures at export and again on load.

@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from domainseg.cascade.decisions import DECISIONS
 from domainseg.cascade.operations import PreprocessingError, versioned
-from domainseg.cascade.stages import DECISIONS
 from domainseg.files import DomainsegError
 from domainseg.imaging.film import READER_VERSION
 

@@ -1,4 +1,4 @@
-"""Stages in a row: films in, cases and exclusions out, nothing dropped in silence."""
+"""Stages in a row: films or volumes in, cases and exclusions out, nothing dropped in silence."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ class Cascade:
     stages: Sequence[Stage]
 
     def run(self, case: Case) -> list[Case | Exclusion]:
-        """Pass one film through all stages; every hip found ends as a case or an exclusion."""
+        """Pass one film or volume through all stages; all that is found in it ends as a case or an exclusion."""
         going: list[Case] = [case]
         ended: list[Case | Exclusion] = []
         for stage in self.stages:
             if not going:
                 break
             samples = [preprocess(item, stage.preprocessing) for item in going]
-            batch = np.stack([sample.pixels for sample in samples])[:, None]
-            outputs = stage.network(batch)
+            outputs = stage.network(np.concatenate([sample.pictures for sample in samples]))
             passed: list[Case] = []
-            for k, (item, sample) in enumerate(zip(going, samples, strict=True)):
-                one = {name: array[k] for name, array in outputs.items()}
+            start = 0
+            for item, sample in zip(going, samples, strict=True):
+                one = {name: sample.own(array[start : start + sample.count]) for name, array in outputs.items()}
+                start += sample.count
                 result = stage.decision.decide(item, sample, one, stage.frozen)
                 if isinstance(result, Exclusion):
                     ended.append(result)

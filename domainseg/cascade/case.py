@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,30 +11,34 @@ from numpy.typing import NDArray
 
 from domainseg.imaging.film import Film
 from domainseg.imaging.geometry import Affine, inverse, transform, warp
+from domainseg.imaging.volume import Volume
 
 
 @dataclass(frozen=True)
 class Case:
     """One picture on its way through the stages; its key is (image, part).
 
-    film: the film as read.
-    affine: 3x3, from pixels of the frame at hand to source pixels; shape: height and width of that frame.
-    part: "" until the localizer names the hip: hip_left or hip_right as in the upright picture.
+    film: the film or the volume as read.
+    affine: from the frame at hand to the source as read: 3x3 between pixels of films, 4x4 between voxels (x, y, z) of
+        volumes. shape: of that frame, height and width, with the depth before them in volumes.
+    part: "" until a stage names it: hip_left or hip_right as in the upright picture, head.
     values: columns of the prediction table that the stages have filled so far.
-    arrays: what overlays draw, by name; never in the table.
+    lesions: rows of the lesion table, without image and part.
+    arrays: what overlays and masks are made of, by name; never in a table.
     """
 
     image: str
-    film: Film
+    film: Film | Volume
     affine: Affine
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     part: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
+    lesions: Sequence[Mapping[str, Any]] = ()
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, image: str, film: Film) -> Case:
-        """The case of a whole film as read."""
+    def of(cls, image: str, film: Film | Volume) -> Case:
+        """The case of a whole film or volume as read."""
         return cls(image=image, film=film, affine=film.geometry, shape=film.shape)
 
     def with_values(self, **values: Any) -> Case:
@@ -43,6 +47,7 @@ class Case:
 
     def sample(self, affine: Affine, shape: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Film pixels float32 [shape] in 0..1, and where they are valid; ``affine`` maps the frame to the source."""
+        assert isinstance(self.film, Film)
         to_array = inverse(self.film.geometry) @ affine
         pixels = warp(self.film.pixels, to_array, shape)
         if self.film.valid is None or self.film.valid.all():

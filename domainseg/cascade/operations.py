@@ -1,7 +1,8 @@
 """Preprocessing as data: a closed, versioned list of named operations, the same in training, prediction and bundle.
 
 A stage's preprocessing is a list such as ``[{op: fit, size: 1024}, {op: local_contrast, sigma: 36, clip: 4}]``.
-The first operation samples the case's frame, the others work on float32 pixels in 0..1 and keep that range.
+The first operation samples the case's frame: ``fit`` a film's, ``slabs`` or ``projections`` a volume's
+(domainseg/cascade/volumes.py). The others work on what it gives and end in 0..1.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from domainseg.cascade import volumes
 from domainseg.cascade.case import Case
 from domainseg.files import DomainsegError
 from domainseg.imaging.geometry import Affine
@@ -29,10 +31,28 @@ class PreprocessingError(DomainsegError):
 
 @dataclass(frozen=True)
 class Sample:
-    """What a network sees: pixels float32 [H, W] in 0..1, and the affine from its pixels to source pixels."""
+    """What a network sees of a case: pixels float32 in 0..1, and the affine from them to the source as read.
+
+    Of a film pixels are one picture [H, W] and the affine is 3x3. Of a volume they are N pictures of C channels
+    [N, C, H, W]; the affine is 4x4, from (x, y, number of the picture) to voxels.
+    """
 
     pixels: Pixels
     affine: Affine
+
+    @property
+    def pictures(self) -> Pixels:
+        """As a network takes them, [N, C, H, W]."""
+        return self.pixels if self.pixels.ndim == 4 else self.pixels[None, None]
+
+    @property
+    def count(self) -> int:
+        """N."""
+        return len(self.pictures)
+
+    def own(self, outputs: Pixels) -> Pixels:
+        """Of a network's output [N, ...] what a decision sees: all of it for a volume, without the N for a film."""
+        return outputs if self.pixels.ndim == 4 else outputs[0]
 
 
 def fit_frame(case: Case, size: int) -> tuple[Affine, tuple[int, int]]:
@@ -88,26 +108,30 @@ def local_contrast(pixels: Pixels, valid: Mask, *, sigma: float = 36.0, clip: fl
 
 
 # Name -> (version, function). A change of what an operation does raises its version: caches and bundles depend on it.
-OPERATIONS: Mapping[str, tuple[int, Callable[..., Pixels]]] = {
+OPERATIONS: dict[str, tuple[int, Callable[..., Pixels]]] = {
     "stretch": (1, stretch),
     "local_contrast": (1, local_contrast),
 }
-FIT_VERSION = 1
 
 
 def versioned(operations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The list with each operation's version written in, as it goes into cache keys and bundles.
 
-    Raises PreprocessingError when an operation or a parameter is unknown or the first is not ``fit``.
+    Raises PreprocessingError when an operation or a parameter is unknown or the first makes no frame.
     """
-    if not operations or set(operations[0]) - {"version"} != {"op", "size"} or operations[0]["op"] != "fit":
-        raise PreprocessingError("preprocessing must begin with {op: fit, size: PIXELS}")
-    result = [{**operations[0], "version": FIT_VERSION}]
+    first = dict(operations[0]) if operations else {}
+    if (name := str(first.get("op"))) not in FRAMES or set(first) - {"version"} != {"op", *FRAMES[name].settings}:
+        begin = " or ".join("{op: " + ", ".join([op, *frame.settings]) + "}" for op, frame in FRAMES.items())
+        raise PreprocessingError(f"preprocessing must begin with {begin}")
+    frame = FRAMES[name]
+    result = [{**first, "version": frame.version}]
     for operation in operations[1:]:
         name = str(operation.get("op"))
-        if name not in OPERATIONS:
-            raise PreprocessingError(f"unknown preprocessing operation {name!r}; known: fit, {', '.join(OPERATIONS)}")
-        version, function = OPERATIONS[name]
+        if name not in frame.operations:
+            raise PreprocessingError(
+                f"unknown preprocessing operation {name!r} after {first['op']}; known: {', '.join(frame.operations)}"
+            )
+        version, function = frame.operations[name]
         known = [key for key, value in signature(function).parameters.items() if value.kind is value.KEYWORD_ONLY]
         if wrong := sorted(set(operation) - {"op", "version", *known}):
             raise PreprocessingError(f"preprocessing {name}: unknown parameter {wrong[0]!r}; known: {', '.join(known)}")
@@ -115,12 +139,49 @@ def versioned(operations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return result
 
 
-def preprocess(case: Case, operations: Sequence[Mapping[str, Any]]) -> Sample:
-    """Run a preprocessing list on a case. Raises PreprocessingError when the list is not valid."""
-    versioned(operations)
+def fit(case: Case, operations: Sequence[Mapping[str, Any]]) -> Sample:
+    """A film's frame in a square of ``size`` pixels, then the operations."""
     affine, shape = fit_frame(case, int(operations[0]["size"]))
     pixels, valid = case.sample(affine, shape)
     for operation in operations[1:]:
         settings = {key: value for key, value in operation.items() if key not in ("op", "version")}
         pixels = OPERATIONS[str(operation["op"])][1](pixels, valid, **settings)
     return Sample(pixels=pixels, affine=affine)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a preprocessing list may begin with.
+
+    settings: its parameters, all needed. operations: what may follow, name -> (version, function). run: makes the
+    sample of a case. channels: of a picture, of the whole list.
+    """
+
+    version: int
+    settings: tuple[str, ...]
+    operations: Mapping[str, tuple[int, Callable[..., Pixels]]]
+    run: Callable[[Case, Sequence[Mapping[str, Any]]], Sample]
+    channels: Callable[[Sequence[Mapping[str, Any]]], int]
+
+
+def _of(make: Callable[[Case, Sequence[Mapping[str, Any]]], tuple[Pixels, Affine]]) -> Callable[..., Sample]:
+    return lambda case, operations: Sample(*make(case, operations))
+
+
+FRAMES: Mapping[str, Frame] = {
+    "fit": Frame(1, ("size",), OPERATIONS, fit, lambda operations: 1),
+    "projections": Frame(1, ("size",), {}, _of(volumes.projections), lambda operations: volumes.PROJECTIONS),
+    "slabs": Frame(1, ("size", "slices", "thickness"), volumes.OPERATIONS, _of(volumes.slabs), volumes.channels),
+}
+
+
+def picture_shape(operations: Sequence[Mapping[str, Any]]) -> tuple[int, int, int]:
+    """Channels, height and width of the pictures that a preprocessing list makes."""
+    size = int(operations[0]["size"])
+    return FRAMES[str(operations[0]["op"])].channels(operations), size, size
+
+
+def preprocess(case: Case, operations: Sequence[Mapping[str, Any]]) -> Sample:
+    """Run a preprocessing list on a case. Raises PreprocessingError when the list is not valid."""
+    versioned(operations)
+    return FRAMES[str(operations[0]["op"])].run(case, operations)

@@ -1,4 +1,4 @@
-"""The decisions of the hip cascade: what each stage makes of its network's outputs.
+"""Stages, and the decisions of the hip cascade: what each makes of its network's outputs.
 
 Every stage is its preprocessing, a network (a function from arrays to named arrays: torch, ONNX Runtime and OpenVINO
 are the same to it), frozen numbers chosen on tune (threshold, calibration), and ``decide``.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from domainseg.cascade.case import Case, Exclusion
 from domainseg.cascade.operations import Sample
+from domainseg.imaging.film import Film
 from domainseg.imaging.geometry import inverse, quarter_turns, square, step, transform
 from domainseg.imaging.sides import patient_side
 
@@ -39,9 +40,16 @@ class Frozen:
 
 
 class Decision(Protocol):
-    """How a stage turns outputs into cases or an exclusion."""
+    """How a stage turns outputs into cases or an exclusion.
+
+    target: the question, as tables name it. reads: film or volume.
+    """
 
     target: str
+
+    @property
+    def reads(self) -> str:
+        """film or volume."""
 
     def logits(self, outputs: Outputs) -> dict[str, float]:
         """Raw logit of the stage's question, by part ("" where the question is about the case itself)."""
@@ -70,6 +78,7 @@ class ViewFilter:
     """
 
     target: str = "view_filter"
+    reads: ClassVar[str] = "film"
 
     def logits(self, outputs: Outputs) -> dict[str, float]:
         """Logit of P(frontal hip or pelvis) against the two other classes together."""
@@ -107,6 +116,7 @@ class Localizer:
     lateral: float = 0.45
     distal: float = 0.75
     target: str = "localizer"
+    reads: ClassVar[str] = "film"
 
     def logits(self, outputs: Outputs) -> dict[str, float]:
         """Logit that this hip is in the film, by part."""
@@ -160,6 +170,7 @@ class Localizer:
         alone: whether it is the film's only hip, so that a laterality tag speaks of it.
         """
         upright = case.affine
+        assert isinstance(case.film, Film)
         lateral = -1 if part == "hip_left" else 1
         head = transform(inverse(upright), center)
         unit = diameter / step(upright)
@@ -184,6 +195,7 @@ class ImplantFilter:
     """Sets aside hips with metal: an implant marks a past fracture and gives the label away. Output: implant []."""
 
     target: str = "implant_filter"
+    reads: ClassVar[str] = "film"
 
     def logits(self, outputs: Outputs) -> dict[str, float]:
         """Logit of P(metal)."""
@@ -211,6 +223,7 @@ class FractureDetector:
     """
 
     target: str = "fracture"
+    reads: ClassVar[str] = "film"
 
     def logits(self, outputs: Outputs) -> dict[str, float]:
         """Logit of P(fracture) before calibration."""
@@ -240,6 +253,7 @@ class WholeFilm:
     """The whole-image classifier that cascades are compared with: one score a film. Output: fracture []."""
 
     target: str = "fracture"
+    reads: ClassVar[str] = "film"
 
     def logits(self, outputs: Outputs) -> dict[str, float]:
         """Logit of P(fracture somewhere in the film)."""
@@ -248,13 +262,3 @@ class WholeFilm:
     def decide(self, case: Case, sample: Sample, outputs: Outputs, frozen: Frozen) -> list[Case] | Exclusion:
         """The film with its score."""
         return [case.with_values(score_fracture=frozen.probability(self.logits(outputs)[""]))]
-
-
-# What a bundle may name: a closed list, never an import path.
-DECISIONS: Mapping[str, Callable[..., Any]] = {
-    "view_filter": ViewFilter,
-    "localizer": Localizer,
-    "implant_filter": ImplantFilter,
-    "fracture_detector": FractureDetector,
-    "whole_film": WholeFilm,
-}

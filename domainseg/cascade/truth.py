@@ -97,13 +97,13 @@ class Truth:
         files = list(self.part(hip.image, hip.part)["masks"])
         return files or [polygon.tolist() for polygon in self.polygons(hip.image, hip.part)]
 
-    def draw(self, sources: Sequence[Any], affine: Affine, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    def draw(self, sources: Sequence[Any], affine: Affine, shape: Sequence[int]) -> NDArray[np.bool_]:
         """Masks (files, as the manifest names them) and polygons (source pixels) on a frame, as one mask.
 
         A line thinner than a pixel of the frame is kept: a pixel counts when a tenth of it is covered.
         Raises ImageReadError for a mask file that cannot be read.
         """
-        drawn = np.zeros(shape, dtype=bool)
+        drawn = np.zeros(tuple(shape), dtype=bool)
         to_frame = inverse(affine)
         for source in sources:
             if isinstance(source, str):

@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 
-from domainseg.cascade.operations import FIT_VERSION, OPERATIONS
+from domainseg.cascade import volumes
+from domainseg.cascade.operations import FRAMES, OPERATIONS
 from domainseg.data.manifest import Manifest
 from domainseg.files import read_json, write_json
 from domainseg.imaging.film import READER_VERSION
+from domainseg.imaging.volume import VOLUME_READER_VERSION
 from domainseg.training.stages import RunError
 
 log = logging.getLogger(__name__)
@@ -41,8 +43,9 @@ def environment(cfg: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
         "versions": versions_of(PACKAGES),
         PICTURES: {
             "reader": READER_VERSION,
-            "fit": FIT_VERSION,
-            **{name: number for name, (number, _) in OPERATIONS.items()},
+            "volume_reader": VOLUME_READER_VERSION,
+            **{name: frame.version for name, frame in FRAMES.items()},
+            **{name: number for name, (number, _) in (OPERATIONS | volumes.OPERATIONS).items()},
         },
         "trainer": {name: cfg["trainer"].get(name) for name in ARITHMETIC},
         "python": platform.python_version(),

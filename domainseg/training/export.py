@@ -18,7 +18,8 @@ from domainseg.bundle.kinds import BUNDLE, is_bundle, is_run, unfinished
 from domainseg.bundle.schema import SCHEMA, stage_file
 from domainseg.bundle.write import check_place, write_bundle
 from domainseg.cascade.cascade import read_ahead
-from domainseg.cascade.stages import DECISIONS, Stage
+from domainseg.cascade.decisions import DECISIONS
+from domainseg.cascade.stages import Stage
 from domainseg.data.manifest import Manifest
 from domainseg.data.splits import refit_manifest
 from domainseg.evaluation import read_table

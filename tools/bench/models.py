@@ -12,7 +12,8 @@ from bench.measure import Options
 from domainseg.bundle.schema import SCHEMA, stage_file
 from domainseg.bundle.verify import Verified, verify_bundle
 from domainseg.bundle.write import write_bundle
-from domainseg.cascade.stages import DECISIONS, Frozen, Stage
+from domainseg.cascade.decisions import DECISIONS
+from domainseg.cascade.stages import Frozen, Stage
 from domainseg.config import plain
 from domainseg.imaging.film import READER_VERSION
 from domainseg.overrides import compose, conf_folder, parse

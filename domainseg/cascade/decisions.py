@@ -1,0 +1,17 @@
+"""The decisions that a bundle may name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from domainseg.cascade.stages import FractureDetector, ImplantFilter, Localizer, ViewFilter, WholeFilm
+
+# What a bundle may name: a closed list, never an import path.
+DECISIONS: Mapping[str, Callable[..., Any]] = {
+    "view_filter": ViewFilter,
+    "localizer": Localizer,
+    "implant_filter": ImplantFilter,
+    "fracture_detector": FractureDetector,
+    "whole_film": WholeFilm,
+}
