@@ -11,13 +11,15 @@ import numpy as np
 
 from domainseg.cascade.case import Case, Exclusion
 from domainseg.cascade.operations import preprocess
+from domainseg.cascade.reads import FILMS, Reading
 from domainseg.cascade.stages import Stage
-from domainseg.imaging import Film, ImageReadError, read_film
+from domainseg.imaging import Film, ImageReadError
+from domainseg.imaging.volume import Volume
 
 
 @dataclass(frozen=True)
 class Cascade:
-    """Stages in the order in which a film passes them."""
+    """Stages in the order in which a film or a volume passes them."""
 
     stages: Sequence[Stage]
 
@@ -44,20 +46,29 @@ class Cascade:
         return [*going, *ended]
 
 
-def read_ahead(files: Sequence[tuple[str, Path]], workers: int = 2) -> Iterator[tuple[str, Film | ImageReadError]]:
-    """Read films on threads a few ahead of their use, in order; an unreadable film comes back as its error."""
+def read_ahead(
+    files: Sequence[tuple[str, Path]], workers: int = 2, reading: Reading = FILMS
+) -> Iterator[tuple[str, Film | Volume | ImageReadError]]:
+    """Read films on threads a few ahead of their use, in order; an unreadable one comes back as its error.
 
-    def load(path: Path) -> Film | ImageReadError:
+    As many are ahead as ``reading`` allows: none of volumes, so that one of them is in memory, not several.
+    """
+
+    def load(path: Path) -> Film | Volume | ImageReadError:
         try:
-            return read_film(path)
+            return reading.read(path, None)
         except ImageReadError as error:
             return error
 
+    if not reading.ahead:
+        for image, path in files:
+            yield image, load(path)
+        return
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
-        waiting: list[tuple[str, Future[Film | ImageReadError]]] = []
+        waiting: list[tuple[str, Future[Film | Volume | ImageReadError]]] = []
         for image, path in files:
             waiting.append((image, pool.submit(load, path)))
-            if len(waiting) > 2 * workers:
+            if len(waiting) > max(workers, reading.ahead):
                 name, future = waiting.pop(0)
                 yield name, future.result()
         for name, future in waiting:

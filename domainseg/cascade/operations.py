@@ -153,11 +153,12 @@ def fit(case: Case, operations: Sequence[Mapping[str, Any]]) -> Sample:
 class Frame:
     """What a preprocessing list may begin with.
 
-    settings: its parameters, all needed. operations: what may follow, name -> (version, function). run: makes the
-    sample of a case. channels: of a picture, of the whole list.
+    reads: film or volume. settings: its parameters, all needed. operations: what may follow, name -> (version,
+    function). run: makes the sample of a case. channels: of a picture, of the whole list.
     """
 
     version: int
+    reads: str
     settings: tuple[str, ...]
     operations: Mapping[str, tuple[int, Callable[..., Pixels]]]
     run: Callable[[Case, Sequence[Mapping[str, Any]]], Sample]
@@ -169,9 +170,11 @@ def _of(make: Callable[[Case, Sequence[Mapping[str, Any]]], tuple[Pixels, Affine
 
 
 FRAMES: Mapping[str, Frame] = {
-    "fit": Frame(1, ("size",), OPERATIONS, fit, lambda operations: 1),
-    "projections": Frame(1, ("size",), {}, _of(volumes.projections), lambda operations: volumes.PROJECTIONS),
-    "slabs": Frame(1, ("size", "slices", "thickness"), volumes.OPERATIONS, _of(volumes.slabs), volumes.channels),
+    "fit": Frame(1, "film", ("size",), OPERATIONS, fit, lambda operations: 1),
+    "projections": Frame(1, "volume", ("size",), {}, _of(volumes.projections), lambda operations: volumes.PROJECTIONS),
+    "slabs": Frame(
+        1, "volume", ("size", "slices", "thickness"), volumes.OPERATIONS, _of(volumes.slabs), volumes.channels
+    ),
 }
 
 

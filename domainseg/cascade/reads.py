@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 class Reading:
     """Films or volumes.
 
-    read(path, limit): the film or volume; limit: most pixels or voxels, None for any number. Raises ImageReadError.
+    name: as a decision's ``reads`` says it; plural: what people are told of several. read(path, limit): the film or
+    volume; limit: most pixels or voxels, None for any number. Raises ImageReadError.
     rows(image, film or error, results, truth): its rows of the prediction table. truth(manifest): what ``rows`` and
     training ask for the truth. blank: a small empty one, to try decisions on. bytes_a_pixel: memory that one pixel or
     voxel takes on its way, at most; ordinary: pixels or voxels of one that every worker must have room for. ahead: how
@@ -31,6 +32,7 @@ class Reading:
     """
 
     name: str
+    plural: str
     read: Callable[[Path, int | None], Film | Volume]
     rows: Callable[..., list[dict[str, Any]]]
     truth: Callable[[Manifest], Any]
@@ -51,10 +53,10 @@ def _film_truth(manifest: Manifest) -> Any:
 
 
 def _blank_film() -> Film:
-    return Film(pixels=np.zeros((8, 8), np.float32))
+    return Film(pixels=np.zeros((8, 8), np.float32), spacing=(1.0, 1.0))
 
 
-FILMS = Reading("film", _read_film, film_rows, _film_truth, _blank_film, 16, 20_000_000, 4)
+FILMS = Reading("film", "films", _read_film, film_rows, _film_truth, _blank_film, 16, 20_000_000, 4)
 
 
 def _read_volume(path: Path, limit: int | None) -> Volume:
@@ -79,7 +81,7 @@ def _blank_volume() -> Volume:
     return Volume(voxels=np.zeros((4, 8, 8), np.int16), affine=np.eye(4), source_shape=(4, 8, 8))
 
 
-VOLUMES = Reading("volume", _read_volume, _volume_rows, _volume_truth, _blank_volume, 40, 40 * 512 * 512, 0)
+VOLUMES = Reading("volume", "exams", _read_volume, _volume_rows, _volume_truth, _blank_volume, 40, 40 * 512 * 512, 0)
 
 
 def reading_of(stages: Sequence[Stage]) -> Reading:
