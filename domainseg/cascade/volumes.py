@@ -41,16 +41,10 @@ def grid(case: Case, size: int, thickness: float) -> tuple[Pixels, Affine]:
     """
     volume = case.film
     assert isinstance(volume, Volume)
-    depth, height, width = case.shape
-    # In plane: from the square to the frame, from there to voxels. Frames of volumes are never turned.
-    scale = max(height, width) / size
-    fitted = np.eye(4)
-    fitted[0, 0] = fitted[1, 1] = scale
-    fitted[:2, 3] = [(side - 1) / 2 - scale * (size - 1) / 2 for side in (width, height)]
+    depth = case.shape[0]
     count = group_size(volume, thickness)
-    fitted[2, 2], fitted[2, 3] = count, (count - 1) / 2
-    affine = case.affine @ fitted
-    plane = affine[np.ix_([0, 1, 3], [0, 1, 3])]
+    affine = _affine(case, size, count)
+    plane = _plane(case, size)
     first = round(float(case.affine[2, 3]))
     slices = []
     for start in range(first, first + depth, count):
@@ -60,6 +54,62 @@ def grid(case: Case, size: int, thickness: float) -> tuple[Pixels, Affine]:
             np.full((size, size), AIR, np.float32) if mean is None else warp(mean, plane, (size, size), fill=AIR)
         )
     return np.stack(slices), affine
+
+
+def _affine(case: Case, size: int, count: int) -> Affine:
+    """4x4 from (x, y, z) of the grid to voxels; in plane the frame is fitted into the square, never turned."""
+    _, height, width = case.shape
+    scale = max(height, width) / size
+    fitted = np.eye(4)
+    fitted[0, 0] = fitted[1, 1] = scale
+    fitted[:2, 3] = [(side - 1) / 2 - scale * (size - 1) / 2 for side in (width, height)]
+    fitted[2, 2], fitted[2, 3] = count, (count - 1) / 2
+    return np.asarray(case.affine @ fitted, np.float64)
+
+
+def _plane(case: Case, size: int) -> Affine:
+    """3x3 from pixels of a slice of the grid to those of a slice of the volume."""
+    return _affine(case, size, 1)[np.ix_([0, 1, 3], [0, 1, 3])]
+
+
+def on_grid(case: Case, labels: NDArray[np.uint8], size: int, thickness: float) -> NDArray[np.uint8]:
+    """Codes [z, y, x] of a volume on the grid of its slabs, uint8 [Z, size, size].
+
+    A voxel of the grid is labelled when at least half of what it covers is, with the code that covers most of it.
+    """
+    volume = case.film
+    assert isinstance(volume, Volume)
+    count = group_size(volume, thickness)
+    plane, first = _plane(case, size), round(float(case.affine[2, 3]))
+    drawn = []
+    for start in range(first, first + case.shape[0], count):
+        members = [z for z in range(start, min(start + count, first + case.shape[0])) if 0 <= z < volume.shape[0]]
+        found = np.zeros((size, size), np.uint8)
+        codes = [int(code) for code in np.unique(labels[members]) if code] if members else []
+        if codes:
+            shares = [
+                warp((labels[members] == code).mean(axis=0, dtype=np.float32), plane, (size, size)) for code in codes
+            ]
+            most = np.array(codes, np.uint8)[np.argmax(shares, axis=0)]
+            found = np.where(np.sum(shares, axis=0) >= 0.5, most, 0).astype(np.uint8)
+        drawn.append(found)
+    return np.stack(drawn)
+
+
+def slices_on_grid(case: Case, known: NDArray[np.float64], thickness: float) -> NDArray[np.float64]:
+    """Labels [z, n] of a volume's slices (1, 0 or NaN) on the grid of its slabs, [Z, n].
+
+    1 where any slice that is averaged has 1, 0 where all have 0, else NaN.
+    """
+    volume = case.film
+    assert isinstance(volume, Volume)
+    count, first = group_size(volume, thickness), round(float(case.affine[2, 3]))
+    found = []
+    for start in range(first, first + case.shape[0], count):
+        members = [z for z in range(start, min(start + count, first + case.shape[0])) if 0 <= z < volume.shape[0]]
+        rows = known[members]
+        found.append(np.where((rows == 1).any(axis=0), 1.0, np.where((rows == 0).all(axis=0), 0.0, np.nan)))
+    return np.stack(found)
 
 
 def group_size(volume: Volume, thickness: float) -> int:

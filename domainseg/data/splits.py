@@ -70,6 +70,8 @@ def assign_splits(
     fractions: Mapping[str, float],
     cohort: Cohort | None = None,
     folds: int | None = None,
+    by_date: bool = False,
+    date: str | None = None,
 ) -> Manifest:
     """Give every film a split: train, tune, test, or "" = used for nothing.
 
@@ -81,6 +83,10 @@ def assign_splits(
     folds: each patient of the cohort is tested once. Fold k tests on part k, tunes on part k + 1 (modulo folds) and
         trains on the rest and on all patients without a film of the cohort; the columns fold, split_fold0, ... say
         so and ``fold_manifest`` picks one. ``fractions`` plays no part then.
+    by_date: trains and tunes on films before ``date`` and tests on all those of the cohort from then on, as the model
+        will be used; ``fractions`` divides the earlier patients between train and tune. ``date`` is YYYY-MM-DD, by
+        default the one from which the share of ``test`` of the films lies. Earlier films of a patient who is tested go
+        nowhere.
     A split column that is there already is kept (empty = used for nothing), checked, and held to the cohort.
     Depends on the seed and the films, not on the order of rows; every combination of labels is shared
     out as evenly as whole patients allow. Raises ManifestError, also when a patient stands on two sides.
@@ -93,6 +99,10 @@ def assign_splits(
             raise ManifestError("data.folds makes its own splits: remove the split column or data.folds")
         check_split(images["split"], cluster)
         return manifest.with_images(split=_only_cohort(images["split"], member, "the given split"))
+    if by_date:
+        if folds:
+            raise ManifestError("data.folds and data.split=by_date divide in two ways: choose one")
+        return manifest.with_images(split=_by_date(manifest, cluster, member, fractions, date, seed))
     counts = _film_counts(manifest.where(member), cluster[member])
     eligible, patients = len(counts), cluster.nunique()
     if folds:
@@ -149,6 +159,40 @@ def _only_cohort(split: pd.Series, member: pd.Series, what: str) -> pd.Series:
     if outside.any():
         log.info("%d films of tune and test patients in %s are not of the cohort: unused", int(outside.sum()), what)
     return split.where(~outside, "")
+
+
+def _by_date(
+    manifest: Manifest,
+    cluster: pd.Series,
+    member: pd.Series,
+    fractions: Mapping[str, float],
+    date: str | None,
+    seed: int,
+) -> pd.Series:
+    images = manifest.images
+    if (without := images["date"] == "").any():
+        first = ", ".join(images.loc[without, "image"].head(5))
+        raise ManifestError(f"data.split=by_date: {int(without.sum())} films have no date: {first}")
+    _shares(fractions, 1, 1)  # refuses what are no shares
+    dates = sorted(images.loc[member, "date"])
+    first_day = date if date is not None else dates[min(len(dates) - 1, round(len(dates) * (1 - fractions["test"])))]
+    later = images["date"] >= first_day
+    seen = cluster.isin(set(cluster[later & member]))
+    early = ~later & ~seen & member
+    before, after = int(early.sum()), int((later & member).sum())
+    if not before or not after:
+        raise ManifestError(
+            f"data.date={first_day}: {before} films of the cohort lie before it and {after} from then on; "
+            f"dates run from {dates[0]} to {dates[-1]}"
+        )
+    unused = int((~later & seen).sum())
+    log.info("tested are %d films from %s on; %d earlier films of their patients are unused", after, first_day, unused)
+    share = fractions["tune"] / max(fractions["train"] + fractions["tune"], 1e-9)
+    counts = _film_counts(manifest.where(early), cluster[early])
+    part = _deal(counts, [1 - share, share], seed)
+    split = cluster.map(lambda name: SPLITS[part.get(name, 0)])
+    split = _only_cohort(split, member, "the split").where(~seen, "")
+    return split.where(~later, "").mask(later & member, "test")
 
 
 def _film_counts(manifest: Manifest, cluster: pd.Series) -> pd.DataFrame:

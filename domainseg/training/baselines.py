@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from domainseg.imaging import ImageReadError
 from domainseg.tasks import ranks
 from domainseg.tasks.checkpoints import remove_checkpoints
 from domainseg.tasks.fit import FitContext
+from domainseg.training.builder import Builder
+from domainseg.training.hips import Hips
 from domainseg.training.samples import Films, Sampler
 from domainseg.training.stages import (
     RECORD,
@@ -41,19 +43,19 @@ log = logging.getLogger(__name__)
 def score_baselines(
     cfg: Mapping[str, Any],
     manifest: Manifest,
-    labels: Mapping[str, int],
     films: pd.DataFrame,
-    sampler: Sampler,
-    context_of: Callable[[Path], FitContext],
+    builder: Builder,
     folder: Path,
 ) -> pd.DataFrame:
     """``films`` (one row a film) with a column score_<baseline> for each baseline of the configuration.
 
-    labels: training film -> 1 if one of its hips is fractured, else 0; the films that the last stage learned from.
+    They learn from the films that the builder's last stage learned from: 1 if one of the hips is fractured, else 0.
     A baseline with ``columns`` is a logistic regression on these columns of the images table, a baseline with a
     ``network`` is that network on the whole film.
     """
-    films = films.copy()
+    if not isinstance(builder.lessons, Hips):
+        raise RunError("baselines: there are none for volumes yet; leave the setting out")
+    films, labels = films.copy(), builder.lessons.film_labels()
     for name, settings in cfg["baselines"].items():
         if "columns" in settings:
             scores = _layout(manifest, labels, list(films["image"]), list(settings["columns"]))
@@ -65,8 +67,8 @@ def score_baselines(
                 manifest,
                 labels,
                 list(films["image"]),
-                sampler,
-                context_of(folder / "baselines" / name),
+                builder.lessons.sampler(),
+                builder.context(folder / "baselines" / name),
                 start,
             )
         films[f"score_{name}"] = films["image"].map(scores)

@@ -3,42 +3,32 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-from hydra.utils import instantiate
+import pandas as pd
+from hydra.utils import get_object, instantiate
 
-from domainseg.cascade.cascade import Cascade
-from domainseg.cascade.stages import PARTS, Localizer, Stage
-from domainseg.cascade.truth import Truth
+from domainseg.cascade.reads import FILMS, VOLUMES, Reading
+from domainseg.cascade.stages import Stage
 from domainseg.data.cache import Cache
 from domainseg.data.manifest import Manifest
-from domainseg.data.splits import clusters
 from domainseg.evaluation.operating import Threshold
-from domainseg.files import DamagedError, read_json, read_sealed, write_json, write_sealed
+from domainseg.files import write_json
 from domainseg.tasks import ranks
 from domainseg.tasks.checkpoints import remove_checkpoints
 from domainseg.tasks.fit import FitContext
-from domainseg.tasks.items import Item
 from domainseg.training.freeze import doubts, freeze
 from domainseg.training.gathered import predict_together
+from domainseg.training.hips import Hips
 from domainseg.training.processes import devices_of
-from domainseg.training.samples import (
-    Films,
-    Head,
-    Sampler,
-    found_heads,
-    head_errors,
-    jittered_heads,
-    true_heads,
-)
 from domainseg.training.stages import (
     RunError,
     is_finished,
@@ -54,8 +44,22 @@ log = logging.getLogger(__name__)
 
 FEW = 10  # tune positives with which a threshold chosen elsewhere is still the better one (our choice)
 TOO_FEW = 3  # training positives that fine-tuning would only learn by heart (our choice)
-FILM_LABELS = "stages/film_labels.json"
-Heads = Mapping[tuple[str, str], Sequence[Head]]
+
+
+class Lessons(Protocol):
+    """What is particular to an anatomy: the samples of each stage, and the tune cases that choose its numbers."""
+
+    def items(self, stage: Stage, before: Sequence[Stage], report: Counter[str]) -> list[Any]:
+        """The training samples of a stage that stands behind ``before``; ``report`` counts what was left out."""
+
+    def positives(self, items: Sequence[Any]) -> int:
+        """How many samples show what the stage looks for."""
+
+    def tuned(self, stage: Stage, before: Sequence[Stage]) -> tuple[Stage, dict[str, Any]]:
+        """The stage with the decision's own numbers chosen on tune, and what to write down about that."""
+
+    def asked(self, target: str, table: pd.DataFrame) -> pd.DataFrame:
+        """The rows of a tune table, made with an open threshold, that choose the threshold of ``target``."""
 
 
 @dataclass
@@ -67,8 +71,19 @@ class Builder:
     train: Manifest
     tune: Manifest
     cache: Cache
-    _localizer_items: list[Item] | None = None
-    _heads: dict[tuple[str, int], Heads] = field(default_factory=dict)
+
+    @cached_property
+    def lessons(self) -> Lessons:
+        """Those of the pipeline's anatomy."""
+        from domainseg.training.heads import Heads
+
+        return Heads(self) if self.reading is VOLUMES else Hips(self)
+
+    @cached_property
+    def reading(self) -> Reading:
+        """What the pipeline reads, as its first decision says."""
+        first = self.cfg["stage"][self.cfg["stages"][0]]["decision"]["_target_"]
+        return VOLUMES if get_object(first).reads == "volume" else FILMS
 
     def stage(self, name: str, before: Sequence[Stage]) -> Stage:
         """The stage ``name``, trained behind ``before``: taken up finished, taken over from init_from, or fitted."""
@@ -97,9 +112,11 @@ class Builder:
             previous = load_stage(start, accelerator).frozen
         started = time.monotonic()
         report: Counter[str] = Counter()
-        items = self.items(stage, before, report)
+        items = self.lessons.items(stage, before, report)
         self.fit(stage, items, folder, report)
-        stage = self.freeze(stage, before, folder, previous)
+        stage, chosen = self.lessons.tuned(stage, before)
+        stage = self.freeze(stage, before, folder, previous, chosen)
+        settings = {**settings, "decision": {**settings["decision"], **_numbers(stage)}}
         seconds = round(time.monotonic() - started)
         cohort = dict(sorted(report.items()))
         if ranks.is_first():
@@ -108,45 +125,8 @@ class Builder:
         log.info("%s: %d s, threshold %.4f (%s)", name, seconds, stage.frozen.threshold, stage.frozen.rule)
         return stage
 
-    def items(self, stage: Stage, before: Sequence[Stage], report: Counter[str]) -> list[Item]:
-        """The training samples of a stage."""
-        sampler = self.sampler()
-        if stage.name == "view_filter":
-            return sampler.view(stage)
-        if stage.name == "localizer":
-            self._localizer_items = sampler.localizer(stage, Cascade(before), report)
-            return self._localizer_items
-        heads = self.heads(before, str(self.cfg["rois"]), int(self.cfg["stage"][stage.name].get("variants", 1)))
-        items = sampler.hips(stage, Cascade(before), heads, report)
-        if stage.decision.target == self.cfg["target"]:
-            labels = self._label_films(items)
-            if ranks.is_first():
-                write_json(self.folder / FILM_LABELS, labels)
-        return items
-
-    def _label_films(self, items: Sequence[Item]) -> dict[str, int]:
-        """1 where a hip is fractured, 0 where none is; a film with an intact and an unknown hip is left out."""
-        labels: dict[str, int] = {}
-        truth = Truth(self.train)
-        for item in items:
-            labels[item.image] = max(labels.get(item.image, 0), int(item.truth["fracture"]))
-        known = {
-            image: not any(np.isnan(truth.label("fracture", image, p)) for p in PARTS if truth.has(image, p))
-            for image in labels
-        }
-        return {image: label for image, label in labels.items() if label or known[image]}
-
-    def film_labels(self) -> dict[str, int]:
-        """Training films that the last stage learned from, and whether one of their hips is fractured."""
-        labels: dict[str, int] = ranks.first(lambda: read_json(self.folder / FILM_LABELS))
-        return labels
-
-    def sampler(self) -> Sampler:
-        """The maker of training samples."""
-        return Sampler(self._films(self.train), Truth(self.train), self.cache, int(self.cfg["seed"]))
-
     def fit(
-        self, stage: Stage, items: Sequence[Item], folder: Path, report: Mapping[str, int] = MappingProxyType({})
+        self, stage: Stage, items: Sequence[Any], folder: Path, report: Mapping[str, int] = MappingProxyType({})
     ) -> None:
         """Train the network of a stage on its samples; with next to none the weights of init_from stay.
 
@@ -155,7 +135,7 @@ class Builder:
         task = self.cfg["stage"][stage.name]["task"]
         if not items and self.cfg["init_from"] is None:
             raise RunError(f"stage {stage.name}: no training sample; {_why_none(report)}")
-        positives = sum(item.truth.get("label", item.truth.get("fracture", 1)) for item in items)
+        positives = self.lessons.positives(items)
         if positives < TOO_FEW and self.cfg["init_from"] is not None:
             log.warning("%s: %d positive training samples, the weights of init_from are kept", stage.name, positives)
             return
@@ -181,18 +161,19 @@ class Builder:
             checkpoint_every=int(trainer["checkpoint_every"]),
         )
 
-    def freeze(self, stage: Stage, before: Sequence[Stage], folder: Path, previous: Any) -> Stage:
-        """Choose calibration and threshold on tune; with FEW labelled positives there, keep what init_from had."""
+    def freeze(
+        self, stage: Stage, before: Sequence[Stage], folder: Path, previous: Any, chosen: Mapping[str, Any]
+    ) -> Stage:
+        """Choose calibration and threshold on tune; with FEW labelled positives there, keep what init_from had.
+
+        chosen: what is written down about the decision's own numbers.
+        """
         # A threshold below every score lets all cases through, so that each has a score of this stage.
         open_stage = replace(stage, frozen=replace(stage.frozen, threshold=2.0 if _excludes_above(stage) else -1.0))
-        table = predict_together([*before, open_stage], self.tune, Truth(self.tune), None, what=f"{stage.name}: tune")
+        truth = self.reading.truth(self.tune)
+        table, _ = predict_together([*before, open_stage], self.tune, truth, None, what=f"{stage.name}: tune")
         target = stage.decision.target
-        if target == "view_filter":
-            table = table.drop_duplicates("image")
-        if target == "localizer":  # let through, it has scored both sides of every film: absent hips count here
-            table = table[table["label_localizer"].notna() & (table["label_view_filter"] != 0)]
-        else:
-            table = table[table[f"eligible_{target}"].astype(bool)] if f"eligible_{target}" in table else table.iloc[:0]
+        table = self.lessons.asked(target, table)
         labels = table[f"label_{target}"].to_numpy(float) if len(table) else np.zeros(0)
         positives, negatives = int((labels == 1).sum()), int((labels == 0).sum())
         scores = table[f"score_{target}"].to_numpy(float) if len(table) else np.zeros(0)
@@ -208,7 +189,7 @@ class Builder:
                 previous.threshold, previous.rule, "init_from", positives, negatives, nothing, nothing, False, True
             )
             if ranks.is_first():
-                write_json(folder / "threshold.json", kept.to_dict())
+                write_json(folder / "threshold.json", {**kept.to_dict(), **chosen})
             for doubt in doubts(previous, labels, logits):
                 log.warning("WARNING %s: %s", stage.name, doubt)
             return replace(stage, frozen=replace(previous, provisional=True))
@@ -216,90 +197,21 @@ class Builder:
         for doubt in doubts(frozen, labels, logits):
             log.warning("WARNING %s: %s", stage.name, doubt)
         if ranks.is_first():
-            write_json(folder / "threshold.json", record)
+            write_json(folder / "threshold.json", {**record, **chosen})
         return replace(stage, frozen=frozen)
 
-    def heads(self, before: Sequence[Stage], rois: str, variants: int) -> Heads:
-        """Where the ROIs of the training hips lie: as imperfect as on films that the localizer has not seen.
 
-        rois: jittered (true heads moved by errors drawn from tune), true, or cross_fitted (each film localised by a
-        network that was trained without its patient). Films without marked heads are localised by the localizer itself.
-        """
-        key = (rois, variants)
-        if key not in self._heads:
-            upto = Cascade([stage for stage in before if stage.name in ("view_filter", "localizer")])
-            self._heads[key] = self._find_heads(upto, rois, variants)
-        return self._heads[key]
-
-    def _find_heads(self, upto: Cascade, rois: str, variants: int) -> Heads:
-        images = list(self.train.images["image"])
-        films = self._films(self.train)
-        true = true_heads(Truth(self.train), images)
-        marked = {image for image, _ in true}
-        rest = [image for image in images if image not in marked and _may_hold_hip(Truth(self.train), image)]
-        found: dict[tuple[str, str], list[Head]] = {}
-        if rois == "cross_fitted":
-            return self._cross_fitted(upto)
-        if rest:
-            found = found_heads(films, upto, "localizer: unmarked films", rest)
-        if rois == "true":
-            return {**found, **true}
-        if rois != "jittered":
-            raise RunError(f"rois={rois}: known are jittered, true and cross_fitted")
-        tune = found_heads(self._films(self.tune), upto, "localizer: errors on tune")
-        errors = head_errors(tune, true_heads(Truth(self.tune), list(self.tune.images["image"])))
-        return {**found, **jittered_heads(true, errors, variants=variants, seed=int(self.cfg["seed"]))}
-
-    def _cross_fitted(self, upto: Cascade, folds: int = 2) -> dict[tuple[str, str], list[Head]]:
-        cached = self.folder / "stages" / "localizer" / "cross_fitted.json"
-        heads: list[Any] | None = ranks.first(lambda: _whole_heads(cached))
-        if heads is None:
-            heads = []
-            localizer = next(stage for stage in upto.stages if isinstance(stage.decision, Localizer))
-            items = self._localizer_items
-            if items is None:
-                items = self.sampler().localizer(localizer, Cascade(upto.stages[:1]), Counter())
-            patients = clusters(self.train.images)  # a patient's films stay together
-            order = np.random.default_rng((int(self.cfg["seed"]), 11)).permutation(sorted(set(patients)))
-            for fold in range(folds):
-                mine = set(self.train.images.loc[patients.isin(order[fold::folds]), "image"])
-                settings = self.cfg["stage"]["localizer"]
-                other = new_stage("localizer", settings, str(self.cfg["trainer"]["accelerator"]), seed=fold + 1)
-                folder = cached.parent / f"cross_fit_{fold}"
-                self.fit(other, [item for item in items if item.image not in mine], folder)
-                other = replace(other, frozen=localizer.frozen)
-                cascade = Cascade([*upto.stages[:-1], other])
-                found = found_heads(self._films(self.train), cascade, f"cross-fit {fold + 1}", sorted(mine))
-                heads += [[*key, list(map(float, center)), size] for key, ((center, size),) in found.items()]
-            if ranks.is_first():
-                write_sealed(cached, {"heads": heads})
-        if ranks.is_first():  # not before: a run that goes on takes up the folds that were finished
-            for folder in cached.parent.glob("cross_fit_*"):
-                shutil.rmtree(folder)
-        return {(image, part): [(np.array(center), size)] for image, part, center, size in heads}
-
-    def _films(self, manifest: Manifest) -> Films:
-        return Films(manifest, workers=max(2, int(self.cfg["trainer"]["workers"])))
-
-
-def _whole_heads(cached: Path) -> list[Any] | None:
-    """The heads that cross-fitting found, None when it was not done or its file is damaged."""
-    if not cached.is_file():
-        return None
-    try:
-        heads: list[Any] = read_sealed(cached)["heads"]
-    except (DamagedError, KeyError) as error:
-        log.warning("%s: cross-fitting is done again", error)
-        return None
-    return heads
+def _numbers(stage: Stage) -> dict[str, Any]:
+    """The settings of a stage's decision as they are now: some of them may have been chosen on tune."""
+    return {
+        item.name: getattr(stage.decision, item.name)
+        for item in fields(stage.decision)  # type: ignore[arg-type]
+        if item.name != "target"
+    }
 
 
 def _excludes_above(stage: Stage) -> bool:
     return stage.decision.target == "implant_filter"
-
-
-def _may_hold_hip(truth: Truth, image: str) -> bool:
-    return bool(truth.film(image)["label_view_filter"] != 0)
 
 
 def _why_none(report: Mapping[str, int]) -> str:
@@ -310,7 +222,7 @@ def _why_none(report: Mapping[str, int]) -> str:
         if key.startswith("excluded_by_"):
             by[key.removeprefix("excluded_by_").partition("_label_")[0]] += count
     for name, count in sorted(by.items()):
-        what = "films" if name == "view_filter" else "hip ROIs"
+        what = {"view_filter": "films", "head_filter": "exams"}.get(name, "hip ROIs")
         said.append(f"{count} {what} excluded by {name} (see stages/{name}/threshold.json)")
     others = "for the others: " if said else ""
     return "; ".join([*said, f"{others}are its labels in the manifest's train split?"])

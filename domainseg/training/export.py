@@ -34,7 +34,7 @@ from domainseg.training.environment import versions_of
 from domainseg.training.onnx_model import ExportError, OnnxModel, opened, opset_of, to_onnx
 from domainseg.training.parity import check_cascade, check_parity
 from domainseg.training.run import load_data
-from domainseg.training.stages import REFIT, build, load_cascade, module_of
+from domainseg.training.stages import DIVIDING, REFIT, build, load_cascade, module_of
 
 log = logging.getLogger(__name__)
 
@@ -247,7 +247,7 @@ def labelled_films(data: Mapping[str, Any] | None) -> Manifest:
     """Labelled films of the data group, all of them. Raises ExportError."""
     if data is None:
         raise ExportError("check=bf16 needs labelled films: data=manifest data.path=FILE (data.targets=FILE)")
-    found: Manifest = build({key: value for key, value in data.items() if key not in ("folds", "fractions", "cohort")})
+    found: Manifest = build({key: value for key, value in data.items() if key not in DIVIDING})
     return found
 
 

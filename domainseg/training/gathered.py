@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from domainseg.bundle.predict import hashed_images, predict_rows
 from domainseg.cascade.stages import Stage
-from domainseg.cascade.table import prediction_table
-from domainseg.cascade.truth import Truth
+from domainseg.cascade.table import lesion_table, prediction_table
 from domainseg.data.manifest import Manifest
 from domainseg.tasks import ranks
 
@@ -26,15 +25,15 @@ def in_order(mine: Iterable[T], images: Sequence[str], image_of: Callable[[T], s
 
 
 def predict_together(
-    stages: Sequence[Stage], manifest: Manifest, truth: Truth | None, key: bytes | None, *, what: str
-) -> pd.DataFrame:
-    """The prediction table of a manifest, as ``predict_manifest`` makes it, with the films shared among the processes.
+    stages: Sequence[Stage], manifest: Manifest, truth: Any, key: bytes | None, *, what: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Predictions and lesions of a manifest, as ``predict_manifest`` gives them, the films shared among the processes.
 
-    Rows travel as they are, none is padded or met twice, and every process gets the same table: thresholds that are
-    chosen from it are the same everywhere.
+    truth: of the cascade's reading (``Reading.truth``), or None. Rows travel as they are, none is padded or met twice,
+    and every process gets the same tables: thresholds that are chosen from them are the same everywhere.
     """
     images = list(manifest.images["image"])
     mine = set(ranks.share(images))
     share = manifest.where(pd.Series(np.array([image in mine for image in images], dtype=bool)))
     rows = in_order(predict_rows(stages, share, truth, what=what), images, lambda row: str(row["image"]))
-    return prediction_table(rows, stages, hashed_images(manifest, key))
+    return prediction_table(rows, stages, hashed_images(manifest, key)), lesion_table(rows)

@@ -14,9 +14,9 @@ import yaml
 
 from domainseg.bundle.kinds import BUNDLE
 from domainseg.bundle.workers import peak_bytes
+from domainseg.cascade.reads import VOLUMES
 from domainseg.cascade.stages import Stage
 from domainseg.cascade.table import write_table
-from domainseg.cascade.truth import Truth
 from domainseg.data.cache import Cache
 from domainseg.data.manifest import Manifest
 from domainseg.data.privacy import patient_key
@@ -32,9 +32,11 @@ from domainseg.training.environment import write_environment
 from domainseg.training.gathered import predict_together
 from domainseg.training.pictures import write_pictures
 from domainseg.training.processes import fingerprints, threads_of, together
-from domainseg.training.stages import REFIT, RunError, build
+from domainseg.training.stages import DIVIDING, REFIT, RunError, build
 
 log = logging.getLogger(__name__)
+
+BY_PATIENT, BY_DATE = "by_patient", "by_date"
 
 
 def train(cfg: dict[str, Any], output: Path) -> float:
@@ -80,20 +82,20 @@ def train_here(cfg: dict[str, Any], output: Path) -> float:
         for fold in range(int(folds)):
             log.info("fold %d of %d", fold + 1, folds)
             found = train_cascade(cfg, fold_manifest(manifest, fold), output / "folds" / str(fold), key)
-            parts.append([table.assign(fold=str(fold)) for table in found])
+            parts.append({name: table.assign(fold=str(fold)) for name, table in found.items()})
         if cfg["refit"]:
             log.info("one more cascade, on all films, for the bundle")
             fit_cascade(cfg, refit_manifest(manifest), output / REFIT)
-        table, by_film = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
+        tables = {name: pd.concat([part[name] for part in parts], ignore_index=True) for name in parts[0]}
     else:
-        table, by_film = train_cascade(cfg, manifest, output, key)
+        tables = train_cascade(cfg, manifest, output, key)
     if not ranks.is_first():
         return float("nan")
-    write_table(table, output)
+    for name, table in tables.items():
+        write_table(table, output, name)
     if cfg["baselines"]:
-        write_table(by_film, output, "films")
-        write_comparisons(cfg, by_film, output)
-    write_pictures(output, table, manifest)
+        write_comparisons(cfg, tables["films"], output)
+    write_pictures(output, tables["predictions"], manifest)
     metrics = evaluate_run(output)
     used = {"seconds": round(time.monotonic() - started), "peak_memory_gb": round(peak_bytes() / 1e9, 2)}
     write_json(output / "resources.json", used)
@@ -113,7 +115,9 @@ def value_of(metrics: Mapping[str, Any], cfg: Mapping[str, Any]) -> float:
 
 def load_data(cfg: Mapping[str, Any]) -> Manifest:
     """The manifest of the configuration, with its splits."""
-    data = {key: value for key, value in cfg["data"].items() if key not in ("folds", "fractions", "cohort")}
+    data = {key: value for key, value in cfg["data"].items() if key not in DIVIDING}
+    if (way := cfg["data"].get("split", BY_PATIENT)) not in (BY_PATIENT, BY_DATE):
+        raise RunError(f"data.split={way}: known are {BY_PATIENT} and {BY_DATE}")
     manifest: Manifest = build(data)
     return assign_splits(
         manifest,
@@ -121,6 +125,8 @@ def load_data(cfg: Mapping[str, Any]) -> Manifest:
         fractions=cfg["data"]["fractions"],
         cohort=cfg["data"].get("cohort"),
         folds=cfg["data"].get("folds"),
+        by_date=cfg["data"].get("split", BY_PATIENT) == BY_DATE,
+        date=cfg["data"].get("date"),
     )
 
 
@@ -137,7 +143,7 @@ def check_same_films(cfg: Mapping[str, Any], manifest: Manifest, output: Path) -
     if start is None or not (start / "splits.csv").is_file() or not (start / "config.yaml").is_file():
         return
     before = yaml.safe_load((start / "config.yaml").read_text())["data"]
-    ways = ("folds", "fractions", "cohort", "n", "workers")  # to choose or divide films that are otherwise the same
+    ways = (*DIVIDING, "n", "workers")  # to choose or divide films that are otherwise the same
     if any(before.get(key) != value for key, value in cfg["data"].items() if key not in ways):
         return
     table = pd.read_csv(start / "splits.csv", dtype=str, keep_default_na=False)
@@ -151,24 +157,25 @@ def check_same_films(cfg: Mapping[str, Any], manifest: Manifest, output: Path) -
         )
 
 
-def train_cascade(
-    cfg: Mapping[str, Any], manifest: Manifest, folder: Path, key: bytes
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def train_cascade(cfg: Mapping[str, Any], manifest: Manifest, folder: Path, key: bytes) -> dict[str, pd.DataFrame]:
     """Fit the stages on one split of the films and predict tune and test.
 
-    Returns the prediction table, and one row a film with the cascade's and the baselines' scores.
+    Returns tables by name: predictions; lesions, where the cascade lists them; films, where there are baselines: one
+    row a film with the cascade's and the baselines' scores.
     """
     builder, stages = fit_cascade(cfg, manifest, folder, needed=("train", "tune", "test"))
     held = manifest.where(manifest.images["split"].isin(["tune", "test"]))
-    table = predict_together(stages, held, Truth(held), key, what="predicting tune and test")
+    truth = builder.reading.truth(held)
+    table, lesions = predict_together(stages, held, truth, key, what="predicting tune and test")
+    found = {"predictions": table}
+    if builder.reading is VOLUMES:
+        found["lesions"] = lesions
     if ranks.is_first():
-        write_table(table, folder)
-    by_film = films(table, cfg["target"])
+        for name, part in found.items():
+            write_table(part, folder, name)
     if cfg["baselines"]:
-        by_film = score_baselines(
-            cfg, manifest, builder.film_labels(), by_film, builder.sampler(), builder.context, folder
-        )
-    return table, by_film
+        found["films"] = score_baselines(cfg, manifest, films(table, cfg["target"]), builder, folder)
+    return found
 
 
 def fit_cascade(

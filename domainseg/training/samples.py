@@ -18,14 +18,16 @@ from rich.progress import track
 from domainseg.cascade.cascade import Cascade, read_ahead
 from domainseg.cascade.case import Case, Exclusion, roi_corners
 from domainseg.cascade.operations import fit_frame, preprocess, versioned
+from domainseg.cascade.reads import FILMS, Reading
 from domainseg.cascade.stages import LOCATIONS, PARTS, Localizer, Stage
 from domainseg.cascade.truth import Truth
 from domainseg.data.cache import Cache, cache_key
 from domainseg.data.manifest import Manifest
-from domainseg.files import sha256_file
-from domainseg.imaging import Film, ImageReadError, read_film
+from domainseg.files import hash_json, sha256_file
+from domainseg.imaging import Film, ImageReadError
 from domainseg.imaging.film import READER_VERSION
 from domainseg.imaging.geometry import inverse, quarter_turns, step, transform
+from domainseg.imaging.volume import Volume
 from domainseg.tasks import ranks
 from domainseg.tasks.fracture import LESION
 from domainseg.tasks.items import Item, as_uint16
@@ -42,22 +44,27 @@ MaskPlanes = Mapping[str, Any]
 
 @dataclass
 class Films:
-    """Reads films of a manifest; keeps the one at hand, so that several samples of it decode it once."""
+    """Reads films (or volumes) of a manifest; keeps the one at hand, so that several samples of it decode it once."""
 
     manifest: Manifest
     workers: int = 2
-    _held: tuple[str, Film] | None = field(default=None, repr=False)
+    reading: Reading = FILMS
+    _held: tuple[str, Film | Volume] | None = field(default=None, repr=False)
     _hashes: dict[Path, str] = field(default_factory=dict, repr=False)
 
-    def get(self, image: str) -> Film:
-        """The film. Raises ImageReadError."""
+    def get(self, image: str) -> Film | Volume:
+        """The film or volume. Raises ImageReadError."""
         if self._held is None or self._held[0] != image:
-            self._held = (image, read_film(self.manifest.path(image)))
+            self._held = (image, self.reading.read(self.manifest.path(image), None))
         return self._held[1]
 
     def sha256(self, image: str) -> str:
-        """Hash of the film's file."""
-        return self.file_sha256(self.manifest.path(image))
+        """Hash of the film's file, or of the files of an exam's folder."""
+        path = self.manifest.path(image)
+        if not path.is_dir():
+            return self.file_sha256(path)
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        return hash_json([[file.relative_to(path).as_posix(), self.file_sha256(file)] for file in files])
 
     def file_sha256(self, path: Path) -> str:
         """Hash of a file. Raises ImageReadError when it is not there."""
@@ -68,11 +75,13 @@ class Films:
                 raise ImageReadError(path, "the file does not exist") from None
         return self._hashes[path]
 
-    def each(self, what: str, images: Sequence[str] | None = None) -> Iterator[tuple[str, Film | ImageReadError]]:
-        """This process's share of the films in order, read ahead on threads, with a progress bar."""
+    def each(
+        self, what: str, images: Sequence[str] | None = None, *, share: bool = True
+    ) -> Iterator[tuple[str, Film | Volume | ImageReadError]]:
+        """This process's share of the films (all, without ``share``) in order, read ahead, with a progress bar."""
         names = list(self.manifest.images["image"]) if images is None else list(images)
-        files = [(name, self.manifest.path(name)) for name in ranks.share(names)]
-        for image, film in track(read_ahead(files, self.workers), description=what, total=len(files)):
+        files = [(name, self.manifest.path(name)) for name in (ranks.share(names) if share else names)]
+        for image, film in track(read_ahead(files, self.workers, self.reading), description=what, total=len(files)):
             if not isinstance(film, ImageReadError):
                 self._held = (image, film)
             yield image, film
@@ -169,8 +178,7 @@ class Sampler:
                 report.update(part)
         items = in_order(mine, list(self.films.manifest.images["image"]), lambda item: item.image)
         for item in items:
-            assert isinstance(item.planes, Planes)
-            item.planes.sampler = self
+            item.planes.sampler = self  # type: ignore[attr-defined]
         return items
 
     def _hip(self, stage: Stage, hip: Case, target: str, label: int) -> Item:
@@ -207,7 +215,9 @@ class Sampler:
             masks=tuple(masks),
         )
 
-    def _upright(self, image: str, film: Film | ImageReadError, views: Cascade, report: Counter[str]) -> Case | None:
+    def _upright(
+        self, image: str, film: Film | Volume | ImageReadError, views: Cascade, report: Counter[str]
+    ) -> Case | None:
         """The film as the view filter lets it through, turned by its true turn where that is known."""
         if isinstance(film, ImageReadError):
             report["unreadable"] += 1

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 RECORD = "stage.json"  # written last: a folder without it is not finished
 WEIGHTS = "network.pt"
 REFIT = "refit"  # folder of the cascade that a cross-validated run trains on all films, for its bundle
-DIVIDING = ("fractions", "cohort", "folds")  # settings of every data source: how its films are divided
+DIVIDING = ("fractions", "cohort", "folds", "split", "date")  # settings of every data source: how its films are divided
 AGAIN = "remove this stage's folder and go on with resume=true to train it again"
 
 

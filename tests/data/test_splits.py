@@ -206,3 +206,54 @@ def test_written_splits_say_who_is_where(tmp_path):
         for name in table.columns:
             assert table[name].to_dict() == found.images.set_index("image")[name].to_dict(), name
         assert path.read_text().splitlines()[1].startswith("i0,")
+
+
+def dated(films=400, seed=0):
+    rng = np.random.default_rng(seed)
+    days = pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(0, 365, films), unit="D")
+    return pd.DataFrame(
+        {
+            "image": [f"i{number}" for number in range(films)],
+            "patient": rng.integers(0, films // 2, films).astype(str),
+            "department": rng.choice(["emergency", "ward"], films),
+            "date": days.strftime("%Y-%m-%d"),
+        }
+    )
+
+
+def test_by_date_tests_all_that_came_later_and_learns_from_none_of_their_patients():
+    found = assign_splits(manifest(dated()), seed=0, fractions=FRACTIONS, by_date=True, date="2024-10-01").images
+    tested = found["split"] == "test"
+    assert (tested == (found["date"] >= "2024-10-01")).all()
+    others = found[found["split"].isin(["train", "tune"])]
+    assert not set(others["patient"]) & set(found.loc[tested, "patient"])
+    assert others.groupby("patient")["split"].nunique().max() == 1
+    share = (others["split"] == "tune").mean()
+    assert share == pytest.approx(0.15 / 0.75, abs=0.05)
+    unused = found[found["split"] == ""]
+    assert set(unused["patient"]) <= set(found.loc[tested, "patient"])
+
+
+def test_by_date_finds_the_date_of_the_share_of_test():
+    found = assign_splits(manifest(dated()), seed=0, fractions=FRACTIONS, by_date=True).images
+    tested = found["split"] == "test"
+    assert tested.mean() == pytest.approx(0.25, abs=0.02)
+    assert found.loc[~tested, "date"].max() < found.loc[tested, "date"].min()
+
+
+def test_by_date_holds_to_the_cohort():
+    films = manifest(dated())
+    found = assign_splits(films, seed=0, fractions=FRACTIONS, by_date=True, cohort=EMERGENCY).images
+    assert set(found.loc[found["split"].isin(["tune", "test"]), "department"]) == {"emergency"}
+
+
+def test_by_date_says_what_it_cannot_divide():
+    films = dated()
+    with pytest.raises(ManifestError, match=r"before it.*dates run from 2024-01"):
+        assign_splits(manifest(films), seed=0, fractions=FRACTIONS, by_date=True, date="2031-01-01")
+    undated = dated()
+    undated.loc[:1, "date"] = ""
+    with pytest.raises(ManifestError, match="2 films have no date: i0, i1"):
+        assign_splits(manifest(undated), seed=0, fractions=FRACTIONS, by_date=True)
+    with pytest.raises(ManifestError, match="choose one"):
+        assign_splits(manifest(dated()), seed=0, fractions=FRACTIONS, by_date=True, folds=3)

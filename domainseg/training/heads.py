@@ -1,0 +1,218 @@
+"""What the head CT cascade learns from: the samples of each stage, and the tune exams that choose its numbers."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from domainseg.cascade import volumes
+from domainseg.cascade.cascade import Cascade
+from domainseg.cascade.case import Case, Exclusion
+from domainseg.cascade.head_truth import HeadTruth
+from domainseg.cascade.operations import preprocess, versioned
+from domainseg.cascade.reads import VOLUMES
+from domainseg.cascade.stages import Stage
+from domainseg.data.cache import cache_key
+from domainseg.imaging import ImageReadError
+from domainseg.imaging.hemorrhage import TYPES
+from domainseg.imaging.volume import VOLUME_READER_VERSION, Volume
+from domainseg.tasks.hemorrhage import HU_OFFSET, Exam
+from domainseg.tasks.items import Item, as_uint16
+from domainseg.training.samples import Films, Sampler
+from domainseg.training.tuned import tune_hemorrhage
+
+if TYPE_CHECKING:
+    from domainseg.data.manifest import Manifest
+    from domainseg.training.builder import Builder
+
+log = logging.getLogger(__name__)
+
+_NO_VOLUME = Volume(voxels=np.zeros((1, 1, 1), np.int16), affine=None, source_shape=(1, 1, 1))
+
+
+@dataclass
+class Heads:
+    """Lessons of the head CT cascade (see ``Lessons`` in domainseg/training/builder.py)."""
+
+    builder: Builder
+
+    @cached_property
+    def sampler(self) -> HeadSampler:
+        """The maker of training samples."""
+        return self._sampler(self.builder.train)
+
+    def _sampler(self, manifest: Manifest) -> HeadSampler:
+        films = Films(manifest, reading=VOLUMES)
+        return HeadSampler(films, HeadTruth(manifest), self.builder.cache, int(self.builder.cfg["seed"]))
+
+    def items(self, stage: Stage, before: Sequence[Stage], report: Counter[str]) -> list[Any]:
+        """Exams of known anatomy for the head filter; behind it exams with a mask or labels."""
+        if stage.decision.target == "head_filter":
+            return self.sampler.anatomy(stage, report)
+        return self.sampler.exams(stage, Cascade(before), report)
+
+    def positives(self, items: Sequence[Any]) -> int:
+        """How many samples show what the stage looks for."""
+        return int(sum(item.truth.get("label", item.truth.get("hemorrhage", 0)) == 1 for item in items))
+
+    def tuned(self, stage: Stage, before: Sequence[Stage]) -> tuple[Stage, dict[str, Any]]:
+        """The detector's own numbers (candidates, outlines, suppression, types' thresholds), chosen on tune."""
+        if stage.decision.target != "hemorrhage":
+            return stage, {}
+        rule = str(self.builder.cfg["stage"][stage.name]["rule"])
+        return tune_hemorrhage(stage, self._tune_cases(Cascade(before)), rule)
+
+    def _tune_cases(self, before: Cascade) -> Iterator[tuple[Case, HeadTruth]]:
+        sampler = self._sampler(self.builder.tune)
+        for image, volume in sampler.films.each("hemorrhage: numbers of the decision", share=False):
+            if isinstance(volume, ImageReadError):
+                continue
+            for result in before.run(Case.of(image, volume)):
+                if isinstance(result, Case):
+                    yield result, sampler.truth
+
+    def asked(self, target: str, table: pd.DataFrame) -> pd.DataFrame:
+        """The rows of a tune table, made with an open threshold, that choose the threshold of ``target``."""
+        return table[table[f"eligible_{target}"].astype(bool)] if f"eligible_{target}" in table else table.iloc[:0]
+
+
+class HeadSampler(Sampler):
+    """Makes training items of head CT exams; ``truth`` is a HeadTruth."""
+
+    truth: HeadTruth  # type: ignore[assignment]
+
+    def anatomy(self, stage: Stage, report: Counter[str]) -> list[Item]:
+        """Every readable exam of which is known whether it is a head."""
+        items = []
+        for image, volume in self.films.each(f"{stage.name}: samples"):
+            label = self.truth.exam(image)["head_filter"]
+            if isinstance(volume, ImageReadError):
+                report["unreadable"] += 1
+            elif not np.isnan(label):
+                report[f"used_label_{int(label)}"] += 1
+                planes = ViewPlanes(self, self._key(image, stage, Case.of(image, volume)), image, stage.preprocessing)
+                planes()
+                items.append(Item(image, "", planes, np.eye(4), {"label": int(label)}))
+        return self.all_of(items, report)
+
+    def exams(self, stage: Stage, before: Cascade, report: Counter[str]) -> list[Exam]:
+        """Exams that the head filter lets through and of which a mask or a label is known."""
+        items = []
+        for image, volume in self.films.each(f"{stage.name}: samples"):
+            known = self.truth.exam(image)
+            if isinstance(volume, ImageReadError):
+                report["unreadable"] += 1
+                continue
+            assert isinstance(volume, Volume)
+            labels, slices = self.truth.labels(image, volume), self.truth.slices(image, volume)
+            if labels is None and np.isnan(slices).all():
+                report["without_truth"] += 1
+                continue
+            (case,) = before.run(Case.of(image, volume))
+            label = "unknown" if np.isnan(known["hemorrhage"]) else int(known["hemorrhage"])
+            if isinstance(case, Exclusion):
+                report[f"excluded_by_{case.excluded_by}_label_{label}"] += 1
+                continue
+            report[f"used_label_{label}"] += 1
+            items.append(self._exam(stage, case, known, labels, slices))
+        return self.all_of(items, report)
+
+    def _exam(
+        self,
+        stage: Stage,
+        case: Case,
+        known: Mapping[str, float],
+        labels: NDArray[np.uint8] | None,
+        slices: NDArray[np.float64],
+    ) -> Exam:
+        size, thickness = int(stage.preprocessing[0]["size"]), float(stage.preprocessing[0]["thickness"])
+        frame = replace(case, film=_NO_VOLUME, values={}, arrays={})
+        key = self._key(case.image, stage, case)
+        key["masks"] = [self.films.file_sha256(path) for path in self.truth.files(case.image)]
+        planes = SlabPlanes(self, key, frame, size, thickness, labels is not None)
+        planes()
+        volume = case.film
+        assert isinstance(volume, Volume)
+        return Exam(
+            image=case.image,
+            part=case.part,
+            planes=planes,
+            truth={name: known[name] for name in ("hemorrhage", *TYPES)},
+            has_mask=labels is not None,
+            slices=volumes.slices_on_grid(case, slices, thickness),
+            rendering=volume.rendering is not None,
+        )
+
+    def _key(self, image: str, stage: Stage, case: Case) -> dict[str, Any]:
+        """What the planes depend on; of the windows, which are made anew each time, nothing."""
+        key = cache_key(
+            self.films.sha256(image),
+            reader=VOLUME_READER_VERSION,
+            lut_policy="hounsfield",
+            operations=versioned(stage.preprocessing)[:1],
+            affine=case.affine,
+        )
+        key["shape"] = list(case.shape)
+        return key
+
+
+@dataclass
+class ViewPlanes:
+    """The projections of an exam, uint16 [6, H, W], from the cache or built anew."""
+
+    sampler: HeadSampler | None
+    key: dict[str, Any]
+    image: str
+    preprocessing: Sequence[Mapping[str, Any]]
+
+    def __call__(self) -> NDArray[np.uint16]:
+        assert self.sampler is not None
+        return self.sampler.cache.get(self.key, self._build)[0]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "sampler": None}
+
+    def _build(self) -> tuple[NDArray[np.uint16], dict[str, Any]]:
+        assert self.sampler is not None
+        case = Case.of(self.image, self.sampler.films.get(self.image))
+        return as_uint16(preprocess(case, self.preprocessing).pixels[0]), {}
+
+
+@dataclass
+class SlabPlanes:
+    """An exam on the grid of its slabs, uint16 [2, Z, H, W]: HU + HU_OFFSET, and the codes of its mask."""
+
+    sampler: HeadSampler | None
+    key: dict[str, Any]
+    frame: Case
+    size: int
+    thickness: float
+    has_mask: bool
+
+    def __call__(self) -> NDArray[np.uint16]:
+        assert self.sampler is not None
+        return self.sampler.cache.get(self.key, self._build)[0]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "sampler": None}
+
+    def _build(self) -> tuple[NDArray[np.uint16], dict[str, Any]]:
+        assert self.sampler is not None
+        volume = self.sampler.films.get(self.frame.image)
+        assert isinstance(volume, Volume)
+        case = replace(self.frame, film=volume)
+        voxels, _ = volumes.grid(case, self.size, self.thickness)
+        stored = np.clip(np.rint(voxels) + HU_OFFSET, 0, 4095).astype(np.uint16)
+        labels = self.sampler.truth.labels(case.image, volume) if self.has_mask else None
+        codes = np.zeros(voxels.shape, np.uint8)
+        if labels is not None:
+            codes = volumes.on_grid(case, labels, self.size, self.thickness)
+        return np.stack([stored, codes.astype(np.uint16)]), {}
