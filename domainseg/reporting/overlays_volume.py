@@ -1,0 +1,215 @@
+"""Pictures of volumes: slices side by side in the order in which one pages through them, lesions outlined.
+
+Slices run from the skull base to the vertex and are seen from the feet, as radiologists see them: the patient's right
+is on the left of the picture, and the letters say so. Exported pictures have no sides, and no letters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from domainseg.cascade.case import Case, Exclusion
+from domainseg.cascade.volumes import group_size, window
+from domainseg.imaging.geometry import Affine, inverse, warp
+from domainseg.imaging.volume import AIR, Volume
+from domainseg.reporting.overlays import write_png
+
+Picture = NDArray[np.uint8]
+Color = tuple[int, int, int]
+
+TILE = 224  # pixels of a slice's side
+COLUMNS = 6
+MOST = 24  # slices of an overlay
+THICKNESS = 5.0  # mm; thinner slices are averaged to about this
+BRAIN = (0.0, 80.0)  # HU
+TRUE, CALLED, EXCLUDED, PLAIN = (255, 190, 60), (40, 150, 255), (40, 190, 235), (225, 225, 225)  # BGR
+
+
+@dataclass(frozen=True)
+class Outlines:
+    """What is outlined: codes uint8 [z, y, x] on a volume's voxels (0 is none), in one colour, and what it is."""
+
+    codes: NDArray[np.uint8]
+    color: Color
+    name: str
+
+
+def draw_volume_overlay(volume: Volume, result: Case | Exclusion, path: Path) -> None:
+    """Write the overlay of one exam as PNG, atomically."""
+    write_png(volume_overlay(volume, result), path)
+
+
+def volume_overlay(volume: Volume, result: Case | Exclusion) -> Picture:
+    """The slices with called lesions and their neighbours, or a few of all where there is none, 8-bit BGR [h, w, 3].
+
+    Above them stand the exam's score or why it was excluded, and each called lesion with its score and volume.
+    """
+    lines = described(result)
+    if isinstance(result, Exclusion):
+        return montage(Case.of(result.image, volume), (), lines, most=COLUMNS * 2)
+    return montage(result, called(result), lines)
+
+
+def called(case: Case) -> list[Outlines]:
+    """The outlines of the lesions that a cascade has called."""
+    from domainseg.cascade.head import labels_on_volume
+
+    return [Outlines(labels_on_volume(case), CALLED, "called")] if "types" in case.arrays else []
+
+
+def described(result: Case | Exclusion) -> list[tuple[str, Color]]:
+    """Lines of text for the head of a picture: the exam's call, and its called lesions."""
+    if isinstance(result, Exclusion):
+        return [(f"excluded by {result.excluded_by.replace('_', ' ')}: {result.reason.replace('_', ' ')}", EXCLUDED)]
+    found = [lesion for lesion in result.lesions if lesion.get("called")]
+    score = result.values.get("score_hemorrhage", float("nan"))
+    lines = [(f"hemorrhage {score:.2f}, lesions called: {len(found)}", CALLED if found else PLAIN)]
+    said = [f"{lesion['type']} {lesion['score']:.2f}{_ml(lesion)}" for lesion in found]
+    return lines + [(", ".join(said[k : k + 4]), CALLED) for k in range(0, min(len(said), 8), 4)]
+
+
+def _ml(lesion: Mapping[str, Any]) -> str:
+    ml = lesion.get("ml")
+    return f" {ml:.1f} ml" if ml is not None and np.isfinite(ml) else ""
+
+
+def montage(
+    case: Case,
+    outlines: Sequence[Outlines],
+    lines: Sequence[tuple[str, Color]] = (),
+    *,
+    most: int = MOST,
+    pages: Sequence[int] | None = None,
+    columns: int = COLUMNS,
+    tile: int = TILE,
+) -> Picture:
+    """Slices of a case's frame as tiles, lowest first, under lines of text; 8-bit BGR.
+
+    pages: which of ``paged`` to show; without it those with outlines and their neighbours, or all where there is
+    none, at most ``most``.
+    """
+    places = paged(case)
+    chosen = choose(places, outlines, most) if pages is None else pages
+    tiles = [page(case, places[k], outlines, tile) for k in chosen]
+    tiles += [np.zeros((tile, tile, 3), np.uint8)] * (-len(tiles) % min(columns, max(1, len(tiles))))
+    wide = min(columns, max(1, len(tiles)))
+    rows = [np.concatenate(tiles[k : k + wide], axis=1) for k in range(0, len(tiles), wide)]
+    low, high = _window(case.film)
+    told = [*lines, (f"window {low:.0f} to {high:.0f} HU, skull base first, seen from the feet", PLAIN)]
+    head = np.zeros((8 + 19 * len(told) + (19 if outlines else 0), wide * tile, 3), np.uint8)
+    for k, (text, color) in enumerate(told):
+        _text(head, text, (6, 18 + 19 * k), color, 0.45)
+    x = 6
+    for layer in outlines:
+        cv2.line(head, (x, head.shape[0] - 12), (x + 16, head.shape[0] - 12), layer.color, 2, cv2.LINE_AA)
+        _text(head, layer.name, (x + 21, head.shape[0] - 8), layer.color, 0.45)
+        x += 40 + 9 * len(layer.name)
+    return np.concatenate([head, *rows])
+
+
+def paged(case: Case) -> list[range]:
+    """The slices of the volume, lowest first, that each page of a case's frame averages to about THICKNESS."""
+    volume = case.film
+    assert isinstance(volume, Volume)
+    count, first = group_size(volume, THICKNESS), max(0, round(float(case.affine[2, 3])))
+    last = min(first + case.shape[0], volume.shape[0])
+    return [range(start, min(start + count, last)) for start in range(first, last, count)]
+
+
+def choose(places: Sequence[range], outlines: Sequence[Outlines], most: int) -> list[int]:
+    """Which pages to show: with an outline, and their neighbours; all where there is none; at most ``most``.
+
+    Of each colour and code the page with the most of it is always among them.
+    """
+    held, musts = set(), set()
+    for layer in outlines:
+        for code in np.unique(layer.codes)[1:]:
+            areas = [np.count_nonzero(layer.codes[place.start : place.stop] == code) for place in places]
+            held |= {k for k, area in enumerate(areas) if area}
+            musts.add(int(np.argmax(areas)))
+    wanted = sorted({n for k in held for n in (k - 1, k, k + 1) if 0 <= n < len(places)}) or list(range(len(places)))
+    if len(wanted) > most:
+        wanted = sorted(held) if most <= len(held) else wanted
+    if len(wanted) <= most:
+        return wanted
+    even = [wanted[int(k)] for k in np.linspace(0, len(wanted) - 1, max(1, most - len(musts)))]
+    return sorted({*even, *musts})[:most]
+
+
+def page(case: Case, place: range, outlines: Sequence[Outlines], tile: int = TILE) -> Picture:
+    """One page of a case's frame, 8-bit BGR [tile, tile, 3], with outlines, scores, its slices and sides."""
+    volume = case.film
+    assert isinstance(volume, Volume)
+    plane = to_voxels(case, tile)
+    mean = volume.voxels[place.start : place.stop].mean(axis=0, dtype=np.float32)
+    low, high = _window(volume)
+    grey = (255 * window(warp(mean, plane, (tile, tile), fill=AIR), low=low, high=high)).astype(np.uint8)
+    picture = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR), np.uint8)
+    for layer in outlines:
+        inside = (layer.codes[place.start : place.stop] > 0).any(axis=0)
+        if inside.any():
+            # A share of 0.3: what is a pixel or two wide is still outlined.
+            mask = warp(inside.astype(np.float32), plane, (tile, tile)) >= 0.3
+            edges, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+            cv2.drawContours(picture, edges, -1, layer.color, 1, cv2.LINE_AA)
+    numbers = source_slices(volume, place)
+    for lesion in case.lesions if any(layer.color == CALLED for layer in outlines) else ():
+        if lesion.get("called") and set(numbers) & set(range(lesion["first_slice"], lesion["last_slice"] + 1)):
+            corner = _corner(volume, plane, lesion)
+            if corner is not None:
+                x, y = np.clip(corner, (0, 12), (tile - 34, tile - 4)).astype(int)
+                _text(picture, f"{lesion['score']:.2f}", (int(x), int(y) - 2), CALLED, 0.36)
+    if numbers:
+        said = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}"
+        _text(picture, said, (4, tile - 6), PLAIN, 0.36)
+    if volume.affine is not None:
+        _text(picture, "R", (4, tile // 2), PLAIN, 0.4)
+        _text(picture, "L", (tile - 13, tile // 2), PLAIN, 0.4)
+    return picture
+
+
+def to_voxels(case: Case, tile: int) -> Affine:
+    """3x3 from pixels of a tile to columns and rows of the volume; the case's frame is fitted into the square."""
+    _, height, width = case.shape
+    scale = max(height, width) / tile
+    fitted = np.eye(3)
+    fitted[0, 0] = fitted[1, 1] = scale
+    fitted[:2, 2] = [(side - 1) / 2 - scale * (tile - 1) / 2 for side in (width, height)]
+    return np.asarray(case.affine[np.ix_([0, 1, 3], [0, 1, 3])] @ fitted, np.float64)
+
+
+def source_slices(volume: Volume, place: range) -> list[int]:
+    """The source slices, zero-based, that lie on some slices of the volume."""
+    z = np.arange(volume.shape[0], dtype=float) if volume.source_z is None else volume.source_z
+    return [int(k) for k in np.flatnonzero((np.rint(z) >= place.start) & (np.rint(z) < place.stop))]
+
+
+def _corner(volume: Volume, plane: Affine, lesion: Mapping[str, Any]) -> NDArray[np.float64] | None:
+    """The left upper corner of a lesion's box in a tile; None where nothing is known of millimetres."""
+    names = [f"box_{side}_{axis}_mm" for side in ("low", "high") for axis in "xyz"]
+    values = [lesion.get(name) for name in names]
+    if volume.affine is None or any(value is None or not np.isfinite(value) for value in values):
+        return None
+    ends = np.array(values, float).reshape(2, 3)
+    corners = np.array([[ends[i, 0], ends[j, 1], ends[k, 2], 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
+    voxels = (inverse(volume.affine) @ corners.T)[:2]
+    pixels = inverse(plane) @ np.vstack([voxels, np.ones(8)])
+    return np.asarray(pixels[:2].min(axis=1), np.float64)
+
+
+def _window(film: Any) -> tuple[float, float]:
+    """HU that are shown: the brain's, or as much of them as exported pictures hold."""
+    return BRAIN if film.rendering is None else film.rendering
+
+
+def _text(picture: Picture, text: str, place: tuple[int, int], color: Color, size: float) -> None:
+    plain = text.encode("ascii", "replace").decode()
+    cv2.putText(picture, plain, place, cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 3, cv2.LINE_AA)
+    cv2.putText(picture, plain, place, cv2.FONT_HERSHEY_SIMPLEX, size, color, 1, cv2.LINE_AA)
