@@ -15,8 +15,8 @@ from domainseg.bundle.predict import predict_manifest
 from domainseg.bundle.schema import BundleError
 from domainseg.cascade.case import Case, Exclusion, roi_corners
 from domainseg.cascade.operations import Sample
+from domainseg.cascade.reads import VOLUMES, reading_of
 from domainseg.cascade.stages import Decision, Frozen, Network, Outputs, Stage
-from domainseg.cascade.truth import Truth
 from domainseg.data.manifest import Manifest
 from domainseg.evaluation import auc
 from domainseg.evaluation.tables import rows_of
@@ -53,12 +53,13 @@ class Judge:
     """
 
     decision: Decision
-    truth: Truth
+    truth: Any
     notes: list[tuple[float, float, float]] = field(default_factory=list)
     target: str = ""
+    reads: str = ""
 
     def __post_init__(self) -> None:
-        self.target = self.decision.target
+        self.target, self.reads = self.decision.target, self.decision.reads
 
     def logits(self, outputs: Outputs) -> dict[str, float]:
         """Those of fp32."""
@@ -73,10 +74,12 @@ class Judge:
         return self.decision.decide(case, sample, exact, frozen)
 
     def _label(self, case: Case, part: str) -> float:
+        if self.reads == VOLUMES.name:
+            return float(self.truth.exam(case.image)[self.target])
         if not (part or case.part):
             return float(self.truth.film(case.image).get(f"label_{self.target}", np.nan))
         if case.part:
-            return self.truth.label(self.target, case.image, case.part, roi_corners(case))
+            return float(self.truth.label(self.target, case.image, case.part, roi_corners(case)))
         return float(self.truth.part(case.image, part)[f"label_{self.target}"])
 
 
@@ -90,7 +93,7 @@ def check_bf16(
     films_sha256. Raises Bf16Error when a limit is passed, when the processor has no bf16, or when there are too few
     cases, or none of one class.
     """
-    truth = Truth(manifest)
+    truth = reading_of(stages).truth(manifest)
     try:
         exact, fast = (
             opened(stages, models, backend="openvino", precision=precision, threads=threads)

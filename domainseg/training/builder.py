@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 
-from domainseg.cascade.reads import FILMS, VOLUMES, Reading
+from domainseg.cascade.reads import VOLUMES, Reading
 from domainseg.cascade.stages import Stage
 from domainseg.data.cache import Cache
 from domainseg.data.manifest import Manifest
@@ -36,6 +36,7 @@ from domainseg.training.stages import (
     load_weights,
     module_of,
     new_stage,
+    reading_in,
     save_stage,
     stage_record,
 )
@@ -82,8 +83,7 @@ class Builder:
     @cached_property
     def reading(self) -> Reading:
         """What the pipeline reads, as its first decision says."""
-        first = self.cfg["stage"][self.cfg["stages"][0]]["decision"]["_target_"]
-        return VOLUMES if get_object(first).reads == "volume" else FILMS
+        return reading_in(self.cfg)
 
     def stage(self, name: str, before: Sequence[Stage]) -> Stage:
         """The stage ``name``, trained behind ``before``: taken up finished, taken over from init_from, or fitted."""

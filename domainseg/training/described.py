@@ -11,16 +11,19 @@ import numpy as np
 
 from domainseg.bundle.envelope import measure
 from domainseg.cascade.cascade import read_ahead
+from domainseg.cascade.reads import VOLUMES, Reading
 from domainseg.data.manifest import Manifest
 from domainseg.data.splits import clusters
 from domainseg.data.tables import SPLITS, is_binary_label
 from domainseg.files import read_json, write_json
 from domainseg.imaging import Film, ImageReadError
+from domainseg.imaging.volume import Volume
+from domainseg.training.stages import reading_in
 
 log = logging.getLogger(__name__)
 
 RECORD = "data.json"
-SAMPLE = 200  # training films that the envelope is measured on (our choice)
+SAMPLE, EXAMS = 200, 50  # training films, or exams, that the envelope is measured on (our choice)
 
 
 def described(run: Path, settings: Mapping[str, Any], manifest: Manifest | None) -> dict[str, Any]:
@@ -44,7 +47,7 @@ def described(run: Path, settings: Mapping[str, Any], manifest: Manifest | None)
     }
     if manifest is not None:
         found["splits"] = {name: split(manifest.split(name)) for name in SPLITS if len(manifest.split(name))}
-        found["envelope"] = envelope(manifest.split("train"))
+        found["envelope"] = envelope(manifest.split("train"), reading_in(settings))
         write_json(file, found)
     return found
 
@@ -74,13 +77,13 @@ def split(part: Manifest) -> dict[str, Any]:
     }
 
 
-def envelope(train: Manifest) -> dict[str, Any]:
-    """The envelope of at most SAMPLE training films, evenly spaced in the table's order."""
+def envelope(train: Manifest, reading: Reading) -> dict[str, Any]:
+    """The envelope of at most SAMPLE training films or EXAMS exams, evenly spaced in the table's order."""
     images = list(train.images["image"])
-    chosen = spaced(images, SAMPLE)
+    chosen = spaced(images, EXAMS if reading is VOLUMES else SAMPLE)
 
-    def films() -> Iterator[Film]:
-        for _, film in read_ahead([(image, train.path(image)) for image in chosen]):
+    def films() -> Iterator[Film | Volume]:
+        for _, film in read_ahead([(image, train.path(image)) for image in chosen], reading=reading):
             if not isinstance(film, ImageReadError):
                 yield film
 

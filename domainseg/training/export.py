@@ -19,6 +19,7 @@ from domainseg.bundle.schema import SCHEMA, stage_file
 from domainseg.bundle.write import check_place, write_bundle
 from domainseg.cascade.cascade import read_ahead
 from domainseg.cascade.decisions import DECISIONS
+from domainseg.cascade.reads import VOLUMES, Reading, reading_of
 from domainseg.cascade.stages import Stage
 from domainseg.data.manifest import Manifest
 from domainseg.data.splits import refit_manifest
@@ -26,6 +27,7 @@ from domainseg.evaluation import read_table
 from domainseg.files import read_json
 from domainseg.imaging import Film, ImageReadError
 from domainseg.imaging.film import READER_VERSION
+from domainseg.imaging.volume import VOLUME_READER_VERSION, Volume
 from domainseg.reporting.model_card import model_card
 from domainseg.reporting.words import CLASSES, QUESTIONS
 from domainseg.training.bf16 import Bf16Error, check_bf16
@@ -34,7 +36,7 @@ from domainseg.training.environment import versions_of
 from domainseg.training.onnx_model import ExportError, OnnxModel, opened, opset_of, to_onnx
 from domainseg.training.parity import check_cascade, check_parity
 from domainseg.training.run import load_data
-from domainseg.training.stages import DIVIDING, REFIT, build, load_cascade, module_of
+from domainseg.training.stages import DIVIDING, REFIT, build, load_cascade, module_of, reading_in
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +65,8 @@ def export(cfg: Mapping[str, Any], output: Path) -> None:
     settings = yaml.safe_load((run / "config.yaml").read_text())
     stages_folder(run, settings)  # refuses before films are read
     own = None if cfg["input"] else films_of(run, settings)
-    shown = read_input(Path(cfg["input"])) if own is None else held_out(own)
+    reading = reading_in(settings)
+    shown = read_input(Path(cfg["input"]), reading=reading) if own is None else held_out(own)
     labelled = None
     if cfg["check"] == BF16:
         data = cfg.get("data")
@@ -118,9 +121,10 @@ def export_run(
         log.info("%s: exported, %.1f MB", stage.name, len(models[stage.name].data) / 1e6)
     threads = torch.get_num_threads()
     exported = opened(stages, models, threads=threads)
-    seen = read_some(shown, films)
+    reading = reading_of(stages)
+    seen = read_some(shown, films, reading)
     parity = check_parity(stages, exported, models, seen)
-    log.info("torch and ONNX Runtime agree on %d films", len(seen))
+    log.info("torch and ONNX Runtime agree on %d %s", len(seen), reading.plural)
     if find_spec("openvino") is not None:  # an extra
         exported = opened(stages, models, backend="openvino", threads=threads)
         parity["openvino"] = check_cascade(stages, exported, seen, "OpenVINO")
@@ -156,7 +160,7 @@ def bundle_record(
         "pipeline": settings["pipeline"],
         "target": settings["target"],
         "versions": {"trained": {"python": environment["python"], **trained}, "exported": versions_of(PACKAGES)},
-        "reader": READER_VERSION,
+        "reader": VOLUME_READER_VERSION if reading_in(settings) is VOLUMES else READER_VERSION,
         "stages": list(entries),
         "labels": {
             entry["target"]: {
@@ -251,13 +255,15 @@ def labelled_films(data: Mapping[str, Any] | None) -> Manifest:
     return found
 
 
-def read_some(manifest: Manifest, count: int) -> list[tuple[str, Film]]:
-    """Up to ``count`` readable films, evenly spaced. Raises ExportError when there is none."""
+def read_some(manifest: Manifest, count: int, reading: Reading) -> list[tuple[str, Film | Volume]]:
+    """Up to ``count`` readable films or exams, evenly spaced. Raises ExportError when there is none."""
     images = spaced(list(manifest.images["image"]), count)
-    read = read_ahead([(image, manifest.path(image)) for image in images])
+    read = read_ahead([(image, manifest.path(image)) for image in images], reading=reading)
     films = [(image, film) for image, film in read if not isinstance(film, ImageReadError)]
     if not films:
-        raise ExportError(f"{manifest.name}: none of {len(images)} films could be read, so nothing can be compared")
+        raise ExportError(
+            f"{manifest.name}: none of {len(images)} {reading.plural} could be read, so nothing can be compared"
+        )
     return films
 
 

@@ -42,13 +42,15 @@ class OnnxModel:
 
 
 def to_onnx(network: nn.Module, size: int) -> OnnxModel:
-    """Export a network for pictures float32 [B, 1, size, size]. Raises ExportError.
+    """Export a network for pictures float32 [B, channels, size, size]. Raises ExportError.
 
-    A network says by its attribute ``batch`` how many pictures it takes at a time: "dynamic" (default) or 1.
+    A network says by its attribute ``channels`` how many planes a picture has (1 where it says nothing), and by
+    ``batch`` how many pictures it takes at a time: "dynamic" (default) or 1.
     """
     network = copy.deepcopy(network).cpu().eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
     batch: str | int = getattr(network, "batch", "dynamic")
-    example = torch.rand(1 if batch == 1 else _TRACED, 1, size, size, generator=torch.Generator().manual_seed(0))
+    shape = (int(getattr(network, "channels", 1)), size, size)
+    example = torch.rand(1 if batch == 1 else _TRACED, *shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         outputs = {name: tuple(value.shape[1:]) for name, value in network(example).items()}
     try:
@@ -60,7 +62,7 @@ def to_onnx(network: nn.Module, size: int) -> OnnxModel:
             # the number of pictures (a reshape), the file does not run at another one, and is traced again.
             model = _trace(network, example, list(outputs), symbolic=False)
             _open_batch(model)
-            if not _runs(model, size, _TRACED + 1):
+            if not _runs(model, (_TRACED + 1, *shape)):
                 model = _trace(network, example, list(outputs), symbolic=True)
     except Exception as error:  # the exporter's own errors have no common base
         reason = str(error).strip().partition("\n")[0]
@@ -120,15 +122,15 @@ def _open_batch(model: onnx.ModelProto) -> None:
     del model.graph.value_info[:]  # they name the traced number of pictures
 
 
-def _runs(model: onnx.ModelProto, size: int, pictures: int) -> bool:
+def _runs(model: onnx.ModelProto, shape: tuple[int, ...]) -> bool:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # a refusal is an answer here
     try:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        answers = session.run(None, {INPUT: np.zeros((pictures, 1, size, size), np.float32)})
+        answers = session.run(None, {INPUT: np.zeros(shape, np.float32)})
     except Exception:  # of the runtime: classes without a common base
         return False
-    return all(np.shape(answer)[:1] == (pictures,) for answer in answers)
+    return all(np.shape(answer)[:1] == shape[:1] for answer in answers)
 
 
 def _strip(model: onnx.ModelProto) -> None:

@@ -13,17 +13,23 @@ from numpy.typing import NDArray
 from domainseg.cascade.cascade import Cascade
 from domainseg.cascade.case import Case, Exclusion
 from domainseg.cascade.operations import Sample, preprocess
+from domainseg.cascade.reads import VOLUMES
 from domainseg.cascade.stages import Localizer, Network, Outputs, Stage
 from domainseg.files import DomainsegError
 from domainseg.imaging import Film
 from domainseg.imaging.geometry import identity
+from domainseg.imaging.volume import Volume
 from domainseg.training.onnx_model import INPUT, OnnxModel
 
 LOGITS = 1e-4  # largest difference of a stage's logits
 MAPS = 1e-3  # largest difference anywhere on an output that is a picture (values of a U-Net round further apart)
 HEAD = 0.05  # pixels between femoral head centres: of the network's input, and of the source film
 BATCH = 4  # pictures a batch, where a stage takes several
+BOXES = 0.05  # pixels between the corners of boxes that a detector gives
+ML, ML_SHARE = 0.02, 1e-3  # of a volume: rounding moves single voxels of an outline (our choice)
 MOST = 8  # pictures of a stage that are compared
+
+_LESIONS = "lesion_scores"
 
 Pictures = NDArray[np.float32]
 
@@ -40,7 +46,9 @@ class Recorder:
     pictures: list[Pictures] = field(default_factory=list)
 
     def __call__(self, pictures: Pictures) -> Outputs:
-        self.pictures += [picture.copy() for picture in pictures[: MOST - len(self.pictures)]]
+        # Of a volume's many pictures a few along its way: its first ones show little.
+        some = pictures[:: max(1, len(pictures) // (MOST // 2))]
+        self.pictures += [picture.copy() for picture in some[: MOST - len(self.pictures)]]
         return self.network(pictures)
 
 
@@ -48,7 +56,7 @@ def check_parity(
     stages: Sequence[Stage],
     exported: Sequence[Stage],
     models: Mapping[str, OnnxModel],
-    films: Sequence[tuple[str, Film]],
+    films: Sequence[tuple[str, Film | Volume]],
 ) -> dict[str, Any]:
     """Compare both backends on ``films`` (image, film); returns the measured differences. Raises ParityError.
 
@@ -62,7 +70,8 @@ def check_parity(
         assert isinstance(record.network, Recorder)
         pictures, shown = list(record.network.pictures), "cases that reached it"
         if len(pictures) < 2:
-            whole = [preprocess(Case.of(image, film), stage.preprocessing).pixels[None] for image, film in films[:MOST]]
+            cases = [Case.of(image, film) for image, film in films[:MOST]]
+            whole = [p for case in cases for p in preprocess(case, stage.preprocessing).pictures]
             pictures, shown = [*pictures, *whole][:MOST], "whole films, too few cases reached it"
         found[stage.name] = {**check_stage(stage, models[stage.name], pictures), "pictures_are": shown}
     limits = {"logits": LOGITS, "maps": MAPS, "head_px": HEAD}
@@ -83,7 +92,8 @@ def check_stage(stage: Stage, model: OnnxModel, pictures: Sequence[Pictures]) ->
         for name in outputs:
             outputs[name] = max(outputs[name], _difference(ours[name], theirs[name]))
         for k, picture in enumerate(batch):
-            one, other = ({name: value[k] for name, value in answer.items()} for answer in (ours, theirs))
+            part_of = slice(k, k + 1) if stage.decision.reads == VOLUMES.name else k  # a volume's decision sees several
+            one, other = ({name: value[part_of] for name, value in answer.items()} for answer in (ours, theirs))
             wanted, got = stage.decision.logits(one), stage.decision.logits(other)
             logits = max(logits, *(_difference(wanted[part], got[part]) for part in wanted))
             if isinstance(stage.decision, Localizer):
@@ -91,10 +101,19 @@ def check_stage(stage: Stage, model: OnnxModel, pictures: Sequence[Pictures]) ->
     found = {"pictures": len(pictures), "batch": step, "logits": logits, "outputs": outputs}
     if isinstance(stage.decision, Localizer):
         found["head_px"] = head
-    plain = {name: value for name, value in outputs.items() if len(model.outputs[name]) < 3}
+    boxes = outputs.get("boxes", 0.0)
+    plain = {name: value for name, value in outputs.items() if len(model.outputs[name]) < 3 and name != "boxes"}
     worst = max([("its logit", logits), *plain.items()], key=lambda item: item[1])
-    maps = max([("", 0.0), *((name, outputs[name]) for name in outputs if name not in plain)], key=lambda item: item[1])
-    checks = ((worst, LOGITS, ""), (maps, MAPS, ""), (("the femoral head's centre", head), HEAD, " px"))
+    maps = max(
+        [("", 0.0), *((name, outputs[name]) for name in outputs if len(model.outputs[name]) > 2)],
+        key=lambda item: item[1],
+    )
+    checks = (
+        (worst, LOGITS, ""),
+        (maps, MAPS, ""),
+        (("the femoral head's centre", head), HEAD, " px"),
+        (("a corner of a box", boxes), BOXES, " px"),
+    )
     for (what, value), limit, unit in checks:
         if not value <= limit:
             raise ParityError(
@@ -105,9 +124,12 @@ def check_stage(stage: Stage, model: OnnxModel, pictures: Sequence[Pictures]) ->
 
 
 def check_cascade(
-    stages: Sequence[Stage], exported: Sequence[Stage], films: Sequence[tuple[str, Film]], runtime: str = "ONNX Runtime"
+    stages: Sequence[Stage],
+    exported: Sequence[Stage],
+    films: Sequence[tuple[str, Film | Volume]],
+    runtime: str = "ONNX Runtime",
 ) -> dict[str, Any]:
-    """Films through both cascades: the same cases with the same side, location and exclusions. Raises ParityError.
+    """Films through both cascades: the same cases, sides, locations, exclusions, lesions, volumes. Raises ParityError.
 
     runtime: what computes ``exported``, in words. A film may differ where the score that decides lies within 1e-4 of
     its threshold; it is counted as ``excused``.
@@ -140,12 +162,16 @@ def check_cascade(
     return {"films": len(films), "cases": cases, "excused": excused, "score": score, "head_px": head}
 
 
-def _answers(stages: Sequence[Stage], image: str, film: Film) -> dict[str, dict[str, Any]]:
+def _answers(stages: Sequence[Stage], image: str, film: Film | Volume) -> dict[str, dict[str, Any]]:
     """Per part: the values of the table, and how the case ended."""
     found = {}
     for result in Cascade(stages).run(Case.of(image, film)):
         ended = (result.excluded_by, result.reason) if isinstance(result, Exclusion) else ("", "")
         found[result.part] = {**result.values, "excluded_by": ended[0], "exclusion_reason": ended[1]}
+        if isinstance(result, Case):
+            called = [lesion for lesion in result.lesions if lesion["called"]]
+            found[result.part]["lesions"] = ", ".join(sorted(str(lesion["type"]) for lesion in called))
+            found[result.part][_LESIONS] = [float(lesion["score"]) for lesion in result.lesions]
     return found
 
 
@@ -158,14 +184,18 @@ def _different(one: Mapping[str, Mapping[str, Any]], other: Mapping[str, Mapping
         whole = {answer[""]["excluded_by"] for answer in (one, other) if "" in answer}
         return f"hips found: {', '.join(one) or 'none'}; {', '.join(other) or 'none'}", whole or {"localizer"}
     for part, values in one.items():
-        for name in ("turns", "image_side", "side", "excluded_by", "exclusion_reason", "location"):
+        for name in ("turns", "image_side", "side", "excluded_by", "exclusion_reason", "location", "lesions"):
             mine, others = values.get(name), other[part].get(name)
             if mine != others:
                 by: dict[str, set[str]] = {
                     "excluded_by": {str(mine), str(others)} - {""},
                     "location": {"fracture", "location"},
+                    "lesions": {"hemorrhage", _LESIONS},
                 }
                 return f"{name}: {mine}; {others}", by.get(name, set())
+        volume, theirs = (float(answer.get("volume_ml", np.nan)) for answer in (values, other[part]))
+        if abs(volume - theirs) > max(ML, ML_SHARE * volume):
+            return f"volume: {volume:.3f} ml; {theirs:.3f} ml", set()
     return "", set()
 
 
@@ -179,6 +209,10 @@ def _near_threshold(
             value = values.get(f"score_{stage.decision.target}")
             if value is not None and abs(value - stage.frozen.threshold) <= within:
                 return True
+        if _LESIONS in targets and any(
+            abs(score - stage.frozen.threshold) <= within for stage in deciding for score in values.get(_LESIONS, ())
+        ):
+            return True
         located = "location" in targets and "location" in values
         if located and abs(values["score_location_intra"] - values["score_location_extra"]) <= within:
             return True

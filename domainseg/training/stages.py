@@ -17,6 +17,7 @@ from hydra.utils import get_object, instantiate
 from torch import nn
 
 from domainseg.cascade.operations import versioned
+from domainseg.cascade.reads import FILMS, VOLUMES, Reading
 from domainseg.cascade.stages import Frozen, Stage
 from domainseg.files import DamagedError, DomainsegError, read_json, read_sealed, write_bytes, write_sealed
 from domainseg.training.runner import TorchNetwork
@@ -73,6 +74,12 @@ def new_stage(name: str, settings: Mapping[str, Any], accelerator: str, seed: in
         decision=build(settings["decision"]),
         network=TorchNetwork(network, accelerator=accelerator),
     )
+
+
+def reading_in(settings: Mapping[str, Any]) -> Reading:
+    """What the pipeline of a configuration reads, as its first decision says."""
+    first = get_object(settings["stage"][settings["stages"][0]]["decision"]["_target_"])
+    return VOLUMES if first.reads == VOLUMES.name else FILMS
 
 
 def module_of(stage: Stage) -> nn.Module:
