@@ -15,8 +15,9 @@ from rich.table import Table
 
 from domainseg.bundle.diff import differences
 from domainseg.bundle.load import bf16_passed, load_bundle
-from domainseg.bundle.schema import METRICS, BundleError
+from domainseg.bundle.schema import METRICS, BundleError, reads_of
 from domainseg.bundle.verify import Verified, verify_bundle
+from domainseg.cascade.operations import picture_shape
 
 EPILOG = """exit code: 0 all is well (diff: the bundles are alike), 1 a difference was found,
 2 a bundle is damaged or cannot be used"""
@@ -63,7 +64,7 @@ def inspect(bundle: Verified, console: Console) -> None:
         ("SHA-256", bundle.sha256),
         ("pipeline, target", f"{record['pipeline']}, {record['target']}"),
         ("made", record.get("created", "")),
-        ("schema, film reader", f"{record['schema']}, {record['reader']}"),
+        (f"schema, {reads_of(record)} reader", f"{record['schema']}, {record['reader']}"),
         *((f"version of {name}", version) for name, version in record["versions"].items()),
     ):
         facts.add_row(key, str(value))
@@ -92,7 +93,7 @@ def inspect(bundle: Verified, console: Console) -> None:
 # Row of the table of stages -> its cell, from a stage's entry and the bundle.
 _STAGE_FACTS: Mapping[str, Callable[[Mapping[str, Any], Verified], str]] = {
     "decides as": lambda stage, _: stage["decision"]["kind"],
-    "picture": lambda stage, _: "{0} x {0}".format(stage["preprocessing"][0]["size"]),
+    "picture": lambda stage, _: " x ".join(str(side) for side in picture_shape(stage["preprocessing"])),
     "preprocessing": lambda stage, _: ", ".join(each["op"] for each in stage["preprocessing"]),
     "parameters": lambda stage, bundle: f"{bundle.graphs[stage['name']].parameters:,}",
     "file": lambda stage, bundle: f"{len(bundle.models[stage['name']]) / 1e6:.1f} MB",
@@ -107,9 +108,8 @@ def verify(path: Path, console: Console) -> None:
     """Check all files, load the networks and run each once. Raises BundleError."""
     bundle = load_bundle(path)
     for stage in bundle.stages:
-        size = int(stage.preprocessing[0]["size"])
         try:
-            stage.network(np.zeros((1, 1, size, size), np.float32))
+            stage.network(np.zeros((1, *picture_shape(stage.preprocessing)), np.float32))
         except BundleError:
             raise
         except FloatingPointError as error:

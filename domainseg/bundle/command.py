@@ -1,4 +1,4 @@
-"""The predict command: films through worker processes into a journal, and from there into the table."""
+"""The predict command: films or exams through worker processes into a journal, and from there into the tables."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import hashlib
 import logging
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from rich.progress import Progress
 
+from domainseg.bundle.drawn import Drawn
 from domainseg.bundle.inputs import read_input
 from domainseg.bundle.journal import Journal
 from domainseg.bundle.model import Model, threads_a_worker
 from domainseg.bundle.predict import hashed_images
 from domainseg.bundle.schema import BundleError
 from domainseg.bundle.workers import Recipe, Worker, predict_films
+from domainseg.cascade.reads import VOLUMES, Reading, reading_of
 from domainseg.cascade.table import prediction_table, write_table
 from domainseg.data.manifest import Manifest, ManifestError
 from domainseg.data.privacy import hash_patient, patient_key
@@ -27,24 +30,36 @@ log = logging.getLogger(__name__)
 
 JOURNAL = "journal.jsonl"
 MADE_OF = "predictions.json"  # model and films of a finished table
+WISHES = ("overlays", "masks", "seg")  # what may be drawn beside, each in a folder of that name
 
 
 def predict_command(model: Model, cfg: Mapping[str, Any], output: Path, first: Worker | None = None) -> int:
-    """Predict ``cfg["input"]`` into ``output``; 0 when all films were read, 3 when some were not, 1 when none was.
+    """Predict ``cfg["input"]`` into ``output``; 0 when all was read, 3 when some was not, 1 when nothing was.
 
     first: a worker that was started already. The table is the same whatever the number of workers and however often it
     was interrupted. Raises DomainsegError for what a person has to mend.
     """
+    reading = reading_of(model.stages)
+    check_wishes(cfg, reading)
     labels = None if cfg["labels"] is None else Path(cfg["labels"])
-    manifest = read_input(Path(cfg["input"]), output, labels)
+    manifest = read_input(Path(cfg["input"]), output, labels, reading)
     if len(manifest) == 0:
-        raise ManifestError(f"input={cfg['input']}: no film there")
+        raise ManifestError(f"input={cfg['input']}: no {reading.plural.rstrip('s')} there")
     key = patient_key(cfg["key"], output)
     table = predict_table(model, manifest, key, output, cfg, first)
     unread = int((table.drop_duplicates("image")["excluded_by"] == "read").sum())
     scored = int((table["excluded_by"] == "").sum())
-    log.info("%d films, %d cases scored, %d films not read", len(manifest), scored, unread)
+    log.info("%d %s, %d cases scored, %d not read", len(manifest), reading.plural, scored, unread)
     return 1 if unread == len(manifest) else 3 if unread else 0
+
+
+def check_wishes(cfg: Mapping[str, Any], reading: Reading) -> None:
+    """Raise BundleError for masks of films, and for DICOM SEG without the package that writes it."""
+    for name in ("masks", "seg"):
+        if cfg[name] and reading is not VOLUMES:
+            raise BundleError(f"{name}=true: this cascade reads {reading.plural}; masks are written of exams only")
+    if cfg["seg"] and find_spec("highdicom") is None:
+        raise BundleError("seg=true needs highdicom: pip install 'domainseg[seg]'")
 
 
 def predict_table(
@@ -55,11 +70,12 @@ def predict_table(
     cfg: Mapping[str, Any],
     first: Worker | None = None,
 ) -> pd.DataFrame:
-    """Predict all films of a manifest, going on where a journal in ``output`` stops, and write the table.
+    """Predict all of a manifest, going on where a journal in ``output`` stops, and write the table.
 
-    cfg: workers, threads, memory_gb, overlays. A finished table of the same is taken up. Raises BundleError when
-    ``output`` holds another one.
+    cfg: workers, threads, memory_gb, overlays, masks, seg. Of volumes the table of lesions is written beside it. A
+    finished table of the same is taken up. Raises BundleError when ``output`` holds another one.
     """
+    reading = reading_of(model.stages)
     workers = int(cfg["workers"])
     if workers < 1:
         raise BundleError(f"workers={workers}: at least 1")
@@ -67,14 +83,15 @@ def predict_table(
         load=model.load,
         known=manifest if len(manifest.targets) else None,
         envelope=model.envelope,
-        overlays=output / "overlays" if cfg["overlays"] else None,
+        drawn=Drawn(**{name: output / name if cfg[name] else None for name in WISHES}),
         threads=threads_a_worker(cfg),
+        reading=reading,
     )
     header = {
         **model.identity,
         "inputs": fingerprint(manifest),
         "films": len(manifest),
-        "overlays": bool(cfg["overlays"]),
+        **{name: bool(cfg[name]) for name in WISHES},
         "memory_gb": cfg["memory_gb"],
         "key": hash_patient("key", "which one it is", key),
     }
@@ -89,7 +106,8 @@ def predict_table(
     with Journal(output / JOURNAL, header) as journal, Progress() as progress:
         rest = [(image, manifest.path(image)) for image in images if image not in journal.done]
         if len(rest) < len(images):
-            log.info("%d of %d films were done before: going on", len(images) - len(rest), len(images))
+            done_before = len(images) - len(rest)
+            log.info("%d of %d %s were done before: going on", done_before, len(images), reading.plural)
         task = progress.add_task("predicting", total=len(images), completed=len(images) - len(rest))
         for done in predict_films(recipe, rest, workers, cfg["memory_gb"], first):
             if done.problem:
@@ -104,6 +122,10 @@ def predict_table(
         if model.envelope is not None:  # of a film that was not read nothing is known
             table["outside"] = table["outside"].fillna("") if "outside" in table else ""
         table = table.assign(**model.columns)
+        if reading is VOLUMES:
+            from domainseg.cascade.table import lesion_table
+
+            write_table(lesion_table(rows), output, "lesions")
         write_table(table, output)
         write_json(output / MADE_OF, header)
         journal.remove()
@@ -111,12 +133,24 @@ def predict_table(
 
 
 def fingerprint(manifest: Manifest) -> str:
-    """SHA-256 of what is predicted: the manifest's cells, and the size and time of each film's file."""
+    """SHA-256 of what is predicted: the manifest's cells, and the size and time of each film's file.
+
+    Of an exam in a folder those of all files there, with their names.
+    """
     digest = hashlib.sha256(manifest.hash().encode())
     for image in manifest.images["image"]:
-        try:
-            state = os.stat(manifest.path(image))
-            digest.update(f"{image}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
-        except OSError:
-            digest.update(f"{image}\0-\n".encode())
+        path = manifest.path(image)
+        digest.update(f"{image}\0{'' if path.is_dir() else _state(path)}\n".encode())
+        if path.is_dir():
+            with os.scandir(os.fsencode(path)) as there:
+                for name, file in sorted((entry.name, entry.path) for entry in there if not entry.is_dir()):
+                    digest.update(b"%b\0%b\n" % (name, _state(file).encode()))
     return digest.hexdigest()
+
+
+def _state(file: Path | bytes) -> str:
+    try:
+        state = os.stat(file)
+    except OSError:
+        return "-"
+    return f"{state.st_size}\0{state.st_mtime_ns}"

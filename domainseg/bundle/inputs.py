@@ -1,4 +1,4 @@
-"""What to predict: a film, a folder of films or an images table, as a manifest."""
+"""What to predict, as a manifest: a film, an exam, a folder of either, or an images table."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ from pathlib import Path
 
 import pandas as pd
 
+from domainseg.cascade.reads import FILMS, VOLUMES, Reading
 from domainseg.data.manifest import Manifest, ManifestError, build_manifest, load_manifest
 
 log = logging.getLogger(__name__)
 
-FILMS = {".dcm", ".dicom", ".png", ".jpg", ".jpeg", ".tif", ".tiff"}
+ENDINGS = {".dcm", ".dicom", ".png", ".jpg", ".jpeg", ".tif", ".tiff"}  # of films, and of the slices of an exam
+NIFTI = (".nii", ".nii.gz")
 
 
-def read_input(path: Path, output: Path | None = None, labels: Path | None = None) -> Manifest:
-    """A manifest from a film, a folder of films or an images table. Raises ManifestError.
+def read_input(
+    path: Path, output: Path | None = None, labels: Path | None = None, reading: Reading = FILMS
+) -> Manifest:
+    """A manifest from a film or an exam, a folder of them, or an images table. Raises ManifestError.
 
-    output: where results go; a folder of films may hold it, and its pictures are no films. labels: the targets table
-    that goes with an images table.
+    reading: what the cascade reads. An exam is a NIfTI file, or a folder that itself holds slices: DICOM files, the
+    multi-frame ones of Enhanced CT too, or pictures. output: where results go; a folder of films may hold it, and its
+    pictures are no films. labels: the targets table that goes with an images table.
     """
     if path.suffix.lower() in (".csv", ".parquet"):
         return load_manifest(path, labels, check_files=False)
@@ -28,22 +33,50 @@ def read_input(path: Path, output: Path | None = None, labels: Path | None = Non
         raise ManifestError(f"labels={labels}: go with an images table (CSV or Parquet), and input={path} is none")
     if path.is_dir():
         if output is not None and path.resolve() == output.resolve():
-            raise ManifestError(f"output={output}: is the folder of the films themselves; name another")
+            raise ManifestError(f"output={output}: is the folder of the {reading.plural} themselves; name another")
         there, linked = _below(path, output)
-        films, root = [file for file in there if is_film(file)], path
-        if passed := len(there) - len(films):
-            log.warning("%d of %d files in the folder are no films by name or content: passed over", passed, len(there))
+        if reading is VOLUMES:
+            found, passed = exams(there)
+            log.info("%d exams in the folder: each NIfTI file is one, each folder with slices is one", len(found))
+        else:
+            found = [file for file in there if is_film(file)]
+            passed = len(there) - len(found)
+        if passed:
+            of = "slices and no NIfTI" if reading is VOLUMES else "films"
+            log.warning(
+                "%d of %d files in the folder are no %s by name or content: passed over", passed, len(there), of
+            )
         if linked:
             log.warning("%d linked folders are not entered: name them as input to predict what lies there", linked)
+        # A folder that is an exam itself is called by its own name, as a file would be.
+        above = Path(path.resolve().name) if path in found else Path()
+        names = [above / file.relative_to(path) for file in found]
     elif path.is_file():
-        films, root = [path], path.parent
+        found, names = [path], [Path(path.name)]
     else:
         raise ManifestError(f"input={path}: does not exist")
-    files = {film_name(file.relative_to(root)): str(file.absolute()) for file in films}
+    files = {film_name(name): str(file.absolute()) for name, file in zip(names, found, strict=True)}
     images = pd.DataFrame({"image": list(files)}, dtype=object)
-    found = build_manifest(images, pd.DataFrame({"image": [], "part": []}, dtype=object), root, path.name)
+    manifest = build_manifest(images, pd.DataFrame({"image": [], "part": []}, dtype=object), path.parent, path.name)
     # Paths go beside the table: its cells are text without blanks at their ends, which a path need not be.
-    return replace(found, films=files)
+    return replace(manifest, films=files)
+
+
+def exams(files: list[Path]) -> tuple[list[Path], int]:
+    """The exams that files make, sorted, and the number of files that belong to none.
+
+    Each NIfTI file is one. All slices that lie in one folder are one, named by the folder: which of its series is read,
+    ``read_volume`` decides and tells.
+    """
+    volumes = [file for file in files if is_nifti(file)]
+    slices = [file for file in files if not is_nifti(file) and is_film(file)]
+    found = {*volumes, *(file.parent for file in slices)}
+    return sorted(found), len(files) - len(volumes) - len(slices)
+
+
+def is_nifti(file: Path) -> bool:
+    """Whether a file is a NIfTI volume by its name, hidden ones aside."""
+    return file.name.lower().endswith(NIFTI) and not file.name.startswith(".")
 
 
 def film_name(path: Path) -> str:
@@ -58,7 +91,7 @@ def film_name(path: Path) -> str:
 def _below(folder: Path, output: Path | None) -> tuple[list[Path], int]:
     """All files below a folder but those of ``output``, and the number of linked folders.
 
-    Links that lead nowhere count as files: films that cannot be read. Raises the OSError of a folder that cannot be
+    Links that lead nowhere count as files: they cannot be read. Raises the OSError of a folder that cannot be
     looked into: what lies there must not go missing in silence.
     """
     files, linked = [], 0
@@ -83,7 +116,7 @@ def is_film(file: Path) -> bool:
     """
     if file.name.startswith(".") or file.name.upper() == "DICOMDIR":
         return False
-    if file.suffix.lower() in {*FILMS, ""}:
+    if file.suffix.lower() in {*ENDINGS, ""}:
         return True
     try:
         with open(file, "rb") as stream:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +11,16 @@ from typing import Any
 import numpy as np
 
 from domainseg.bundle.runtime import BACKENDS, PRECISIONS, open_network
-from domainseg.bundle.schema import RECORD, BundleError
+from domainseg.bundle.schema import RECORD, BundleError, reads_of
 from domainseg.bundle.verify import verify_bundle
 from domainseg.cascade.cascade import Cascade
 from domainseg.cascade.case import Case
 from domainseg.cascade.decisions import DECISIONS
-from domainseg.cascade.operations import Sample
-from domainseg.cascade.rows import film_rows
+from domainseg.cascade.operations import Sample, picture_shape
+from domainseg.cascade.reads import FILMS, VOLUMES, Reading, reading_of
 from domainseg.cascade.stages import Frozen, Network, Stage
-from domainseg.imaging import Film, read_film
+from domainseg.imaging import Film
+from domainseg.imaging.volume import Volume
 
 # What bf16 must show against fp32 before it may run; held against the figures at export and again on load.
 BF16_AUC_CHANGE = 0.002  # largest change of an AUC
@@ -34,19 +36,26 @@ class Bundle:
     record: dict[str, Any]
     sha256: str
 
-    def predict(self, film: Film | Path | str, image: str | None = None) -> list[dict[str, Any]]:
-        """The rows of one film as in the prediction table, without metadata and truth.
+    def predict(self, film: Film | Volume | Path | str, image: str | None = None) -> list[dict[str, Any]]:
+        """The rows of one film or volume as in the prediction table, without metadata and truth.
 
-        film: a film or the path of one; image: what the rows call it, by default the file's name. Raises
-        ImageReadError for a file that cannot be read as a film.
+        film: what the bundle is for, or its path, which for a volume may be a folder; image: what the rows call it, by
+        default the name of its file or folder. Of a volume ``lesions`` holds its rows of the table of lesions. Raises
+        ImageReadError for what cannot be read, and BundleError for a film where volumes are meant and the reverse.
         """
-        if not isinstance(film, Film):
-            image = Path(film).name if image is None else image
-            film = read_film(film)
-        rows = film_rows(image or "film", film, Cascade(self.stages).run(Case.of(image or "film", film)), None)
-        constant: dict[str, Any] = {f"threshold_{s.decision.target}": s.frozen.threshold for s in self.stages}
+        reading = reading_of(self.stages)
+        if isinstance(film, (Film, Volume)):
+            if not isinstance(film, type(reading.blank())):
+                raise BundleError(f"this bundle is for {reading.plural}, a {type(film).__name__} was given")
+        else:
+            image = Path(os.path.abspath(film)).name if image is None else image
+            film = reading.read(Path(film), None)
+        image = image or reading.name
+        rows = reading.rows(image, film, Cascade(self.stages).run(Case.of(image, film)), None)
+        targets = {target: number for stage in self.stages for target, number in thresholds(stage).items()}
+        constant: dict[str, Any] = {f"threshold_{target}": number for target, number in targets.items()}
         constant |= {"outside": flags(film, self.record["envelope"]), "bundle_sha256": self.sha256}
-        scores = {f"score_{stage.decision.target}": float("nan") for stage in self.stages}
+        scores = {f"score_{target}": float("nan") for target in targets}
         return [{"excluded_by": "", "exclusion_reason": "", **scores, **row, **constant} for row in rows]
 
 
@@ -98,19 +107,21 @@ def make_stages(record: Mapping[str, Any], networks: Mapping[str, Network]) -> l
             ) from None
         frozen = Frozen(**stage["frozen"])
         stages.append(Stage(stage["name"], stage["preprocessing"], decision, networks[stage["name"]], frozen))
-        check_decision(stages[-1], stage["outputs"])
+        check_decision(stages[-1], stage["outputs"], reading_of(stages))
     if record["target"] not in (targets := [stage.decision.target for stage in stages]):
         raise BundleError(f"{RECORD}: target: {record['target']} is decided by no stage; they decide {targets}")
     return stages
 
 
-def check_decision(stage: Stage, outputs: Mapping[str, Any]) -> None:
+def check_decision(stage: Stage, outputs: Mapping[str, Any], reading: Reading) -> None:
     """Raise BundleError for a stage that cannot decide on the outputs that the record declares, by a blank film."""
-    case = Case.of("blank", Film(pixels=np.zeros((8, 8), np.float32)))
-    answers = {name: np.zeros(shape, np.float32) for name, shape in outputs.items()}
+    case = Case.of("blank", reading.blank())
+    pictures = np.zeros((1, *picture_shape(stage.preprocessing)), np.float32)
+    sample = Sample(pictures if isinstance(case.film, Volume) else pictures[0, 0], case.affine)
+    answers = {name: sample.own(np.zeros((1, *shape), np.float32)) for name, shape in outputs.items()}
     try:
         stage.decision.logits(answers)
-        stage.decision.decide(case, Sample(case.film.pixels, case.affine), answers, Frozen(threshold=-1.0))
+        stage.decision.decide(case, sample, answers, Frozen(threshold=-1.0))
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise BundleError(
             f"{RECORD}: stages.{stage.name}: its decision cannot be made of the outputs {', '.join(outputs)} "
@@ -148,15 +159,22 @@ def bf16_passed(entry: Mapping[str, Any]) -> bool:
 
 
 def check_envelope(record: Mapping[str, Any]) -> None:
-    """Raise BundleError for an envelope that no film can be held against."""
+    """Raise BundleError for an envelope that no film, or no volume, can be held against."""
+    blank = (VOLUMES if reads_of(record) == VOLUMES.name else FILMS).blank()
     try:
-        flags(Film(pixels=np.zeros((8, 8), np.float32), spacing=(1.0, 1.0)), record["envelope"])
+        flags(blank, record["envelope"])
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise BundleError(f"{RECORD}: envelope: cannot be used ({type(error).__name__})") from None
 
 
-def flags(film: Film, envelope: Mapping[str, Any]) -> str:
-    """In which respects a film lies outside of what the bundle was made for, joined by semicolons; "" when inside."""
+def thresholds(stage: Stage) -> dict[str, float]:
+    """Target -> threshold of what a stage decides: its own, and those that a decision on several things names."""
+    more = getattr(stage.decision, "thresholds", None)
+    return {stage.decision.target: stage.frozen.threshold, **(more(stage.frozen) if more else {})}
+
+
+def flags(film: Film | Volume, envelope: Mapping[str, Any]) -> str:
+    """In which respects a film or volume lies outside of what the bundle is for, joined by semicolons; "" if inside."""
     from domainseg.bundle.envelope import outside
 
     return ";".join(outside(film, envelope)) if envelope else ""

@@ -1,4 +1,4 @@
-"""Run the stages of a cascade over the films of a manifest: rows and the prediction table, within this process."""
+"""Run the stages of a cascade over a manifest: rows and the prediction table, within this process."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from rich.progress import track
 
 from domainseg.cascade.cascade import Cascade, read_ahead
 from domainseg.cascade.case import Case
-from domainseg.cascade.rows import film_rows
+from domainseg.cascade.reads import reading_of
 from domainseg.cascade.stages import Stage
 from domainseg.cascade.table import prediction_table
-from domainseg.cascade.truth import Truth
 from domainseg.data.manifest import Manifest
 from domainseg.data.privacy import hash_patient, hash_patients
 from domainseg.imaging import ImageReadError
@@ -25,31 +24,34 @@ log = logging.getLogger(__name__)
 def predict_rows(
     stages: Sequence[Stage],
     manifest: Manifest,
-    truth: Truth | None,
+    truth: Any,
     *,
     what: str = "predicting",
 ) -> list[dict[str, Any]]:
-    """The rows of all films of a manifest, in its order; ``prediction_table`` makes the table of them."""
-    cascade = Cascade(stages)
+    """The rows of all films or volumes of a manifest, in its order; ``prediction_table`` makes the table of them.
+
+    truth: what the cascade's reading makes of the manifest, or None.
+    """
+    cascade, reading = Cascade(stages), reading_of(stages)
     files = [(image, manifest.path(image)) for image in manifest.images["image"]]
     rows: list[dict[str, Any]] = []
-    for image, film in track(read_ahead(files), description=what, total=len(files)):
+    for image, film in track(read_ahead(files, reading=reading), description=what, total=len(files)):
         results = [] if isinstance(film, ImageReadError) else cascade.run(Case.of(image, film))
         if isinstance(film, ImageReadError):
             log.warning("%s: not read: %s", image, film.reason)
-        rows += film_rows(image, film, results, truth)
+        rows += reading.rows(image, film, results, truth)
     return rows
 
 
 def predict_manifest(
     stages: Sequence[Stage],
     manifest: Manifest,
-    truth: Truth | None,
+    truth: Any,
     key: bytes | None,
     *,
     what: str = "predicting",
 ) -> pd.DataFrame:
-    """The prediction table of all films of a manifest.
+    """The prediction table of all films or volumes of a manifest.
 
     Patients and groups are hashed with ``key``; a table made without one is for use within a run and is never written.
     """

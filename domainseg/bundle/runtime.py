@@ -18,7 +18,7 @@ Array = NDArray[np.float32]
 
 
 class BundleNetwork:
-    """float32 [B, 1, H, W] in 0..1 to the outputs that the bundle declares, float32 with leading B.
+    """float32 [N, C, H, W] in 0..1 to the outputs that the bundle declares, float32 with leading N.
 
     Pictures go through one at a time, whatever batch the stage allows: on a CPU two at once are no faster (measured on
     the fracture network), take twice the memory, and an answer would depend on what else was in the film.

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from domainseg.cascade.decisions import DECISIONS
-from domainseg.cascade.operations import PreprocessingError, versioned
+from domainseg.cascade.operations import FRAMES, PreprocessingError, picture_shape, versioned
 from domainseg.files import DomainsegError
 from domainseg.imaging.film import READER_VERSION
+from domainseg.imaging.volume import VOLUME_READER_VERSION
 
 SCHEMA = 1
 RECORD = "bundle.json"
@@ -23,6 +24,7 @@ MAX_JSON_BYTES = 32 << 20
 MAX_JSON_DEPTH = 24
 MAX_STAGES = 32
 MAX_SIDE = 8192  # pixels of a network's input
+MAX_CHANNELS = 256  # of a network's input
 MAX_OUTPUT = 1 << 26  # values of one output of one picture
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -68,11 +70,6 @@ def check_record(data: bytes) -> dict[str, Any]:
         raise BundleError(f"{RECORD}: schema {found} cannot be read, this program reads {SCHEMA}: {advice}")
     for key in ("pipeline", "target", "reader"):
         _typed(record, key, str, key)
-    if record["reader"] != READER_VERSION:
-        raise BundleError(
-            f"{RECORD}: reader: made for version {record['reader']} of the film reader, this program has "
-            f"{READER_VERSION}: its films would look different. Export it again"
-        )
     for key in ("versions", "labels", "data", "envelope", "parity"):
         _mapping(record.get(key), key)
     stages = _typed(record, "stages", list, "stages")
@@ -83,7 +80,38 @@ def check_record(data: bytes) -> dict[str, Any]:
     names = [stage["name"] for stage in stages]
     if len(set(names)) < len(names):
         raise BundleError(f"{RECORD}: stages: two have the same name")
+    _check_reader(record)
     return record
+
+
+def reads_of(record: Mapping[str, Any]) -> str:
+    """What the cascade of a checked record reads: film or volume."""
+    return _decides_on(record["stages"][0]["decision"]["kind"])
+
+
+def _decides_on(kind: str) -> str:
+    decision: Any = DECISIONS[kind]
+    return str(decision.reads)
+
+
+def reader_version(reads: str) -> str:
+    """The version of this program's reader of films, or of volumes, that a record must name."""
+    return VOLUME_READER_VERSION if reads == "volume" else READER_VERSION
+
+
+def _check_reader(record: Mapping[str, Any]) -> None:
+    """All stages are of films or all of volumes, and this program reads them as the record's makers did."""
+    reads = reads_of(record)
+    for stage in record["stages"]:
+        kind, op = stage["decision"]["kind"], stage["preprocessing"][0]["op"]
+        for what, found in ((kind, _decides_on(kind)), (op, FRAMES[op].reads)):
+            if found != reads:
+                raise BundleError(f"{RECORD}: stages.{stage['name']}: {what} is for a {found}, the first for a {reads}")
+    if record["reader"] != (version := reader_version(reads)):
+        raise BundleError(
+            f"{RECORD}: reader: made for version {record['reader']} of the {reads} reader, this program has "
+            f"{version}: its {reads}s would look different. Export it again"
+        )
 
 
 def stage_file(name: str) -> str:
@@ -138,9 +166,20 @@ def _check_preprocessing(stage: Mapping[str, Any], where: str) -> None:
                 f"{RECORD}: {where}.preprocessing: {there['op']} of version {there.get('version')}, this program has "
                 f"version {here['version']}: the network would see other pictures. Export it again"
             )
-    size = operations[0]["size"]
-    if not isinstance(size, int) or not 1 <= size <= MAX_SIDE:
+    first = operations[0]
+    if not isinstance(first["size"], int) or not 1 <= first["size"] <= MAX_SIDE:
         raise BundleError(f"{RECORD}: {where}.preprocessing: size must be a whole number of 1 to {MAX_SIDE} pixels")
+    if not isinstance(slices := first.get("slices", 1), int) or not slices >= 1:
+        raise BundleError(f"{RECORD}: {where}.preprocessing: slices must be a whole number of 1 or more")
+    if not first.get("thickness", 1) > 0:
+        raise BundleError(f"{RECORD}: {where}.preprocessing: thickness must be above 0 mm")
+    for each in operations[1:]:
+        if each["op"] == "window" and not each.get("low", math.inf) < each.get("high", -math.inf):
+            raise BundleError(f"{RECORD}: {where}.preprocessing: a window needs low and high, low below high")
+    if not 1 <= (channels := picture_shape(operations)[0]) <= MAX_CHANNELS:
+        raise BundleError(
+            f"{RECORD}: {where}.preprocessing: makes {channels} channels, 1 to {MAX_CHANNELS} are possible"
+        )
 
 
 def _check_outputs(outputs: Mapping[str, Any], where: str) -> None:

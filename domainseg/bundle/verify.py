@@ -25,6 +25,7 @@ from domainseg.bundle.schema import (
     check_record,
     parse_json,
 )
+from domainseg.cascade.operations import picture_shape
 
 MAX_MODEL_BYTES = 1 << 30
 MAX_BYTES = 1 << 31  # of the whole bundle
@@ -175,11 +176,11 @@ def _check_text(data: bytes, name: str) -> None:
 def _check_graph(graph: Graph, stage: dict[str, Any]) -> None:
     """The network takes the picture that preprocessing makes and gives the outputs that the record declares."""
     where = f"{RECORD}: stages.{stage['name']}"
-    size = stage["preprocessing"][0]["size"]
+    shape = picture_shape(stage["preprocessing"])
     first = None if stage["batch"] == "dynamic" else 1
     takes = list(graph.inputs.values())
-    if len(takes) != 1 or takes[0] not in {(first, 1, size, size), (None, 1, None, None)}:
-        raise BundleError(f"{where}: the network takes {takes}, its preprocessing makes [{first}, 1, {size}, {size}]")
+    if len(takes) != 1 or takes[0] not in {(first, *shape), (None, shape[0], None, None)}:
+        raise BundleError(f"{where}: the network takes {takes}, its preprocessing makes {[first, *shape]}")
     for name, shape in stage["outputs"].items():
         found = graph.outputs.get(name)
         wanted = (first, *shape)

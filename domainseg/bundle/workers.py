@@ -1,4 +1,4 @@
-"""Films through processes: each loads the stages itself and takes one film at a time; none takes the others with it."""
+"""Films or volumes through processes: each loads the stages and takes one at a time; none takes the others with it."""
 
 from __future__ import annotations
 
@@ -18,21 +18,20 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from domainseg.bundle.drawn import Drawn
 from domainseg.bundle.load import flags
 from domainseg.bundle.schema import BundleError
 from domainseg.cascade.cascade import Cascade
 from domainseg.cascade.case import Case
-from domainseg.cascade.rows import film_rows
+from domainseg.cascade.operations import picture_shape
+from domainseg.cascade.reads import FILMS, Reading
 from domainseg.cascade.stages import Stage
 from domainseg.files import DomainsegError
-from domainseg.imaging import FilmTooLargeError, ImageReadError, read_film
+from domainseg.imaging import FilmTooLargeError, ImageReadError
 
 if TYPE_CHECKING:
-    from domainseg.cascade.truth import Truth
     from domainseg.data.manifest import Manifest
 
-BYTES_A_PIXEL = 16  # of a film, from its file to its end in the cascade; 10 were measured at most
-ORDINARY_PIXELS = 20_000_000  # of a film: each worker has room for one of them beside the others
 CRASHED = "crashed"
 
 
@@ -41,22 +40,24 @@ class Recipe:
     """What a worker needs to know; it travels to another process, so ``load`` is a function of a module.
 
     load: makes the stages. known: the manifest when it holds truth about the films (without it a worker is spared
-    pandas, half of its start). envelope: of the bundle, None for a run folder. overlays: folder for pictures, or None.
-    threads: of OpenCV. max_pixels: of a film, None for no limit. warm: run each network once before the first film.
+    pandas, half of its start). envelope: of the bundle, None for a run folder. drawn: the pictures and masks to write.
+    threads: of OpenCV. reading: what the stages read. max_pixels: of a film, or voxels of a volume, None for no limit.
+    warm: run each network once before the first film.
     """
 
     load: Callable[[], Sequence[Stage]]
     known: Manifest | None
     envelope: Mapping[str, Any] | None
-    overlays: Path | None
+    drawn: Drawn
     threads: int
+    reading: Reading = FILMS
     max_pixels: int | None = None
     warm: bool = False
 
 
 @dataclass(frozen=True)
 class Done:
-    """What became of a film: its rows, the kind and the reason of the error when it could not be read, and a note."""
+    """What became of a film or volume: its rows, the kind and reason of the error when it could not be read, a note."""
 
     image: str
     rows: list[dict[str, Any]]
@@ -67,7 +68,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Limits:
-    """How many workers fit, and how many pixels a film may have beside others and alone (None: any number)."""
+    """How many workers fit, and how many pixels or voxels one may have beside others and alone (None: any number)."""
 
     workers: int
     together: int | None = None
@@ -81,7 +82,7 @@ def predict_films(
     memory_gb: float | None = None,
     first: Worker | None = None,
 ) -> Iterator[Done]:
-    """The rows of films, given as (image, path), in the order in which they are done.
+    """The rows of films or volumes, given as (image, path), in the order in which they are done.
 
     A film at which a process dies (a codec or a runtime can crash natively) is tried once more alone, and if it dies
     again is a row excluded_by=read with the reason crashed. A film too large beside others is read alone; one that
@@ -91,7 +92,9 @@ def predict_films(
     """
     pool = _Pool(recipe, first)
     try:
-        limits = Limits(workers) if memory_gb is None else share_memory(workers, memory_gb * 1e9, pool.measure())
+        limits = Limits(workers)
+        if memory_gb is not None:
+            limits = share_memory(workers, memory_gb * 1e9, pool.measure(), recipe.reading)
         alone: list[str] = []
         for done in pool.run(films, limits.workers, limits.together):
             if done.problem in (CRASHED, FilmTooLargeError.kind):
@@ -105,21 +108,22 @@ def predict_films(
         pool.stop()
 
 
-def share_memory(workers: int, memory: float, worker: float) -> Limits:
+def share_memory(workers: int, memory: float, worker: float, reading: Reading = FILMS) -> Limits:
     """Limits for ``memory`` bytes where a worker takes ``worker`` bytes before it has a film.
 
     The largest film depends on ``memory`` only, so that the table does not depend on the number of workers. Raises
     BundleError when one worker with an ordinary film does not fit.
     """
-    ordinary = ORDINARY_PIXELS * BYTES_A_PIXEL
+    each = reading.bytes_a_pixel
+    ordinary = reading.ordinary * each
     fit = int(memory // (worker + ordinary))
     if fit < 1:
         raise BundleError(
-            f"memory_gb={memory / 1e9:g}: one worker takes {worker / 1e9:.2f} GB and an ordinary film "
-            f"{ordinary / 1e9:.2f} GB more; give at least {(worker + ordinary) / 1e9 + 0.01:.2f}"
+            f"memory_gb={memory / 1e9:g}: one worker takes {worker / 1e9:.2f} GB and an ordinary "
+            f"{reading.name} {ordinary / 1e9:.2f} GB more; give at least {(worker + ordinary) / 1e9 + 0.01:.2f}"
         )
     used = min(workers, fit)
-    return Limits(used, int((memory / used - worker) // BYTES_A_PIXEL), int((memory - worker) // BYTES_A_PIXEL))
+    return Limits(used, int((memory / used - worker) // each), int((memory - worker) // each))
 
 
 class Worker:
@@ -224,19 +228,15 @@ class _Pool:
 
 
 def _crashed(recipe: Recipe, image: str, path: Path) -> Done:
-    return _unread(image, ImageReadError(path, "the process that read it died", CRASHED), _truth(recipe))
+    return _unread(recipe, image, ImageReadError(path, "the process that read it died", CRASHED), _truth(recipe))
 
 
-def _truth(recipe: Recipe) -> Truth | None:
-    if recipe.known is None:
-        return None
-    from domainseg.cascade.truth import Truth
-
-    return Truth(recipe.known)
+def _truth(recipe: Recipe) -> Any:
+    return None if recipe.known is None else recipe.reading.truth(recipe.known)
 
 
-def _unread(image: str, error: ImageReadError, truth: Truth | None) -> Done:
-    return Done(image, film_rows(image, error, [], truth), error.kind, error.reason)
+def _unread(recipe: Recipe, image: str, error: ImageReadError, truth: Any) -> Done:
+    return Done(image, recipe.reading.rows(image, error, [], truth), error.kind, error.reason)
 
 
 # ---------------------------------------------------------------- in the worker
@@ -276,36 +276,26 @@ class _Predictor:
     def warm(self) -> None:
         """Run each network once, so that the process has taken the memory that they need."""
         for stage in self._cascade.stages:
-            size = int(stage.preprocessing[0]["size"])
-            stage.network(np.zeros((1, 1, size, size), np.float32))
+            stage.network(np.zeros((1, *picture_shape(stage.preprocessing)), np.float32))
 
     def __call__(self, image: str, path: Path) -> Done:
+        recipe, truth = self._recipe, self._truth
         try:
-            film = read_film(path, max_pixels=self._recipe.max_pixels)
+            film = recipe.reading.read(path, recipe.max_pixels)
             results = self._cascade.run(Case.of(image, film))
-            rows = film_rows(image, film, results, self._truth)
-            if self._recipe.envelope is not None:
-                outside = flags(film, self._recipe.envelope)
+            rows = recipe.reading.rows(image, film, results, truth)
+            if recipe.envelope is not None:
+                outside = flags(film, recipe.envelope)
                 rows = [{**row, "outside": outside} for row in rows]
         except ImageReadError as error:
-            return _unread(image, error, self._truth)
+            return _unread(recipe, image, error, truth)
         except MemoryError:
-            return _unread(image, FilmTooLargeError(path, "the memory did not suffice"), self._truth)
+            return _unread(recipe, image, FilmTooLargeError(path, "the memory did not suffice"), truth)
         except DomainsegError:
             raise
         except Exception as error:  # whatever a strange film brings about costs that film only
-            return _unread(image, ImageReadError(path, f"failed ({type(error).__name__})", "failed"), self._truth)
-        note = ""
-        if self._recipe.overlays is not None:
-            from domainseg.reporting.overlays import draw_overlay, overlay_name
-
-            try:
-                draw_overlay(film, results, self._recipe.overlays / overlay_name(image))
-            except (DomainsegError, OSError):
-                raise  # the place to write to: no picture will get there
-            except Exception as error:  # a picture costs no film its rows
-                note = f"no overlay ({type(error).__name__})"
-        return Done(image, rows, note=note)
+            return _unread(recipe, image, ImageReadError(path, f"failed ({type(error).__name__})", "failed"), truth)
+        return Done(image, rows, note="; ".join(recipe.drawn.write(image, film, results)))
 
 
 def peak_bytes() -> int:

@@ -60,7 +60,7 @@ class Decision(Protocol):
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a cascade; ``network`` maps float32 [B, 1, H, W] in 0..1 to named arrays with leading B."""
+    """One step of a cascade; ``network`` maps float32 [N, C, H, W] in 0..1 to named arrays with leading N."""
 
     name: str
     preprocessing: Sequence[Mapping[str, Any]]

@@ -72,15 +72,15 @@ def draw_overlay(film: Film, results: Sequence[Case | Exclusion], path: Path) ->
     write_png(overlay(film, results), path)
 
 
-def overlay_name(image: str) -> str:
-    """The file name of an image's overlay; different images have different ones, whatever characters they hold.
+def overlay_name(image: str, ending: str = ".png") -> str:
+    """The file name of what is drawn of an image; different images have different ones, whatever characters they hold.
 
     Letters, digits and . _ - stay; all else, a folder's slash too, becomes %XX. Long names end in a hash.
     """
     safe = "".join(c if c.isalnum() or c in "._-" else "".join(f"%{byte:02X}" for byte in c.encode()) for c in image)
     if len(safe.encode()) > 200:
         safe = f"{safe.encode()[:150].decode(errors='ignore')}-{hashlib.sha256(image.encode()).hexdigest()[:32]}"
-    return f"{safe}.png"
+    return f"{safe}{ending}"
 
 
 def write_png(picture: NDArray[np.uint8], path: Path) -> None:

@@ -149,7 +149,7 @@ def test_a_journal_of_other_films_or_another_bundle_is_refused(
     bundle: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     header = {"bundle": "0" * 64, "backend": "onnxruntime", "precision": "fp32", "inputs": "1"}
-    header |= {"films": 7, "overlays": False, "memory_gb": None}
+    header |= {"films": 7, "overlays": False, "masks": False, "seg": False, "memory_gb": None}
     Journal(tmp_path / "out/journal.jsonl", header).close()
     with pytest.raises(SystemExit) as stopped:
         run(f"bundle={bundle}", f"input={films}", f"output={tmp_path}/out")

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from domainseg.bundle.drawn import Drawn
 from domainseg.bundle.inputs import read_input
 from domainseg.bundle.model import bundle_model
 from domainseg.bundle.schema import BundleError
-from domainseg.bundle.workers import BYTES_A_PIXEL, ORDINARY_PIXELS, Recipe, predict_films, share_memory
+from domainseg.bundle.workers import Recipe, predict_films, share_memory
+from domainseg.cascade.reads import FILMS, VOLUMES, Reading
 
 # Stages that die at the film of a certain width, natively; with a flag file only once.
 STAGES = """
@@ -83,7 +85,7 @@ def recipe(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Mak
         import deadly_stages
 
         load = partial(getattr(deadly_stages, name), str(bundle), *argv)
-        return Recipe(load, known=None, envelope=None, overlays=None, threads=1)
+        return Recipe(load, known=None, envelope=None, drawn=Drawn(), threads=1)
 
     yield make  # type: ignore[misc]
     sys.modules.pop("deadly_stages", None)
@@ -138,28 +140,30 @@ def test_an_unforeseen_error_costs_its_film_and_tells_no_value(recipe: MakeRecip
 def test_a_picture_that_cannot_be_drawn_costs_no_film_its_rows(
     recipe: MakeRecipe, named: Named, tmp_path: Path
 ) -> None:
-    made = replace(recipe("undrawn"), overlays=tmp_path / "overlays")
+    made = replace(recipe("undrawn"), drawn=Drawn(overlays=tmp_path / "overlays"))
     (done,) = predict_films(made, [film for film in named if film[0] == "film1.png"], 1)
     assert (done.problem, done.note, len(done.rows)) == ("", "no overlay (ValueError)", 2)
     (tmp_path / "file").touch()  # nowhere to draw to: told at once, and no film is blamed
     with pytest.raises(BundleError, match="file"):
-        outcome(replace(recipe("load", "never"), overlays=tmp_path / "file"), named[1:2], 1)
+        outcome(replace(recipe("load", "never"), drawn=Drawn(overlays=tmp_path / "file")), named[1:2], 1)
 
 
-def test_memory_is_shared_among_as_many_workers_as_fit() -> None:
-    ordinary = ORDINARY_PIXELS * BYTES_A_PIXEL
+@pytest.mark.parametrize("reading", [FILMS, VOLUMES])
+def test_memory_is_shared_among_as_many_workers_as_fit(reading: Reading) -> None:
+    each = reading.bytes_a_pixel
+    ordinary = reading.ordinary * each
     worker = 400_000_000
     for fit in (1, 2, 3):
         memory = fit * (worker + ordinary) + 1000
-        limits = share_memory(8, memory, worker)
+        limits = share_memory(8, memory, worker, reading)
         assert limits.workers == fit
         assert limits.together is not None
-        assert limits.together >= ORDINARY_PIXELS
-        assert fit * (worker + limits.together * BYTES_A_PIXEL) <= memory
+        assert limits.together >= reading.ordinary
+        assert fit * (worker + limits.together * each) <= memory
     # The largest film is the same whatever the number of workers.
-    assert {share_memory(n, 10e9, worker).alone for n in (1, 2, 5)} == {int((10e9 - worker) // BYTES_A_PIXEL)}
+    assert {share_memory(n, 10e9, worker, reading).alone for n in (1, 2, 5)} == {int((10e9 - worker) // each)}
     with pytest.raises(BundleError, match=r"memory_gb=0.1: one worker takes 0.40 GB"):
-        share_memory(1, 1e8, worker)
+        share_memory(1, 1e8, worker, reading)
 
 
 def test_a_film_that_does_not_fit_is_excluded_by_reading(
@@ -173,7 +177,7 @@ def test_a_film_that_does_not_fit_is_excluded_by_reading(
     monkeypatch.setattr(workers._Pool, "measure", lambda _: 0)
     cfg = {"bundle": str(bundle), "backend": "onnxruntime", "precision": "fp32", "threads": 1, "workers": 2}
     model = bundle_model(cfg)
-    made = Recipe(model.load, known=None, envelope=None, overlays=None, threads=1)
+    made = Recipe(model.load, known=None, envelope=None, drawn=Drawn(), threads=1)
     found = outcome(made, named, 2, memory_gb=1.0)
     assert {image for image, problem in found.items() if problem == "exceeds_memory"} == {"ward/film4.dcm", "film5.png"}
     assert {image for image, problem in found.items() if not problem} == READABLE - {"ward/film4.dcm", "film5.png"}

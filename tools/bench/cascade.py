@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from bench.measure import Options, Row, Section, Target, duration, ratio_row
 from bench.models import bundle, films, weights
+from domainseg.bundle.drawn import Drawn
 from domainseg.bundle.load import Bundle, load_bundle, load_stages
 from domainseg.bundle.workers import Recipe, predict_films
 from domainseg.cascade import cascade
@@ -57,7 +58,7 @@ def measure(options: Options) -> Section:
     rows = overhead(load_bundle(folder, threads=1), paths, options.rounds)
     if (os.cpu_count() or 1) > 1:
         load = partial(load_stages, folder, verified.sha256, "onnxruntime", "fp32", 1)
-        recipe = Recipe(load=load, known=None, envelope=None, overlays=None, threads=1)
+        recipe = Recipe(load=load, known=None, envelope=None, drawn=Drawn(), threads=1)
         rows.append(two_workers(recipe, [(path.name, path) for path in paths[:WORKED]], short=options.short))
     return Section(about, rows)
 

@@ -1,0 +1,79 @@
+"""What is written of a film or volume beside its rows, on demand: pictures, and masks on the grid of the source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from domainseg.cascade.case import Case, Exclusion
+from domainseg.files import DomainsegError
+from domainseg.imaging import Film, ImageReadError
+from domainseg.imaging.volume import Volume
+
+Results = Sequence[Case | Exclusion]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Folders for pictures, for masks as NIfTI and for masks as DICOM SEG; None for what is not asked for."""
+
+    overlays: Path | None = None
+    masks: Path | None = None
+    seg: Path | None = None
+
+    def write(self, image: str, film: Film | Volume, results: Results) -> list[str]:
+        """Write what is asked for; returns what could not be and why: it costs no film its rows.
+
+        Raises the OSError or DomainsegError of the place to write to: nothing else would get there.
+        """
+        notes = []
+        asked = ((self.overlays, "overlay", _overlay), (self.masks, "mask", _mask), (self.seg, "DICOM SEG", _seg))
+        for folder, what, make in asked:
+            if folder is None:
+                continue
+            try:
+                make(folder, image, film, results)
+            except ImageReadError as error:  # the source is looked into once more
+                notes.append(f"no {what}: {error.reason}")
+            except (DomainsegError, OSError):
+                raise
+            except Exception as error:
+                notes.append(f"no {what} ({type(error).__name__})")
+        return notes
+
+
+def _overlay(folder: Path, image: str, film: Film | Volume, results: Results) -> None:
+    from domainseg.reporting.overlays import draw_overlay, overlay_name
+
+    path = folder / overlay_name(image)
+    if isinstance(film, Film):
+        draw_overlay(film, results, path)
+        return
+    from domainseg.reporting.overlays_volume import draw_volume_overlay
+
+    for result in results:  # one an exam
+        draw_volume_overlay(film, result, path)
+
+
+def _mask(folder: Path, image: str, film: Film | Volume, results: Results) -> None:
+    from domainseg.cascade.head import labels_on_volume
+    from domainseg.imaging.volumes import write_labels
+    from domainseg.reporting.overlays import overlay_name
+
+    for case in _read_as_head(results):
+        write_labels(film, labels_on_volume(case), folder / overlay_name(image, ".nii.gz"))
+
+
+def _seg(folder: Path, image: str, film: Film | Volume, results: Results) -> None:
+    from domainseg.cascade.head import labels_on_volume
+    from domainseg.imaging.volumes import write_seg
+    from domainseg.reporting.overlays import overlay_name
+
+    for case in _read_as_head(results):
+        write_seg(film, labels_on_volume(case), folder / overlay_name(image, ".seg.dcm"))
+
+
+def _read_as_head(results: Results) -> list[Case]:
+    """The cases that went through all stages: of an excluded exam a mask without lesions would say too much."""
+    return [result for result in results if isinstance(result, Case)]
