@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ import yaml
 
 from domainseg.evaluation import Metric, read_table
 from domainseg.evaluation.metrics import Metrics
+from domainseg.evaluation.tables import TARGETS
 from domainseg.files import read_json
-from domainseg.reporting.words import PICTURES
+from domainseg.reporting.words import PICTURES, Nouns, nouns
 
 MOST_PICTURES = 32
 
@@ -31,6 +32,7 @@ class Picture:
 class Content:
     """The pieces of a report. ``metrics`` is as in metrics.json; ``table`` is the prediction table.
 
+    lesions: the lesion table of volumes.
     thresholds: one dict a stage (stage, value, rule, chosen_on, n_positive, kept, specificity, reached, provisional).
     curves: stage -> table with a column step. comparisons: as ``evaluation.compare`` gives them, each with a title.
     missing: pieces that were not there, in words.
@@ -39,6 +41,7 @@ class Content:
     name: str
     metrics: Metrics
     table: pd.DataFrame | None = None
+    lesions: pd.DataFrame | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     config_text: str = ""
     environment: Mapping[str, Any] = field(default_factory=dict)
@@ -61,19 +64,25 @@ class Content:
 
     @property
     def main(self) -> str | None:
-        """The target that the cascade is for: fracture, or else the last one."""
+        """The target that the cascade is for: the configuration's; without one fracture, hemorrhage or the last."""
         targets = [name for name in self.results if name != "location"]
-        return "fracture" if "fracture" in targets else targets[-1] if targets else None
+        known = [name for name in (self.config.get("target"), "fracture", "hemorrhage") if name in targets]
+        return (known or targets[-1:] or [None])[0]
+
+    @property
+    def nouns(self) -> Nouns:
+        """What the cases are called."""
+        return nouns(self.main)
 
 
 def gather(run: Path) -> Content:
     """Read the pieces of a run folder.
 
     config.yaml, environment.json, metrics.json, predictions.parquet (or .csv), comparisons.json (a list of
-    comparisons with titles), stages/<name>/threshold.json and *.csv, the curves (both in folds/<k>/ too),
-    pictures/*.png with pictures/captions.json (file name -> caption, or -> {caption, group}, in its order; found_1.png
-    and its like go under their own headings), pictures/contact_sheet.png. What is absent is skipped and listed in
-    ``missing``.
+    comparisons with titles), lesions.parquet (or .csv), stages/<name>/threshold.json and *.csv, the curves (both in
+    folds/<k>/ too), pictures/*.png with pictures/captions.json (file name -> caption, or -> {caption, group}, in
+    its order; found_1.png and its like go under their own headings), pictures/contact_sheet.png. What is absent is
+    skipped and listed in ``missing``.
     """
     content = Content(name=run.resolve().name, metrics={})
     for name, piece in (("metrics.json", "metrics"), ("environment.json", "environment")):
@@ -91,8 +100,10 @@ def gather(run: Path) -> Content:
         content.table = read_table(tables[0])
     else:
         content.missing.append("predictions.parquet")
-    content.thresholds = _thresholds(run)
-    content.curves = _curves(run)
+    content.lesions = read_lesions(run)
+    order = content.config.get("stages") or TARGETS
+    content.thresholds = [{"stage": stage, **read_json(path)} for stage, path in _stages(run, "threshold.json", order)]
+    content.curves = _curves(run, order)
     if (run / "comparisons.json").is_file():
         content.comparisons = list(read_json(run / "comparisons.json"))
     content.pictures, content.contact_sheet = _pictures(run / "pictures")
@@ -106,22 +117,24 @@ def gather(run: Path) -> Content:
     return content
 
 
-def _stage_files(run: Path, name: str) -> list[tuple[str, Path]]:
-    """(stage, or "fold k, stage"; path) of a file in every stage's folder."""
+def read_lesions(folder: Path) -> pd.DataFrame | None:
+    """The lesion table in a folder, lesions.parquet or .csv; None where there is none."""
+    tables = [path for path in (folder / "lesions.parquet", folder / "lesions.csv") if path.is_file()]
+    return read_table(tables[0]) if tables else None
+
+
+def _stages(run: Path, name: str, stages: Sequence[str]) -> list[tuple[str, Path]]:
+    """(stage, or "fold k, stage"; path) of a file in every stage's folder, in the order of the cascade."""
     found = [(path.parent.name, path) for path in run.glob(f"stages/*/{name}")]
     for path in run.glob(f"folds/*/stages/*/{name}"):
         found.append((f"fold {path.parents[2].name}, {path.parent.name}", path))
-    order = {stage: place for place, stage in enumerate(("view_filter", "localizer", "implant_filter", "fracture"))}
-    return sorted(found, key=lambda item: (str(item[1].parents[2]), order.get(item[1].parent.name, 9), item[0]))
+    order = {stage: place for place, stage in enumerate(stages)}
+    return sorted(found, key=lambda item: (str(item[1].parents[2]), order.get(item[1].parent.name, 99), item[0]))
 
 
-def _thresholds(run: Path) -> list[dict[str, Any]]:
-    return [{"stage": stage, **read_json(path)} for stage, path in _stage_files(run, "threshold.json")]
-
-
-def _curves(run: Path) -> dict[str, pd.DataFrame]:
+def _curves(run: Path, stages: Sequence[str]) -> dict[str, pd.DataFrame]:
     read = {}
-    for stage, path in _stage_files(run, "*.csv"):
+    for stage, path in _stages(run, "*.csv", stages):
         if path.stat().st_size:
             read[stage if path.stem in ("curves", "fit") else f"{stage}, {path.stem}"] = pd.read_csv(path)
     return {stage: curves for stage, curves in read.items() if len(curves)}

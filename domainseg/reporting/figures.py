@@ -22,10 +22,12 @@ from domainseg.evaluation import roc
 from domainseg.evaluation.calibration import bins
 from domainseg.evaluation.intervals import wilson
 from domainseg.evaluation.tables import Rows, numbers
+from domainseg.imaging.hemorrhage import TYPES
 from domainseg.reporting.words import CLASSES, TITLES, number
 
 POSITIVE, NEGATIVE, MUTED, INK = "#b5482a", "#2f6690", "#8a8f98", "#1f2933"
 _PANEL = 3.1  # inches
+_ACROSS = 4  # panels in a row
 
 _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -53,10 +55,17 @@ _STYLE: dict[Any, Any] = {
 
 @contextmanager
 def drawing(panels: int, height: float = _PANEL, width: float = _PANEL) -> Iterator[tuple[Figure, list[Axes]]]:
-    """A figure in our style with so many panels side by side, each height x width inches."""
+    """A figure in our style with so many panels side by side, at most four in a row, each height x width inches."""
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(width * panels, height), layout="constrained")
-        yield figure, [figure.add_subplot(1, panels, k + 1) for k in range(panels)]
+        across, down = min(panels, _ACROSS), -(-panels // _ACROSS)
+        figure = Figure(figsize=(width * across, height * down), layout="constrained")
+        yield figure, [figure.add_subplot(down, across, k + 1) for k in range(panels)]
+
+
+def _label_rows(axes: Sequence[Axes], text: str) -> None:
+    """The label of the vertical axis, at the first panel of each row."""
+    for axis in axes[::_ACROSS]:
+        axis.set_ylabel(text)
 
 
 def as_svg(figure: Figure) -> str:
@@ -90,7 +99,7 @@ def roc_curves(rows: Mapping[str, Rows]) -> str:
             axis.set(title=TITLES.get(target, target), xlabel="1 − specificity", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
             axis.set_aspect("equal")
             axis.legend(loc="lower right", handlelength=1.6)
-        axes[0].set_ylabel("sensitivity")
+        _label_rows(axes, "sensitivity")
         return as_svg(figure)
 
 
@@ -131,10 +140,11 @@ def score_histograms(rows: Mapping[str, Rows]) -> str:
             axis.set_yscale("symlog", linthresh=10)
             axis.yaxis.set_major_formatter("{x:.0f}")
             axis.yaxis.set_minor_formatter(NullFormatter())
-            axis.set(title=TITLES.get(target, target), xlabel="calibrated score", xlim=(-0.01, 1.01))
+            axis.set(title=TITLES.get(target, target), xlabel="score" if target in TYPES else "calibrated score")
+            axis.set(xlim=(-0.01, 1.01))
             axis.legend(loc="upper center", handlelength=1.2, frameon=True, edgecolor="none", framealpha=0.9)
             axis.set_ylim(0, axis.get_ylim()[1] * 3)
-        axes[0].set_ylabel("cases")
+        _label_rows(axes, "cases")
         return as_svg(figure)
 
 
@@ -153,7 +163,7 @@ def calibration_curves(rows: Mapping[str, Rows]) -> str:
                 axis.plot(x, label.mean(), "o", color=NEGATIVE, markersize=4)
             axis.set(title=TITLES.get(target, target), xlabel="mean score", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
             axis.set_aspect("equal")
-        axes[0].set_ylabel("observed fraction")
+        _label_rows(axes, "observed fraction")
         return as_svg(figure)
 
 

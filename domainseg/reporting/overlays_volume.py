@@ -148,12 +148,12 @@ def page(case: Case, place: range, outlines: Sequence[Outlines], tile: int = TIL
     volume = case.film
     assert isinstance(volume, Volume)
     plane = to_voxels(case, tile)
-    mean = volume.voxels[place.start : place.stop].mean(axis=0, dtype=np.float32)
+    mean = np.asarray(volume.voxels[place.start : place.stop].mean(axis=0, dtype=np.float32))
     low, high = _window(volume)
     grey = (255 * window(warp(mean, plane, (tile, tile), fill=AIR), low=low, high=high)).astype(np.uint8)
     picture = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR), np.uint8)
     for layer in outlines:
-        inside = (layer.codes[place.start : place.stop] > 0).any(axis=0)
+        inside = np.asarray((layer.codes[place.start : place.stop] > 0).any(axis=0))
         if inside.any():
             # A share of 0.3: what is a pixel or two wide is still outlined.
             mask = warp(inside.astype(np.float32), plane, (tile, tile)) >= 0.3

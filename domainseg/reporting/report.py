@@ -12,11 +12,12 @@ import jinja2
 
 from domainseg.evaluation.tables import Rows, rows_of, texts
 from domainseg.files import atomic_path
-from domainseg.reporting import figures, sections
+from domainseg.imaging.hemorrhage import TYPES
+from domainseg.reporting import figures, sections, sections_volume
 from domainseg.reporting.content import Content, Picture, gather, record
-from domainseg.reporting.words import CLASSES, COLUMNS, METRICS, TITLES, interval, known, stage_title, title
+from domainseg.reporting.words import CLASSES, COLUMNS, EXAMS, METRICS, TITLES, interval, known, stage_title, title
 
-FIGURES = ("flow", "roc", "scores", "calibration", "heads", "groups")
+FIGURES = ("flow", "roc", "scores", "calibration", "heads", "groups", "froc", "volumes")
 _WIDEST = 1400  # pixels of a picture in the report; wider ones are reduced
 _LARGE = 300_000  # bytes; larger pictures are stored as JPEG
 
@@ -51,6 +52,7 @@ def render(content: Content) -> str:
     steps = _flow(content, rows)
     return environment.get_template("report.html").render(
         content=content,
+        words=content.nouns,
         brief=sections.brief(content),
         warnings=sections.warnings(content),
         key_figures=sections.key_figures(content),
@@ -71,6 +73,10 @@ def render(content: Content) -> str:
         confusion=content.results.get("location", {}).get("confusion"),
         location_accuracy=interval(record(content.results, "location", "accuracy")),
         pointing=interval(record(content.results, "fracture", "pointing_hit")),
+        volumes=content.nouns == EXAMS,
+        types=sections_volume.type_rows(content),
+        mimics=sections_volume.mimic_rows(content),
+        published=sections_volume.published_rows(content),
         figures=dict.fromkeys(FIGURES, "")
         | {name: _image(svg.encode(), "image/svg+xml") for name, svg in draw(content, rows).items()},
         curves={
@@ -92,11 +98,13 @@ def draw(content: Content, rows: dict[str, Rows] | None = None) -> dict[str, str
     if both:
         out["roc"] = figures.roc_curves(both)
         out["scores"] = figures.score_histograms(both)
-        out["calibration"] = figures.calibration_curves(both)
+        if calibrated := {target: part for target, part in both.items() if target not in TYPES}:
+            out["calibration"] = figures.calibration_curves(calibrated)
     if "localizer" in rows and any(name in rows["localizer"].table for name in ("head_error_mm", "head_error_pct")):
         part = rows["localizer"]
         if part.table[[n for n in ("head_error_mm", "head_error_pct") if n in part.table]].notna().any().any():
             out["heads"] = figures.head_errors(part)
+    out |= sections_volume.draw(content)
     main = content.main
     if main is not None and (whole := record(content.results, main, "intention", "auc")) is not None and known(whole):
         entries: list[tuple[str, str, Any]] = [("All", "All", whole)]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from domainseg.evaluation.tables import STOPS, Rows, labels, texts
+from domainseg.imaging.hemorrhage import TYPES
 from domainseg.reporting.content import Content, record
 from domainseg.reporting.words import (
     CLASSES,
@@ -17,18 +18,29 @@ from domainseg.reporting.words import (
     STAGES,
     TITLES,
     interval,
+    known,
     method,
     number,
+    several,
     stage_title,
     title,
 )
 
-_KEY = {
+_KEY_OTHERS = ("auc", "auc_pooled", "sensitivity", "specificity")
+_KEY_MAIN = (*_KEY_OTHERS, "accuracy", "ppv", "npv")
+_KEY: dict[str, tuple[str | tuple[str, ...], ...]] = {  # metrics, or the keys that lead to them
     "localizer": ("within_5mm", "within_6pct", "head_error_mm_median", "head_error_pct_median"),
     "location": ("accuracy",),
-    "fracture": ("auc", "auc_pooled", "sensitivity", "specificity", "accuracy", "ppv", "npv", "pointing_hit"),
+    "fracture": (*_KEY_MAIN, "pointing_hit"),
+    "hemorrhage": (
+        *_KEY_MAIN,
+        "volume_r",
+        "volume_bias",
+        "false_lesions_per_normal",
+        *(("froc", f"at_{rate}") for rate in ("0.25", "1", "4")),
+    ),
 }
-_KEY_OTHERS = ("auc", "auc_pooled", "sensitivity", "specificity")
+_VOLUMES = (("volume_r",), ("false_lesions_per_normal",), ("froc", "at_1"))
 _GROUP: dict[str, tuple[str, ...]] = {"localizer": ("within_5mm", "within_6pct"), "location": ("accuracy",)}
 _GROUP_OTHERS = ("auc", "sensitivity", "specificity")
 _CALIBRATION = ("calibration_in_the_large", "calibration_slope", "calibration_intercept", "ece", "brier")
@@ -36,16 +48,23 @@ _ENOUGH_TEST = 40
 
 
 def key_figures(content: Content) -> list[dict[str, Any]]:
-    """One block a target: its title, the question it answers, and rows of metric, intention, conditional, n, method."""
+    """One block a target: its title, the question it answers, and rows of metric, intention, conditional, n, method.
+
+    The types of hemorrhage have a table of their own.
+    """
     blocks = []
     for target, metrics in content.results.items():
+        if target in TYPES and "hemorrhage" in content.results:
+            continue
         rows = []
-        for name in _KEY.get(target, _KEY_OTHERS):
-            intention, conditional = record(metrics, "intention", name), record(metrics, name)
-            first = intention if intention is not None and number(intention["value"]) != "–" else conditional
-            if first is None or all(number(m["value"]) == "–" for m in (intention, conditional) if m):
+        for key in _KEY.get(target, _KEY_OTHERS):
+            path = (key,) if isinstance(key, str) else key
+            name = path[-1]
+            intention, conditional = record(metrics, "intention", *path), record(metrics, *path)
+            first = intention if intention is not None and known(intention) else conditional
+            if first is None or not (known(intention) or known(conditional)):
                 continue
-            digits = 2 if name.endswith("median") else 3
+            digits = 2 if name.endswith(("median", "bias", "normal")) else 3
             rows.append(
                 {
                     "name": METRICS.get(name, name),
@@ -66,28 +85,55 @@ def brief(content: Content) -> list[str]:
     main = content.main
     if main is None:
         return []
-    results, said = content.results, []
-    area = record(results, main, "intention", "auc")
-    if area is not None and number(area["value"]) != "–":
-        unit = "hips" if main == "fracture" else "cases"
-        said.append(
-            f"Judged on intention, on all {area['n']} eligible {unit} of {area['n_clusters']} patients in the "
-            f"{content.split} split, the area under the ROC curve for {title(main, TITLES).lower()} is "
-            f"{interval(area)}."
-        )
+    results, said, words = content.results, [], content.nouns
+    area, name = record(results, main, "intention", "auc"), title(main, TITLES).lower()
     sensitivity, specificity = (record(results, main, "intention", n) for n in ("sensitivity", "specificity"))
-    if sensitivity is not None and specificity is not None and number(sensitivity["value"]) != "–":
+    if area is not None and known(area):
         said.append(
-            f"At the threshold frozen on tune, sensitivity is {interval(sensitivity)} and specificity "
-            f"{interval(specificity)}."
+            f"Judged on intention, on all {several(area['n'], f'eligible {words.case}', f'eligible {words.cases}')} "
+            f"of {several(area['n_clusters'], 'patient', 'patients')} in the {content.split} split, the area under "
+            f"the ROC curve for {name} is {interval(area)}."
         )
+    elif area is not None:
+        said.append(_no_area(content, main))
+    at = [
+        f"{what} is {interval(metric)}"
+        for what, metric in (("sensitivity", sensitivity), ("specificity", specificity))
+        if known(metric)
+    ]
+    if at:
+        said.append(f"At the threshold frozen on tune, {' and '.join(at)}.")
     coverage = record(results, main, "coverage")
     if coverage is not None and number(coverage["value"]) != "–":
         said.append(f"The cascade gave a score to {100 * coverage['value']:.1f} % of the cases it should have scored.")
     location = record(results, "location", "accuracy")
     if location is not None and number(location["value"]) != "–":
         said.append(f"Of the fractures found, {interval(location)} were placed rightly (intra- or extra-capsular).")
-    return said
+    return said + _brief_of_volumes(results.get(main, {}))
+
+
+def _no_area(content: Content, main: str) -> str:
+    """Why there is no area under the curve: which class has no case to judge."""
+    words, classes = content.nouns, CLASSES.get(main, ("negative", "positive"))
+    counts = [record(content.results, main, "intention", name) for name in ("specificity", "sensitivity")]
+    none = [name for name, metric in zip(classes, counts, strict=True) if metric is None or not metric["n"]]
+    told = several(sum(metric["n"] for metric in counts if metric), f"eligible {words.case}", f"eligible {words.cases}")
+    missing = f"; there is none of the class {' or '.join(f'“{name}”' for name in none)}" if none else ""
+    return (
+        f"The {content.split} split holds {told}{missing}: no area under the ROC curve for "
+        f"{title(main, TITLES).lower()} can be given."
+    )
+
+
+def _brief_of_volumes(metrics: Mapping[str, Any]) -> list[str]:
+    of = [record(metrics, "intention", *path) or record(metrics, *path) for path in _VOLUMES]
+    said = (
+        "volumes correlate with the true ones at r = {}",
+        "a normal exam has {} false lesions",
+        "{} of the true lesions are found where one false lesion a scan is accepted",
+    )
+    told = "; ".join(text.format(interval(metric, 2)) for text, metric in zip(said, of, strict=True) if known(metric))
+    return [f"{told[0].upper()}{told[1:]}."] if told else []
 
 
 def warnings(content: Content) -> list[str]:
@@ -104,13 +150,16 @@ def warnings(content: Content) -> list[str]:
             out.append(
                 f"{stage}: no threshold keeps what the rule asks for on tune; too many cases were excluded before."
             )
+    few = []
     for target, metrics in content.results.items():
         name = title(target, TITLES)
         area, prevalence = record(metrics, "auc"), record(metrics, "prevalence")
         if prevalence is not None and prevalence["n"]:
             positives = round(float(prevalence["value"]) * prevalence["n"])
             fewer = min(positives, prevalence["n"] - positives)
-            if fewer < _ENOUGH_TEST and target != "localizer":
+            if target in TYPES:
+                few += [f"{target} {positives}"] if positives < _ENOUGH_TEST else []
+            elif fewer < _ENOUGH_TEST and target != "localizer":
                 which = CLASSES.get(target, ("negative", "positive"))[int(positives == fewer)]
                 out.append(f"{name}: only {fewer} scored cases of the class “{which}”; read the intervals.")
         if area is not None and area["method"].startswith("degenerate"):
@@ -120,6 +169,8 @@ def warnings(content: Content) -> list[str]:
             out.append(
                 f"{name}: positives are wrongly excluded more often than negatives; the scored cases are selected."
             )
+    if few:
+        out.append(f"Few scored exams of some types ({', '.join(few)}); read their intervals.")
     rules = {str(t["stage"]): str(t.get("rule", "")) for t in content.thresholds if not t.get("provisional")}
     for target, rule in rules.items():
         reached = record(content.results, target, "sensitivity")
@@ -156,8 +207,8 @@ def thresholds(content: Content) -> list[dict[str, str]]:
 
 
 def calibration_rows(content: Content) -> list[dict[str, Any]]:
-    """One row a target of calibration figures, conditional on being scored."""
-    targets = [target for target in content.results if record(content.results, target, "brier")]
+    """One row a target of calibration figures, conditional on being scored; scores of types are no probabilities."""
+    targets = [name for name in content.results if name not in TYPES and record(content.results, name, "brier")]
     return [
         {
             "title": title(target, TITLES),
@@ -198,7 +249,8 @@ def waterfall(rows: Rows, target: str) -> list[dict[str, Any]]:
     image, left = texts(rows.table, "image"), np.ones(len(rows), dtype=bool)
     out = [_step("All", left, np.zeros(len(rows), dtype=bool), left, sides, image)]
     due = np.zeros(len(rows), dtype=bool)
-    for stage in ("read", *STOPS):
+    here = [stage for stage in STOPS if stage in by or f"score_{stage}" in rows.table]
+    for stage in ("read", *here):
         if stage in STOPS:
             due |= labels(rows.table, stage) == STOPS[stage]
         if stage == target:
@@ -212,7 +264,7 @@ def waterfall(rows: Rows, target: str) -> list[dict[str, Any]]:
 def _step(name: str, left: Any, taken: Any, wrong: Any, sides: Mapping[str, Any], image: Any) -> dict[str, Any]:
     return {
         "name": name,
-        "films": len(set(image[left])),
+        "images": len(set(image[left])),
         "left": {side: int((left & mask).sum()) for side, mask in sides.items()},
         "taken": {side: int((taken & mask).sum()) for side, mask in sides.items()},
         "wrong": {side: int((wrong & mask).sum()) for side, mask in sides.items()},
@@ -290,7 +342,7 @@ def _plain(value: Any) -> str:
 
 
 def splits(content: Content) -> list[dict[str, Any]]:
-    """Patients, films and cases of each split, with positives of the main target."""
+    """Patients, films or exams, and cases of each split, with positives of the main target."""
     if content.table is None or content.main is None:
         return []
     names = np.array([name or "test" for name in texts(content.table, "split")], dtype=object)
@@ -304,7 +356,7 @@ def splits(content: Content) -> list[dict[str, Any]]:
                 {
                     "split": split,
                     "patients": len({name for name in people[mask] if name}) or "–",
-                    "films": len(set(image[mask])),
+                    "images": len(set(image[mask])),
                     "positive": int((truth[mask] == 1).sum()),
                     "negative": int((truth[mask] == 0).sum()),
                     "unknown": int(np.isnan(truth[mask]).sum()),

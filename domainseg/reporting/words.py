@@ -3,9 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from domainseg.imaging.hemorrhage import TYPES
+
+
+@dataclass(frozen=True)
+class Nouns:
+    """What a cascade reads (image) and what it gives an answer for (case), one and many."""
+
+    image: str
+    images: str
+    case: str
+    cases: str
+
+
+FILMS = Nouns("film", "films", "hip", "hips")
+EXAMS = Nouns("exam", "exams", "exam", "exams")
+OTHERS = Nouns("film", "films", "case", "cases")
+HEAD_TARGETS = ("head_filter", "hemorrhage", *TYPES)
 
 TITLES = {
     "view_filter": "View filter",
@@ -13,6 +32,10 @@ TITLES = {
     "implant_filter": "Implant filter",
     "fracture": "Fracture",
     "location": "Fracture location",
+    "head_filter": "Head filter",
+    "hemorrhage": "Hemorrhage",
+    **{name: name.capitalize() for name in TYPES},
+    "extra_axial": "Extra-axial (subdural or epidural)",
 }
 QUESTIONS = {
     "view_filter": "Is this a frontal film of the hip or pelvis?",
@@ -20,12 +43,18 @@ QUESTIONS = {
     "implant_filter": "Is there metal in this hip?",
     "fracture": "Is the proximal femur of this hip fractured?",
     "location": "Intra- or extra-capsular?",
+    "head_filter": "Is this a head CT that can be read for hemorrhage?",
+    "hemorrhage": "Is there a hemorrhage in this head?",
+    **{name: f"Is there a hemorrhage that is {name}?" for name in TYPES},
 }
 CLASSES = {  # (negative, positive)
     "view_filter": ("other film", "frontal hip or pelvis"),
     "localizer": ("hip not in the film", "hip in the film"),
     "implant_filter": ("no metal", "metal"),
     "fracture": ("no fracture", "fracture"),
+    "head_filter": ("no head CT", "head CT"),
+    "hemorrhage": ("no hemorrhage", "hemorrhage"),
+    **{name: (f"no {name} hemorrhage", f"{name} hemorrhage") for name in TYPES},
 }
 COLUMNS = {
     "site": "Site",
@@ -39,6 +68,10 @@ COLUMNS = {
     "label_location": "Location",
     "implant": "Implant",
     "label_view": "Other view",
+    "size_class": "Volume of all bleeds",
+    "density": "Density",
+    "mimic": "Look-alike",
+    "age_class": "Age",
 }
 METRICS = {
     "auc": "AUC",
@@ -63,12 +96,21 @@ METRICS = {
     "calibration_intercept": "Calibration intercept (0 is right)",
     "ece": "Expected calibration error",
     "brier": "Brier score",
+    "volume_r": "Volume, Pearson r",
+    "volume_bias": "Volume, mean difference, ml",
+    "dice": "Dice",
+    "surface_mm": "Surface distance, mm",
+    "false_lesions_per_normal": "False lesions a normal exam",
+    "at_0.25": "Lesions found at 0.25 false a scan",
+    "at_1": "Lesions found at 1 false a scan",
+    "at_4": "Lesions found at 4 false a scan",
 }
 STAGES = {
     "read": "Unreadable file",
     "view_filter": "View filter",
     "localizer": "Localizer",
     "implant_filter": "Implant filter",
+    "head_filter": "Head filter",
     "not scored": "Not scored",
 }
 
@@ -87,6 +129,19 @@ PICTURES = {  # kinds of pictures, as their files are called
     "clear": "Rightly called clear",
     "wrongly_excluded": "Fractures wrongly excluded",
 }
+REASONS = {  # of exclusions, where the code does not say it
+    "no_head": "no head CT that can be read for hemorrhage",
+}
+
+
+def nouns(target: str | None) -> Nouns:
+    """The words for films or exams, after the target that a cascade is for."""
+    return FILMS if target == "fracture" else EXAMS if target in HEAD_TARGETS else OTHERS
+
+
+def several(count: int, one: str, many: str) -> str:
+    """1 film, 2 films."""
+    return f"{count} {one if count == 1 else many}"
 
 
 def method(name: str) -> str:

@@ -8,10 +8,8 @@ import pandas as pd
 import pytest
 
 
-def _synthetic() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "synthetic", Path(__file__).parents[1] / "evaluation" / "synthetic.py"
-    )
+def _loaded(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -22,4 +20,10 @@ def _synthetic() -> ModuleType:
 @pytest.fixture(scope="session")
 def hips() -> pd.DataFrame:
     """A prediction table of the hip cascade: 300 films, two hips each."""
-    return _synthetic().prediction_table()
+    return _loaded(Path(__file__).parents[1] / "evaluation" / "synthetic.py").prediction_table()
+
+
+@pytest.fixture(scope="session")
+def heads() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The prediction table and the lesion table of the head CT cascade: 120 exams."""
+    return _loaded(Path(__file__).parent / "synthetic_heads.py").tables()

@@ -1,0 +1,104 @@
+"""The report's tables that only volumes have: types of hemorrhage, false lesions by look-alike, printed figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from domainseg.evaluation import proportion
+from domainseg.evaluation.tables import clusters_of, numbers, texts
+from domainseg.imaging.hemorrhage import MIMICS, TYPES
+from domainseg.reporting import figures_volume
+from domainseg.reporting.content import Content, record
+from domainseg.reporting.words import METRICS, TITLES, interval, title
+
+_BY_TYPE = ("auc", "sensitivity", "dice", "surface_mm", "volume_r")
+
+
+def type_rows(content: Content) -> dict[str, Any] | None:
+    """Heads and one row a type, the whole first: title, number of exams that have it, figures; None for films."""
+    if not set(TYPES) & set(content.results):
+        return None
+    rows = []
+    for target in ("hemorrhage", *TYPES, "extra_axial"):
+        metrics = content.results.get(target, {})
+        found = [record(metrics, "intention", name) or record(metrics, name) for name in _BY_TYPE]
+        if not any(found):
+            continue
+        have = record(metrics, "intention", "sensitivity")
+        cells = [interval(metric, 2) for metric in found]
+        rows.append({"title": title(target, TITLES), "n": have["n"] if have else "–", "cells": cells})
+    return {"heads": [METRICS[name] for name in _BY_TYPE], "rows": rows}
+
+
+def part(content: Content, table: pd.DataFrame | None) -> pd.DataFrame | None:
+    """The rows of the reported split; of the lesion table those of its exams."""
+    if table is None or content.table is None:
+        return None
+    split = np.array([name or "test" for name in texts(content.table, "split")], dtype=object)
+    exams = content.table[split == content.split]
+    return exams if table is content.table else table[table["image"].isin(exams["image"])]
+
+
+def mimic_rows(content: Content) -> list[dict[str, Any]]:
+    """One row a look-alike: exams with it, false lesions at it, exams with such a lesion; then those elsewhere.
+
+    Exams whose lesions nobody can tell from false ones (no outlines, not scored) are not counted.
+    """
+    exams, lesions = part(content, content.table), part(content, content.lesions)
+    if exams is None or lesions is None or "mimic" not in exams or "false_lesions" not in exams:
+        return []
+    exams = exams[~np.isnan(numbers(exams, "false_lesions"))]
+    held = {
+        image: set((kinds or "").split("+")) - {""}
+        for image, kinds in zip(exams["image"], texts(exams, "mimic"), strict=True)
+    }
+    wrong = false_lesions(lesions)
+    at = [kind or "" for kind in texts(wrong, "mimic")]
+    named = list(dict.fromkeys([*MIMICS, *sorted(set().union(*held.values()) | set(at))]))
+    rows = []
+    for kind in [*(kind for kind in named if kind), ""]:
+        fooled = {image for image, found in zip(wrong["image"], at, strict=True) if found == kind} & set(held)
+        having = exams[[kind in held[image] for image in exams["image"]]] if kind else exams
+        if not len(having) and not fooled:
+            continue
+        hits = having["image"].isin(fooled).to_numpy()
+        rows.append(
+            {
+                "title": title(kind, {}).capitalize() if kind else "None of these",
+                "exams": len(having),
+                "lesions": sum(found == kind and i in held for i, found in zip(wrong["image"], at, strict=True)),
+                "fooled": len(fooled),
+                "fraction": interval(proportion(hits, clusters_of(having), resamples=500), 2),
+            }
+        )
+    return rows
+
+
+def false_lesions(lesions: pd.DataFrame) -> pd.DataFrame:
+    """Rows of called lesions that match no true one."""
+    called = (texts(lesions, "source") == "predicted") & (numbers(lesions, "called") == 1)
+    wrong: pd.DataFrame = lesions[called & (numbers(lesions, "matched") == 0)]
+    return wrong
+
+
+def published_rows(content: Content) -> list[dict[str, Any]]:
+    """Printed figures beside ours."""
+    return []
+
+
+def draw(content: Content) -> dict[str, str]:
+    """The figures that only volumes have, as SVG text by name."""
+    exams, lesions = part(content, content.table), part(content, content.lesions)
+    out: dict[str, str] = {}
+    if exams is None:
+        return out
+    metrics: Mapping[str, Any] = content.results.get("hemorrhage", {})
+    if lesions is not None and (drawn := figures_volume.froc(exams, lesions, metrics)):
+        out["froc"] = drawn
+    if drawn := figures_volume.volumes(exams):
+        out["volumes"] = drawn
+    return out
