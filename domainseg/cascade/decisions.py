@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from domainseg.cascade.head import HeadFilter, HemorrhageDetector
 from domainseg.cascade.stages import FractureDetector, ImplantFilter, Localizer, ViewFilter, WholeFilm
 
 # What a bundle may name: a closed list, never an import path.
@@ -14,4 +15,6 @@ DECISIONS: Mapping[str, Callable[..., Any]] = {
     "implant_filter": ImplantFilter,
     "fracture_detector": FractureDetector,
     "whole_film": WholeFilm,
+    "head_filter": HeadFilter,
+    "hemorrhage_detector": HemorrhageDetector,
 }

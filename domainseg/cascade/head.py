@@ -1,0 +1,182 @@
+"""Decisions of the head CT cascade: is this a head, where is it; and what bleeds in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domainseg.cascade.candidates import Candidate, box_candidates, dense_candidates, logit, softmax, top
+from domainseg.cascade.case import Case, Exclusion
+from domainseg.cascade.head_box import head_frame
+from domainseg.cascade.lesions import Grid, by_type, divided, labels_on_volume, measured, names
+from domainseg.cascade.operations import Sample
+from domainseg.cascade.stages import Frozen, Outputs
+from domainseg.imaging.hemorrhage import TYPES
+from domainseg.imaging.volume import Volume
+
+__all__ = ["HeadFilter", "HemorrhageDetector", "labels_on_volume"]
+
+
+@dataclass(frozen=True)
+class HeadFilter:
+    """Keeps CTs of the head and cuts the frame around it. Output: head [1] logit."""
+
+    target: str = "head_filter"
+    reads: ClassVar[str] = "volume"
+
+    def logits(self, outputs: Outputs) -> dict[str, float]:
+        """Logit of P(head CT)."""
+        return {"": float(np.ravel(outputs["head"])[0])}
+
+    def decide(self, case: Case, sample: Sample, outputs: Outputs, frozen: Frozen) -> list[Case] | Exclusion:
+        """The head in its frame (``head_frame``), or an exclusion."""
+        score = frozen.probability(self.logits(outputs)[""])
+        case = case.with_values(score_head_filter=score)
+        if score < frozen.threshold:
+            return Exclusion(case.image, case.part, self.target, "no_head", case.values)
+        assert isinstance(case.film, Volume)
+        frame = head_frame(case.film)
+        return [replace(case, part="head", affine=frame.affine, shape=frame.shape)]
+
+
+@dataclass(frozen=True)
+class HemorrhageDetector:
+    """Calls a hemorrhage, outlines it, types it and measures it.
+
+    Outputs, by slices of the grid: mask [Z, 6, H, W] logits (any bleed; the types among themselves) and presence
+    [Z, 6] logits, or boxes [Z, K, 4] (x0, y0, x1, y1 in pixels), scores [Z, K], types [Z, K, 5] logits and masks
+    [Z, K, h, w] logits, or both: then boxes make the calls and the mask their outlines.
+
+    A candidate of the mask is a 26-connected component of voxels from ``level`` on (or from ``outline``, where that
+    is lower, around one that reaches ``level``) with at least ``smallest`` voxels of the grid; its logit is the mean
+    of its strongest voxels'. A candidate of boxes are boxes from ``box_level`` on that pass non-maximum suppression
+    at IoU ``overlap``, linked over slices; its logit is its strongest box's, mixed with the mask's there by
+    ``mask_weight``. Of either ``presence`` is the weight of the highest presence logit among its slices. ``outline``
+    is the probability from which voxels are drawn. The exam's logit is that of its strongest candidate; without one
+    it is made in the same way of the strongest voxels or box anywhere, no higher there than a candidate has to be.
+
+    A lesion's score is the calibrated probability of its logit; it is called from the threshold on. score_<type> is
+    the highest product of a lesion's score, called or not, and that type's share of it: on the exam's scale, but no
+    probability of its own; threshold_<type>, chosen on tune like the exam's, tells when a type is called. In shares
+    ``presence`` is the weight of the presence head too. All numbers are chosen on tune (domainseg/training/tuned.py).
+    """
+
+    level: float = 0.5
+    outline: float = 0.5
+    smallest: float = 4.0
+    presence: float = 0.0
+    box_level: float = 0.05
+    overlap: float = 0.5
+    mask_weight: float = 0.0
+    threshold_intraparenchymal: float = 0.5
+    threshold_subdural: float = 0.5
+    threshold_epidural: float = 0.5
+    threshold_subarachnoid: float = 0.5
+    threshold_intraventricular: float = 0.5
+    target: str = "hemorrhage"
+    reads: ClassVar[str] = "volume"
+
+    def thresholds(self, frozen: Frozen) -> dict[str, float]:
+        """From which score on each type is called."""
+        return {name: float(getattr(self, f"threshold_{name}")) for name in TYPES}
+
+    def logits(self, outputs: Outputs) -> dict[str, float]:
+        """Logit of P(hemorrhage) of the exam, before calibration."""
+        return {"": self.exam_logit(outputs, self.candidates(outputs, _shape(outputs)))}
+
+    def candidates(self, outputs: Outputs, shape: tuple[int, int]) -> list[Candidate]:
+        """What may be a bleed, strongest first; shape: height and width of the pictures."""
+        if "boxes" in outputs:
+            found = box_candidates(outputs, shape, self.box_level, self.outline, self.overlap)
+        else:
+            found = dense_candidates(outputs["mask"], self.level, self.outline, self.smallest)
+        weighed = []
+        for one in found:
+            value = one.logit
+            if "boxes" in outputs and "mask" in outputs:
+                dense = top(outputs["mask"][one.z, 0, one.y, one.x])
+                value += self.mask_weight * (dense - value)
+            weighed.append(replace(one, logit=self._with_presence(value, outputs, np.unique(one.z))))
+        return sorted(weighed, key=lambda one: -one.logit)
+
+    def exam_logit(self, outputs: Outputs, candidates: list[Candidate]) -> float:
+        """The strongest candidate's logit, or what stands for it where there is none."""
+        if candidates:
+            return candidates[0].logit
+        if "boxes" in outputs:
+            value = min(logit(float(outputs["scores"].max(initial=0.0))), logit(self.box_level))
+        else:
+            value = min(max(top(plane) for plane in outputs["mask"][:, 0]), logit(self.level))
+        return self._with_presence(value, outputs, np.arange(len(next(iter(outputs.values())))))
+
+    def _with_presence(self, value: float, outputs: Outputs, slices: NDArray[np.intp]) -> float:
+        if "presence" not in outputs or not self.presence:
+            return value
+        return value + self.presence * (float(outputs["presence"][slices, 0].max()) - value)
+
+    def decide(self, case: Case, sample: Sample, outputs: Outputs, frozen: Frozen) -> list[Case] | Exclusion:
+        """The exam with its scores, volumes and lesions; nothing is excluded here."""
+        shape = outputs["mask"].shape[-2:] if "mask" in outputs else sample.pixels.shape[-2:]
+        depth = len(next(iter(outputs.values())))
+        found = self.candidates(outputs, (int(shape[0]), int(shape[1])))
+        score = frozen.probability(self.exam_logit(outputs, found))
+        grid = Grid.of(case, sample.affine, depth)
+        lesions: list[dict[str, Any]] = []
+        numbers = np.zeros((depth, *shape), np.uint16)
+        codes = np.zeros((depth, *shape), np.uint8)
+        values: dict[str, float] = {f"score_{name}": 0.0 for name in TYPES}
+        for one in found:
+            probability = frozen.probability(one.logit)
+            share = self._shares(one.types, outputs, np.unique(one.z))
+            for name, part in zip(TYPES, share, strict=True):
+                values[f"score_{name}"] = max(values[f"score_{name}"], probability * float(part))
+            free = numbers[one.z, one.y, one.x] == 0  # boxes of two candidates may overlap: the stronger one has it
+            typed = divided(1 + np.argmax(one.types, axis=1), one.types)
+            for name, code in names(typed):
+                own = free & (typed == code)
+                if not own.any():
+                    continue
+                z, y, x = one.z[own], one.y[own], one.x[own]
+                called = probability >= frozen.threshold
+                row = {"lesion": len(lesions) + 1, "source": "predicted", "type": name, "score": probability}
+                lesions.append({**row, "called": int(called), **measured(grid, z, y, x)})
+                numbers[z, y, x] = len(lesions)
+                if called:
+                    codes[z, y, x] = code
+        if not found:
+            share = self._shares(self._anywhere(outputs), outputs, np.arange(depth))
+            values |= {f"score_{name}": score * float(part) for name, part in zip(TYPES, share, strict=True)}
+        arrays = {**case.arrays, "types": codes, "lesions": numbers, "grid": sample.affine}
+        volumes = by_type(lesions, known=grid.volume.affine is not None)
+        case = case.with_values(score_hemorrhage=score, **values, **volumes)
+        return [replace(case, lesions=lesions, arrays=arrays)]
+
+    def _shares(self, types: NDArray[np.float32], outputs: Outputs, slices: NDArray[np.intp]) -> NDArray[np.float64]:
+        """The types' shares [5] of voxels [n, 5], with the presence head's opinion of their slices."""
+        share: NDArray[np.float64] = types.mean(axis=0, dtype=np.float64)
+        if "presence" not in outputs or not self.presence:
+            return share
+        said = 1 / (1 + np.exp(-outputs["presence"][slices, 1:].max(axis=0).astype(np.float64)))
+        return np.asarray(share + self.presence * (said / said.sum() - share), np.float64)
+
+    def _anywhere(self, outputs: Outputs) -> NDArray[np.float32]:
+        """The types' shares [1, 5] at the strongest voxel or box."""
+        if "boxes" in outputs:
+            z, k = np.unravel_index(int(np.argmax(outputs["scores"])), outputs["scores"].shape)
+            return softmax(outputs["types"][z, k])[None]
+        dense = outputs["mask"]
+        z, y, x = np.unravel_index(int(np.argmax(dense[:, 0])), dense[:, 0].shape)
+        return softmax(dense[z, 1:, y, x])[None]
+
+
+def _shape(outputs: Mapping[str, NDArray[np.float32]]) -> tuple[int, int]:
+    """Height and width of the pictures, or of what holds all boxes: a candidate's logit is the same on either."""
+    if "mask" in outputs:
+        height, width = outputs["mask"].shape[-2:]
+        return int(height), int(width)
+    reach = outputs["boxes"].reshape(-1, 4).max(axis=0, initial=1.0)
+    return int(np.ceil(reach[3])), int(np.ceil(reach[2]))

@@ -1,0 +1,149 @@
+"""The row of one head CT with its lesions: scores, volumes or the reason for its exclusion, and the truth beside them.
+
+Without pandas: a bundle that reads one exam has no time to import it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domainseg.cascade.case import Case, Exclusion
+from domainseg.cascade.lesions import Grid, labels_on_volume, measured, on_volume
+from domainseg.imaging.film import ImageReadError
+from domainseg.imaging.hemorrhage import CODES, TYPES, UNKNOWN
+from domainseg.imaging.volume import Volume
+
+if TYPE_CHECKING:
+    from domainseg.cascade.head_truth import HeadTruth
+
+# Types that Chang et al. 2018 give as one: outside the brain, under the skull.
+JOINED = {"extra_axial": ("subdural", "epidural")}
+
+
+def volume_rows(
+    image: str,
+    volume: Volume | ImageReadError,
+    results: Sequence[Case | Exclusion],
+    truth: HeadTruth | None,
+) -> list[dict[str, Any]]:
+    """The row of one exam; its key ``lesions`` holds the rows of the lesion table (plain values only).
+
+    Predicted lesions come first, then, where a mask is known, the true ones. An exam that was not read or taken for no
+    head still has its true volumes and lesions, so that what was lost can be counted.
+    """
+    row: dict[str, Any] = {"image": image, "part": ""}
+    lesions: list[dict[str, Any]] = []
+    if isinstance(volume, ImageReadError):
+        row |= {"excluded_by": "read", "exclusion_reason": volume.kind}
+    else:
+        row |= _described(volume)
+    case: Case | None = None
+    for result in results:  # one: a volume has one head, or none
+        row |= {"part": result.part, **result.values}
+        if isinstance(result, Exclusion):
+            row |= {"excluded_by": result.excluded_by, "exclusion_reason": result.reason}
+        else:
+            case = result
+            lesions = [dict(lesion) for lesion in result.lesions]
+    if truth is not None:
+        row |= _truth(image, truth)
+        if truth.has(image):
+            row["part"] = "head"
+        if isinstance(volume, Volume):
+            labels = truth.labels(image, volume)
+            if labels is not None:
+                row |= _true_volumes(labels, volume)
+                lesions, measures = _compared(volume, labels, case, lesions)
+                row |= measures
+    for column in ("matched", "mimic"):
+        for lesion in lesions:
+            lesion.setdefault(column, np.nan if column == "matched" else "")
+    row["lesions"] = [{"image": image, **lesion} for lesion in lesions]
+    return [row]
+
+
+def _described(volume: Volume) -> dict[str, Any]:
+    depth, height, width = volume.shape
+    row: dict[str, Any] = {"width": width, "height": height, "slices": depth}
+    row["rendering"] = int(volume.rendering is not None)
+    row["notes"] = "; ".join(volume.notes)
+    if volume.spacing is not None:
+        x, y, z = volume.spacing
+        row |= {"spacing": float(np.sqrt(x * y)), "slice_mm": z}
+    return row
+
+
+def _truth(image: str, truth: HeadTruth) -> dict[str, Any]:
+    from domainseg.cascade.head_truth import TRUTH_COLUMNS
+
+    row: dict[str, Any] = {f"label_{name}": value for name, value in truth.exam(image).items()}
+    row |= {column: text for column in TRUTH_COLUMNS if (text := truth.text(image, column))}
+    if not np.isnan(known := truth.number(image, "true_ml")):
+        row["true_volume_ml"] = known  # what the mask says, where it can be read, takes its place
+    return row
+
+
+def _kinds(labels: NDArray[np.uint8]) -> dict[str, tuple[int, ...]]:
+    """The codes of each name that a row has columns for; without the types where some of the truth has none."""
+    kinds: dict[str, tuple[int, ...]] = {"hemorrhage": tuple(range(1, UNKNOWN + 1))}
+    if not (labels == UNKNOWN).any():
+        kinds |= {name: (CODES[name],) for name in TYPES}
+        kinds |= {name: tuple(CODES[one] for one in members) for name, members in JOINED.items()}
+    return kinds
+
+
+def _true_volumes(labels: NDArray[np.uint8], volume: Volume) -> dict[str, float]:
+    counts = np.bincount(labels.ravel(), minlength=UNKNOWN + 1)
+    return {
+        "true_volume_ml" + ("" if name == "hemorrhage" else f"_{name}"): float(counts[list(codes)].sum())
+        * volume.voxel_ml
+        for name, codes in _kinds(labels).items()
+    }
+
+
+def _compared(
+    volume: Volume, labels: NDArray[np.uint8], case: Case | None, predicted: list[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Lesions of both sides, matched; and overlap and distance of each type."""
+    from domainseg.cascade.overlap import dice, matches, surface_mm, true_lesions
+
+    scored = case is not None and "types" in case.arrays
+    true = true_lesions(labels)
+    row: dict[str, Any] = {}
+    found: list[list[int]] = [[] for _ in true]
+    if case is not None and scored:
+        drawn = labels_on_volume(case)
+        either = np.flatnonzero((labels | drawn).any(axis=(1, 2)))
+        low, high = (int(either[0]), int(either[-1]) + 1) if len(either) else (0, 0)
+        near, far = labels[low:high], drawn[low:high]
+        for name, codes in _kinds(labels).items():
+            one, other = np.isin(far, codes), np.isin(near, codes)
+            row[f"dice_{name}"] = dice(one, other)
+            row[f"surface_mm_{name}"] = surface_mm(one, other, volume.affine)
+        numbers = on_volume(case.arrays["lesions"], case.arrays["grid"], volume.shape)
+        found = matches(numbers, true)
+        met = {number for numbers in found for number in numbers}
+        predicted = [{**lesion, "matched": int(lesion["lesion"] in met)} for lesion in predicted]
+        row["false_lesions"] = float(sum(lesion["called"] and not lesion["matched"] for lesion in predicted))
+    scores = {lesion["lesion"]: lesion for lesion in predicted}
+    whole = Grid(volume, np.eye(4), np.ones(volume.shape[0], np.intp))
+    rows = []
+    for lesion, same in zip(true, found, strict=True):
+        best = max((scores[number] for number in same), key=lambda one: float(one["score"]), default=None)
+        rows.append(
+            {
+                "lesion": 0,
+                "source": "truth",
+                "type": lesion.type,
+                "score": np.nan if best is None else best["score"],
+                "called": np.nan if best is None else best["called"],
+                "matched": int(bool(same)) if scored else np.nan,
+                **measured(whole, lesion.z, lesion.y, lesion.x),
+            }
+        )
+    rows.sort(key=lambda one: -np.nan_to_num(one["score"], nan=-1.0))
+    return [*predicted, *({**one, "lesion": number} for number, one in enumerate(rows, 1))], row

@@ -1,0 +1,171 @@
+"""What the manifest knows of head CTs: labels of the exam, of its slices, and masks on the voxels of its volume."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domainseg.data.manifest import Manifest
+from domainseg.imaging import ImageReadError
+from domainseg.imaging.hemorrhage import CODES, TYPES, UNKNOWN
+from domainseg.imaging.volume import Volume
+
+# Truth that gives an exam its place in subgroups of the results.
+TRUTH_COLUMNS = ("size_class", "density", "mimic")
+_PARTS = ("head", "whole")  # a head CT has one part: what is said of the whole is said of the head
+
+Codes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class HeadTruth:
+    """Truth by exam; unknown is NaN, "" or None."""
+
+    manifest: Manifest
+
+    @cached_property
+    def _rows(self) -> Mapping[str, list[Mapping[str, Any]]]:
+        """The targets of each exam, those of the part ``head`` first."""
+        targets = self.manifest.targets
+        found: dict[str, list[Mapping[str, Any]]] = {image: [] for image in self.manifest.images["image"]}
+        for part in _PARTS:
+            for row in targets[targets["part"] == part].to_dict("records"):
+                found[str(row["image"])].append({str(key): value for key, value in row.items()})
+        return found
+
+    def has(self, image: str) -> bool:
+        """Whether anything is known of a head in this exam: a label or a mask."""
+        names = ("hemorrhage", *TYPES)
+        return any(_number(row.get(f"label_{name}")) in (0, 1) for row in self._rows[image] for name in names) or bool(
+            self._masks(image)
+        )
+
+    def exam(self, image: str) -> Mapping[str, float]:
+        """head_filter, hemorrhage and the types: 1, 0 or NaN. No hemorrhage means no type, a type means hemorrhage."""
+        known = {name: self._label(image, name) for name in ("head_filter", "hemorrhage", *TYPES)}
+        if any(known[name] == 1 for name in TYPES):
+            known["hemorrhage"] = 1.0
+        if known["hemorrhage"] == 0:
+            known |= dict.fromkeys(TYPES, 0.0)
+        if np.isnan(known["head_filter"]) and self.has(image):
+            known["head_filter"] = 1.0
+        return known
+
+    def _label(self, image: str, name: str) -> float:
+        cells = [_number(row.get(f"label_{name}")) for row in self._rows[image]]
+        return next((cell for cell in cells if not np.isnan(cell)), np.nan)
+
+    def text(self, image: str, column: str) -> str:
+        """What a column of the targets says of an exam, "" where nothing does."""
+        cells = (row.get(column) for row in self._rows[image])
+        return next((cell for cell in cells if isinstance(cell, str) and cell), "")
+
+    def number(self, image: str, column: str) -> float:
+        """A number of the targets, NaN where there is none."""
+        cells = (_number(row.get(column)) for row in self._rows[image])
+        return next((cell for cell in cells if not np.isnan(cell)), np.nan)
+
+    def _masks(self, image: str) -> list[tuple[str, str]]:
+        return [(str(row["mask"]), str(row.get("mask_type") or "")) for row in self._rows[image] if row.get("mask")]
+
+    def files(self, image: str) -> list[Path]:
+        """The files of the exam's masks."""
+        return [self.manifest.file(cell) for cell, _ in self._masks(image)]
+
+    def labels(self, image: str, volume: Volume) -> Codes | None:
+        """Codes on the volume's voxels, uint8 [z, y, x]; zeros where a hemorrhage is known to be absent, else None.
+
+        Raises ImageReadError for a mask that cannot be read or does not fit the source.
+        """
+        masks = self._masks(image)
+        if not masks:
+            return np.zeros(volume.shape, np.uint8) if self.exam(image)["hemorrhage"] == 0 else None
+        out = np.zeros(volume.source_shape, np.uint8)
+        for cell, kind in masks:
+            drawn = read_mask(self.manifest.file(cell), volume.source_shape)
+            if kind:
+                drawn = np.where(drawn > 0, CODES[kind], 0).astype(np.uint8)
+            np.copyto(out, drawn, where=drawn > 0)
+        return np.asarray(volume.from_source(out), np.uint8)
+
+    def slices(self, image: str, volume: Volume) -> NDArray[np.float64]:
+        """Labels of the volume's slices [z, 6] (any hemorrhage, the types): 1, 0 or NaN.
+
+        From the masks, or else from what the table says of slices and of the exam.
+        """
+        labels = self.labels(image, volume)
+        if labels is not None:
+            return slices_of(labels)
+        exam = self.exam(image)
+        depth = volume.source_shape[0]
+        known = np.full((depth, 1 + len(TYPES)), np.nan)
+        for column, name in enumerate(("hemorrhage", *TYPES)):
+            cell = self.text(image, f"slices_{name}")
+            if cell:
+                known[:, column] = 0
+                known[_listed(cell, depth, self.manifest.name, image), column] = 1
+            elif exam[name] == 0:
+                known[:, column] = 0
+        known[(known[:, 1:] == 1).any(axis=1), 0] = 1
+        known[known[:, 0] == 0, 1:] = 0
+        # Each slice of the volume is what the nearest source slice is, as masks are.
+        places = np.arange(depth, dtype=float) if volume.source_z is None else volume.source_z
+        nearest = np.abs(places[None] - np.arange(volume.shape[0])[:, None]).argmin(axis=1)
+        return np.asarray(known[nearest], np.float64)
+
+
+def slices_of(labels: Codes) -> NDArray[np.float64]:
+    """Labels of slices [z, 6] from codes [z, y, x]; a type is unknown in a slice with a bleed of unknown type."""
+    counts = np.stack([np.bincount(plane.ravel(), minlength=UNKNOWN + 1) for plane in labels])
+    known = np.concatenate([counts[:, 1:].any(axis=1, keepdims=True), counts[:, 1:UNKNOWN] > 0], axis=1).astype(float)
+    unsure = (counts[:, UNKNOWN] > 0)[:, None] & (known[:, 1:] == 0)
+    known[:, 1:][unsure] = np.nan
+    return np.asarray(known, np.float64)
+
+
+def read_mask(path: Path, shape: Sequence[int]) -> Codes:
+    """A mask from NIfTI, uint8 of ``shape`` (k, j, i), codes 0 to UNKNOWN. Raises ImageReadError."""
+    import nibabel
+
+    if not path.is_file():
+        raise ImageReadError(path, "the mask is not there")
+    try:
+        image: Any = nibabel.load(path)
+        found = tuple(int(side) for side in image.shape)
+        while len(found) > 3 and found[-1] == 1:
+            found = found[:-1]
+        if found[::-1] == tuple(shape):
+            values = np.asanyarray(image.dataobj).reshape(found)
+    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError, TypeError, zlib.error) as error:
+        raise ImageReadError(path, f"the mask cannot be read as NIfTI ({type(error).__name__})") from error
+    if found[::-1] != tuple(shape):
+        want, got = (" x ".join(map(str, sides)) for sides in (tuple(shape)[::-1], found))
+        raise ImageReadError(path, f"the mask has {got} voxels, its image {want}: it must lie on the image's own grid")
+    codes = np.unique(values)
+    if not np.isin(codes, np.arange(UNKNOWN + 1)).all():
+        odd = codes[~np.isin(codes, np.arange(UNKNOWN + 1))][0]
+        raise ImageReadError(path, f"the mask holds the value {odd:g}; allowed are 0 to {UNKNOWN} (docs/manifest.md)")
+    return np.ascontiguousarray(values.astype(np.uint8).T)
+
+
+def _listed(cell: str, depth: int, source: str, image: str) -> list[int]:
+    """Slice numbers out of a cell such as ``3 4 5`` or ``none``."""
+    from domainseg.data.tables import ManifestError
+
+    numbers = [] if cell.strip() == "none" else [int(word) for word in cell.split()]
+    if odd := [number for number in numbers if not 0 <= number < depth]:
+        raise ManifestError(
+            f"{source}: image {image}: slices_*: slice {odd[0]}, but the exam ends with slice {depth - 1}"
+        )
+    return numbers
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) else np.nan

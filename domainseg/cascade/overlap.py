@@ -1,0 +1,105 @@
+"""How a prediction lies on the truth: Dice, surface distance, and which lesion is which."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domainseg.cascade.candidates import connected
+from domainseg.cascade.lesions import divided, names
+from domainseg.imaging.geometry import Affine
+from domainseg.imaging.volume import Volume
+
+SHARED = 0.1  # of either lesion that must be the other's, too, for them to be the same (our choice)
+
+Mask = NDArray[np.bool_]
+
+
+def dice(one: Mask, other: Mask) -> float:
+    """Twice what both have over what each has; NaN where neither has anything."""
+    total = int(np.count_nonzero(one)) + int(np.count_nonzero(other))
+    return 2 * int(np.count_nonzero(one & other)) / total if total else np.nan
+
+
+def surface_mm(one: Mask, other: Mask, affine: Affine | None) -> float:
+    """Mean symmetric surface distance in millimetres between [z, y, x]; NaN unless both have voxels and a place.
+
+    Surfaces are the voxels with a neighbour (by a face) outside; each one's distance to the nearest of the other
+    surface counts once, both ways together. Places are those of the patient, also where the gantry was tilted.
+    """
+    from scipy.spatial import KDTree
+
+    if affine is None or not one.any() or not other.any():
+        return np.nan
+    a, b = (_surface(mask) @ affine[:3, :3].T for mask in (one, other))
+    distances = np.concatenate([KDTree(b).query(a)[0], KDTree(a).query(b)[0]])
+    return float(distances.mean())
+
+
+def _surface(mask: Mask) -> NDArray[np.float64]:
+    """(x, y, z) [n, 3] of the voxels at the surface."""
+    z, y, x = _box(mask)
+    small = np.pad(mask[z, y, x], 1)
+    inner = small[1:-1, 1:-1, 1:-1].copy()
+    for axis in range(3):
+        for shift in (-1, 1):
+            inner &= np.roll(small, shift, axis=axis)[1:-1, 1:-1, 1:-1]
+    whole = np.argwhere(small[1:-1, 1:-1, 1:-1] & ~inner) + np.array([z.start, y.start, x.start])
+    return np.asarray(whole[:, ::-1], np.float64)
+
+
+def _box(mask: Mask) -> tuple[slice, slice, slice]:
+    """Where anything is, which must be somewhere."""
+    z = np.flatnonzero(mask.any(axis=(1, 2)))
+    plane: Mask = np.any(mask, axis=0)
+    y, x = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
+    return slice(z[0], z[-1] + 1), slice(y[0], y[-1] + 1), slice(x[0], x[-1] + 1)
+
+
+@dataclass(frozen=True)
+class TrueLesion:
+    """A lesion of the truth: its type ("" unknown), and its voxels in the volume as intp [n] each."""
+
+    type: str
+    z: NDArray[np.intp]
+    y: NDArray[np.intp]
+    x: NDArray[np.intp]
+
+
+def true_lesions(labels: NDArray[np.uint8]) -> list[TrueLesion]:
+    """The 26-connected components of the truth [z, y, x], divided into types as predicted ones are."""
+    if not labels.any():
+        return []
+    box = _box(labels > 0)
+    small = labels[box]
+    pieces, count = connected(small > 0)
+    where = np.flatnonzero(pieces)
+    order = where[np.argsort(pieces.ravel()[where], kind="stable")]
+    ends = np.cumsum(np.bincount(pieces.ravel()[where], minlength=count + 1))
+    found = []
+    for number in range(1, count + 1):
+        own = order[ends[number - 1] : ends[number]]
+        typed = divided(small.ravel()[own])
+        for name, code in names(typed):
+            z, y, x = np.unravel_index(own[typed == code], small.shape)
+            found.append(TrueLesion(name, z + box[0].start, y + box[1].start, x + box[2].start))
+    return found
+
+
+def matches(predicted: NDArray[Any], lesions: list[TrueLesion]) -> list[list[int]]:
+    """For each true lesion the numbers of the predicted lesions [z, y, x] that it is: SHARED of either overlaps."""
+    sizes = np.bincount(predicted.ravel())
+    found = []
+    for lesion in lesions:
+        met = np.bincount(predicted[lesion.z, lesion.y, lesion.x])
+        numbers = [number for number in np.flatnonzero(met) if number]
+        found.append([int(n) for n in numbers if met[n] >= SHARED * min(int(sizes[n]), len(lesion.z))])
+    return found
+
+
+def volume_ml(mask: Mask, volume: Volume) -> float:
+    """Millilitres; NaN where they are unknown."""
+    return float(np.count_nonzero(mask)) * volume.voxel_ml
