@@ -48,11 +48,19 @@ _quiet_lock = threading.Lock()
 
 
 class Refusal(Exception):
-    """Why a file is not read; its text holds no value that could be patient data."""
+    """Why a file is not read; its text holds no value that could be patient data. ``kind`` is ImageReadError's."""
+
+    kind: str | None = None
 
 
 class TooLarge(Refusal):
-    """A plausible film, but with more pixels than the caller has memory for."""
+    """A plausible film or volume, but larger than the caller has memory for."""
+
+
+class NotCt(Refusal):
+    """An image, but no computed tomography where one is needed."""
+
+    kind = "not_ct"
 
 
 @contextmanager

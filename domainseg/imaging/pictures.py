@@ -14,7 +14,7 @@ from domainseg.imaging.film import Film
 from domainseg.imaging.windows import Presentation
 
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B")
-_EIGHT_BITS = ("1", "L", "LA", "P", "RGB", "RGBA")
+EIGHT_BITS = ("1", "L", "LA", "P", "RGB", "RGBA")
 _GREY_TOLERANCE = 3  # between colour channels of a grey picture: what JPEG's colour transform may leave
 _WHITE_IS_ZERO, _PHOTOMETRIC_TAG = 0, 262
 
@@ -33,16 +33,17 @@ def picture_film(data: bytes, max_pixels: int = MAX_PIXELS) -> Film:
             pixels = np.asarray(picture).astype(np.uint16)
             inverted = picture.format == "TIFF" and _photometric(picture) == _WHITE_IS_ZERO
             return Film(pixels=Presentation(inverted=inverted).apply(pixels, None))
-        if picture.mode not in _EIGHT_BITS:
+        if picture.mode not in EIGHT_BITS:
             raise Refusal(f"has pixels of kind {picture.mode}: films are grey with 8 or 16 bits")
-        return Film(pixels=_grey(picture).astype(np.float32) / np.float32(255))
+        return Film(pixels=grey(picture).astype(np.float32) / np.float32(255))
 
 
 def _photometric(picture: Any) -> int:
     return int(picture.tag_v2.get(_PHOTOMETRIC_TAG, 1))
 
 
-def _grey(picture: Image.Image) -> NDArray[np.uint8]:
+def grey(picture: Image.Image) -> NDArray[np.uint8]:
+    """The grey values of an 8-bit picture; raises Refusal for colour and transparency."""
     if picture.mode in ("1", "L"):
         return np.asarray(picture.convert("L"))
     channels = np.asarray(picture.convert("RGBA" if "A" in picture.mode or "transparency" in picture.info else "RGB"))

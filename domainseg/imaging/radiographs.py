@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -26,7 +27,8 @@ FILM_MODALITIES = frozenset(("CR", "DX", "MG", "RG", "OT", "SC", "HC"))
 
 _PORTABLE = re.compile(r"\b(portable|mobile|bedside)\b", re.IGNORECASE)
 _NOT_PORTABLE = re.compile(r"\b(non|not|no)[\s-]+(portable|mobile|bedside)\b", re.IGNORECASE)
-_METADATA = {
+DATES = ("AcquisitionDate", "ContentDate", "SeriesDate", "StudyDate")
+METADATA = {
     "station": "StationName",
     "institution": "InstitutionName",
     "department": "InstitutionalDepartmentName",
@@ -63,6 +65,14 @@ def dicom_film(dataset: Dataset, max_pixels: int = MAX_PIXELS) -> Film:
         laterality=_laterality(dataset),
         metadata=_metadata(dataset),
     )
+
+
+def first_date(dates: Iterable[str]) -> str:
+    """The first DICOM date among texts, as year-month-day; "" without one."""
+    for date in dates:
+        if day := re.fullmatch(r"(\d{4})\.?(\d{2})\.?(\d{2})", date):
+            return "-".join(day.groups())
+    return ""
 
 
 def _check_kind(dataset: Dataset) -> None:
@@ -194,13 +204,10 @@ def _laterality(dataset: Dataset) -> str | None:
 
 
 def _metadata(dataset: Dataset) -> dict[str, str]:
-    found = {name: text(dataset, keyword)[:64] for name, keyword in _METADATA.items()}
+    found = {name: text(dataset, keyword)[:64] for name, keyword in METADATA.items()}
     found["modality"] = text(dataset, "Modality") or FILM_CLASSES.get(text(dataset, "SOPClassUID"), "")
     found["view"] = _view(dataset)
-    for keyword in ("AcquisitionDate", "ContentDate", "SeriesDate", "StudyDate"):
-        if day := re.fullmatch(r"(\d{4})\.?(\d{2})\.?(\d{2})", text(dataset, keyword)):
-            found["date"] = "-".join(day.groups())
-            break
+    found["date"] = first_date(text(dataset, keyword) for keyword in DATES)
     descriptions = " | ".join(
         text(dataset, keyword)
         for keyword in (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,26 +47,25 @@ def read_pixels(path: Path | str) -> NDArray[Any]:
 
 
 def _read(path: Path | str, reader: Callable[[bytes], Result]) -> Result:
-    from domainseg.imaging.dicom import MAX_BYTES, Refusal, TooLarge, quiet
+    from domainseg.imaging.dicom import quiet
 
-    path = Path(path)
-    try:
-        if not path.is_file():
-            raise Refusal("is no file" if path.exists() else "does not exist")
-        if path.stat().st_size > MAX_BYTES:
-            raise Refusal(f"is larger than {MAX_BYTES} bytes")
-        data = path.read_bytes()
-    except OSError as error:
-        raise ImageReadError(path, f"cannot be opened: {error.strerror}") from None
-    except Refusal as refusal:
-        raise ImageReadError(path, str(refusal)) from None
-    try:
+    with one_error(Path(path), FilmTooLargeError):
+        data = file_bytes(Path(path))
         with quiet():
             return reader(data)
+
+
+@contextmanager
+def one_error(path: Path, too_large: type[ImageReadError]) -> Iterator[None]:
+    """Whatever goes wrong inside becomes an ImageReadError of ``path``; what is too large, a ``too_large``."""
+    from domainseg.imaging.dicom import Refusal, TooLarge
+
+    try:
+        yield
     except TooLarge as refusal:
-        raise FilmTooLargeError(path, str(refusal)) from None
+        raise too_large(path, str(refusal)) from None
     except Refusal as refusal:
-        raise ImageReadError(path, str(refusal)) from None
+        raise ImageReadError(path, str(refusal), refusal.kind) from None
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a panic inside pylibjpeg-rle is no Exception
@@ -73,11 +73,25 @@ def _read(path: Path | str, reader: Callable[[bytes], Result]) -> Result:
         raise ImageReadError(path, f"damaged or not an image ({type(error).__name__})") from None
 
 
+def file_bytes(path: Path) -> bytes:
+    """All bytes of a file; raises Refusal when it cannot be opened or is too large."""
+    from domainseg.imaging.dicom import MAX_BYTES, Refusal
+
+    try:
+        if not path.is_file():
+            raise Refusal("is no file" if path.exists() else "does not exist")
+        if path.stat().st_size > MAX_BYTES:
+            raise Refusal(f"is larger than {MAX_BYTES} bytes")
+        return path.read_bytes()
+    except OSError as error:
+        raise Refusal(f"cannot be opened: {error.strerror}") from None
+
+
 def _film(data: bytes, max_pixels: int | None = None) -> Film:
     from domainseg.imaging.dicom import MAX_PIXELS
 
     limit = MAX_PIXELS if max_pixels is None else max_pixels
-    if _is_picture(data):
+    if is_picture(data):
         from domainseg.imaging.pictures import picture_film
 
         return picture_film(data, limit)
@@ -93,7 +107,8 @@ def _pixels(data: bytes) -> NDArray[Any]:
     return decode(dataset, read_header(dataset))
 
 
-def _is_picture(data: bytes) -> bool:
+def is_picture(data: bytes) -> bool:
+    """Whether a file that begins with these bytes (132 of them) is a PNG, JPEG or TIFF picture."""
     # A DICOM file's preamble may hold a TIFF header (both names are then right); the DICOM header knows more.
     return data.startswith(_PICTURES) and data[128:132] != b"DICM"
 
@@ -101,7 +116,7 @@ def _is_picture(data: bytes) -> bool:
 def _dicom(data: bytes) -> Any:
     from domainseg.imaging.dicom import Refusal, open_dicom
 
-    if _is_picture(data):
+    if is_picture(data):
         raise Refusal("is a picture; only DICOM files have stored pixels")
     if len(data) < 140:
         raise Refusal("is too short for an image")

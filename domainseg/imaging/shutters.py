@@ -18,7 +18,7 @@ Mask = NDArray[np.bool_]
 
 def valid_pixels(dataset: Dataset, pixels: NDArray[np.integer]) -> Mask | None:
     """Mask [H, W] of pixels that show something, None when all do; raises Refusal when none does."""
-    masks = [mask for mask in (_unpadded(dataset, pixels), _unshuttered(dataset, pixels.shape)) if mask is not None]
+    masks = [mask for mask in (unpadded(dataset, pixels), _unshuttered(dataset, pixels.shape)) if mask is not None]
     if not masks:
         return None
     valid = masks[0] if len(masks) == 1 else masks[0] & masks[1]
@@ -29,7 +29,8 @@ def valid_pixels(dataset: Dataset, pixels: NDArray[np.integer]) -> Mask | None:
     return valid
 
 
-def _unpadded(dataset: Dataset, pixels: NDArray[np.integer]) -> Mask | None:
+def unpadded(dataset: Dataset, pixels: NDArray[np.integer]) -> Mask | None:
+    """Mask of pixels that are no padding; None where the header names no padding value."""
     value = number(dataset, "PixelPaddingValue")
     if value is None:
         return None

@@ -1,0 +1,205 @@
+"""NIfTI files: volumes read from them, label volumes written. RAS exists only here."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import nibabel
+import numpy as np
+from numpy.typing import NDArray
+
+from domainseg.files import atomic_path
+from domainseg.imaging.axes import axes_of, stored_view, turned_affine, turned_shape
+from domainseg.imaging.dicom import Refusal
+from domainseg.imaging.geometry import Affine
+from domainseg.imaging.hounsfield import Hounsfield, check_voxels, to_int16
+from domainseg.imaging.volume import Volume
+
+SUFFIXES = (".nii", ".nii.gz")
+_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS to LPS and back
+_HEADERS: dict[int, Any] = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
+_IMAGE: Any = nibabel.Nifti1Image
+_MAX_OFFSET = 1 << 24  # bytes before the voxels: header and extensions
+_SPACING = (0.05, 30.0)  # mm between voxels that are plausible
+
+
+def read_nifti(path: Path, max_voxels: int | None) -> Volume:
+    """Read a three-dimensional NIfTI-1 or NIfTI-2 file of Hounsfield units; raises Refusal."""
+    with _opened(path) as stream:
+        header = _header(stream)
+        shape, dtype = _shape(header), _dtype(header)
+        check_voxels(*shape, max_voxels)
+        affine, notes = _affine(header)
+        slope, intercept = (1.0 if value is None else float(value) for value in _scaling(header))
+        axes = axes_of(affine)
+        voxels = np.empty(turned_shape(shape, axes), np.int16)
+        holes = _fill(stored_view(voxels, axes), stream, dtype, slope, intercept)
+    if holes:
+        notes.append(f"{holes} voxels without a number (NaN or infinite) are taken for air")
+    depth = voxels.shape[0]
+    places = np.arange(depth, dtype=np.float64)
+    return Volume(
+        voxels=voxels,
+        affine=turned_affine(affine, shape, axes),
+        source_shape=shape,
+        source_axes=axes,
+        source_z=places if axes[2][1] > 0 else depth - 1 - places,
+        files=(path,),
+        notes=tuple(notes),
+    )
+
+
+def _fill(view: NDArray[np.int16], stream: BinaryIO, dtype: np.dtype[Any], slope: float, intercept: float) -> int:
+    """Read slice by slice into the view [k, j, i]; returns how many voxels have no finite value."""
+    size = view.shape[1] * view.shape[2] * dtype.itemsize
+    counted, holes = Hounsfield(), 0
+    for number in range(len(view)):
+        data = stream.read(size)
+        if len(data) != size:
+            raise Refusal(f"ends inside slice {number + 1} of {len(view)}: cut off")
+        values = np.frombuffer(data, dtype).reshape(view.shape[1:])
+        valid = np.isfinite(values) if dtype.kind == "f" else None
+        if valid is not None and not valid.all():
+            holes += valid.size - int(np.count_nonzero(valid))
+            values = np.where(valid, values, 0)
+        view[number] = counted.clamped(to_int16(values, slope, intercept, valid), valid)
+    if stream.read(1):  # reading to the end is also what compares gzip's checksum
+        raise Refusal("holds more voxels than its header says: damaged")
+    counted.check()
+    return holes
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with open(path, "rb") as raw:
+            packed = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            if not packed:
+                yield raw
+                return
+            try:
+                with gzip.GzipFile(fileobj=raw) as unpacked:
+                    yield cast(BinaryIO, unpacked)
+            except EOFError:
+                raise Refusal("its compressed part is cut off") from None
+            except gzip.BadGzipFile:
+                raise Refusal("its compressed part is damaged") from None
+    except OSError as error:
+        raise Refusal(f"cannot be opened: {error.strerror}") from None
+
+
+def _header(stream: BinaryIO) -> Any:
+    """The header, with the stream placed at the first voxel."""
+    start = stream.read(4)
+    sizes = {int.from_bytes(start, "little"), int.from_bytes(start, "big")} & set(_HEADERS)
+    if not sizes:
+        raise Refusal("is no NIfTI file, or its header is damaged")
+    kind = _HEADERS[sizes.pop()]
+    block = start + stream.read(kind.template_dtype.itemsize - 4)
+    try:
+        header = kind(block)
+    except Exception:  # nibabel's texts quote the header
+        raise Refusal("its NIfTI header is damaged") from None
+    if not bytes(header["magic"]).startswith(b"n+"):
+        raise Refusal("its header and voxels are two files (.hdr, .img): convert it to one .nii or .nii.gz")
+    offset = float(header["vox_offset"])
+    if offset != int(offset) or not len(block) <= offset <= _MAX_OFFSET:
+        raise Refusal("its voxels begin at no plausible place: its header is damaged")
+    stream.read(int(offset) - len(block))
+    return header
+
+
+def _shape(header: Any) -> tuple[int, int, int]:
+    """(k, j, i)."""
+    shape = [int(length) for length in header.get_data_shape()]
+    if len(shape) < 3 or any(length != 1 for length in shape[3:]):
+        raise Refusal(f"has {len(shape)} dimensions with more than one volume or less than one: give one volume")
+    if min(shape[:3]) < 1:
+        raise Refusal("has an empty axis")
+    return shape[2], shape[1], shape[0]
+
+
+def _dtype(header: Any) -> np.dtype[Any]:
+    dtype: np.dtype[Any] = np.dtype(header.get_data_dtype())
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise Refusal("its voxels are colours or complex numbers, not Hounsfield units")
+    if int(header["bitpix"]) != 8 * dtype.itemsize:
+        raise Refusal("its header says two sizes of a voxel: damaged")
+    return dtype
+
+
+def _scaling(header: Any) -> tuple[float | None, float | None]:
+    try:
+        slope, intercept = header.get_slope_inter()
+    except nibabel.spatialimages.HeaderDataError:
+        raise Refusal("its scl_slope and scl_inter are no plausible numbers: damaged") from None
+    if slope is not None and (abs(slope) > 1e6 or abs(intercept) > 1e9):
+        raise Refusal("its scl_slope or scl_inter is implausibly large: damaged")
+    return slope, intercept
+
+
+def _affine(header: Any) -> tuple[Affine, list[str]]:
+    """Stored (i, j, k) to LPS millimetres, by the sform, else the qform, and what to note."""
+    if header.get_xyzt_units()[0] not in ("mm", "unknown"):
+        raise Refusal("its lengths are not millimetres (xyzt_units): convert it")
+    try:
+        forms = {"sform": header.get_sform(coded=True)[0], "qform": header.get_qform(coded=True)[0]}
+    except Exception:
+        raise Refusal("its qform is no rotation: damaged") from None
+    found = [(name, form) for name, form in forms.items() if form is not None]
+    if not found:
+        raise Refusal("has neither sform nor qform, so its left and right are unknown: write one of them")
+    affine = np.asarray(found[0][1], np.float64)
+    if not np.isfinite(affine).all() or np.abs(affine).max() > 1e5:
+        raise Refusal(f"its {found[0][0]} holds implausible numbers: damaged")
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    if not all(_SPACING[0] <= length <= _SPACING[1] for length in spacing):
+        raise Refusal(f"its {found[0][0]} says voxels of {' x '.join(f'{length:.3g}' for length in spacing)} mm")
+    if abs(np.linalg.det(affine[:3, :3] / spacing)) < 0.5:
+        raise Refusal(f"its {found[0][0]} is singular or nearly so: its axes lie in one plane")
+    differ = len(found) == 2 and not np.allclose(affine, found[1][1], atol=0.5 * float(spacing.min()))
+    return _LPS @ affine, ["its sform and qform differ: the sform was taken"] if differ else []
+
+
+def write_labels(volume: Volume, labels: NDArray[Any], path: Path | str) -> Path:
+    """Write labels [z, y, x] on the voxels of ``volume`` as NIfTI on the grid of its source; returns the path.
+
+    For NIfTI sources the array has the axes and the affine of the file; for a DICOM series or pictures it is (columns,
+    rows, slices sorted along the normal, from feet to head). Where the source's slices have no even distance (they were
+    resampled) the affine is that of the ends, and a note of the volume says so. Without geometry (pictures) the affine
+    is that of 1 mm voxels with code 0: unknown.
+    """
+    path = Path(path)
+    array = volume.to_source(np.asarray(labels).astype(np.uint8)).transpose(2, 1, 0)
+    affine = source_affine(volume)
+    image = _IMAGE(np.asfortranarray(array), np.diag([-1.0, -1.0, 1.0, 1.0]) if affine is None else _LPS @ affine)
+    code = 0 if affine is None else 1
+    image.set_sform(image.affine, code)
+    image.set_qform(image.affine, 0)
+    image.header.set_xyzt_units("mm")
+    data = image.to_bytes()
+    with atomic_path(path) as partial:
+        partial.write_bytes(gzip.compress(data, 6, mtime=0) if path.name.endswith(".gz") else data)
+    return path
+
+
+def source_affine(volume: Volume) -> Affine | None:
+    """From stored (i, j, k) of the source, its slices as ``source_shape`` counts them, to LPS millimetres."""
+    if volume.affine is None:
+        return None
+    stored = np.zeros((4, 4))  # from stored (i, j, k) to (x, y, z) of the volume
+    stored[3, 3] = 1
+    for axis, (at, direction) in enumerate(volume.source_axes):
+        count = volume.source_shape[2 - at]
+        if axis == 2 and volume.source_z is not None and count > 1:
+            stored[axis, at] = (volume.source_z[-1] - volume.source_z[0]) / (count - 1)
+            stored[axis, 3] = volume.source_z[0]
+        else:
+            stored[axis, at] = direction
+            stored[axis, 3] = 0 if direction > 0 else count - 1
+    return np.asarray(volume.affine @ stored, np.float64)

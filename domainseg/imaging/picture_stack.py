@@ -1,0 +1,72 @@
+"""A folder of pictures exported from a brain window: a degraded volume that says so."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from domainseg.imaging.dicom import Refusal
+from domainseg.imaging.hounsfield import check_voxels
+from domainseg.imaging.pictures import EIGHT_BITS, grey
+from domainseg.imaging.reading import file_bytes
+from domainseg.imaging.volume import Volume
+
+WINDOW = (-20.0, 100.0)  # HU that black and white are taken for: the usual brain window, assumed
+_NUMBER = re.compile(r"(\d+)")
+
+
+def natural(name: str) -> tuple[tuple[str, int, str], ...]:
+    """A key that sorts names by the numbers in them: 2 before 10."""
+    return tuple(("", int(part), "") if part.isdecimal() else (part, 0, part) for part in _NUMBER.split(name))
+
+
+def read_pictures(files: Sequence[Path], max_voxels: int | None) -> Volume:
+    """Read 8-bit grey pictures in the natural order of their names, the first as the lowest slice; raises Refusal."""
+    if len({file.parent for file in files}) > 1:
+        raise Refusal("holds pictures in several folders: an exam is one folder of them")
+    files = sorted(files, key=lambda file: natural(file.stem))
+    kinds = {_NUMBER.sub("#", file.name.lower()) for file in files}
+    if len(kinds) > 1 or len({natural(file.stem) for file in files}) < len(files):
+        raise Refusal(
+            "its pictures' names differ in more than one number's value, so their order is unknown: "
+            "name them 1, 2, 3, ... from the feet to the head, of one kind (one window)"
+        )
+    first = _picture(file_bytes(files[0]), 1)
+    check_voxels(len(files), first.height, first.width, max_voxels)
+    voxels = np.empty((len(files), first.height, first.width), np.int16)
+    table = np.rint(WINDOW[0] + np.arange(256) / 255 * (WINDOW[1] - WINDOW[0])).astype(np.int16)
+    for number, file in enumerate(files):
+        with _picture(file_bytes(file), number + 1) as picture:
+            if picture.size != first.size:
+                raise Refusal(f"picture {number + 1} in order of names has another size than the first")
+            voxels[number] = table[grey(picture)]
+    if voxels.min() == voxels.max():
+        raise Refusal("its pictures are of one grey")
+    return Volume(
+        voxels=voxels,
+        affine=None,
+        rendering=WINDOW,
+        source_shape=voxels.shape,
+        source_z=np.arange(len(files), dtype=np.float64),
+        files=tuple(files),
+        notes=(
+            f"exported pictures: taken for a window of {WINDOW[0]:g} to {WINDOW[1]:g} HU (assumed)",
+            "the first name is taken for the lowest slice, the picture's left for the patient's right (assumed)",
+            "no spacing, so no millimetres and no ml",
+        ),
+    )
+
+
+def _picture(data: bytes, number: int) -> Image.Image:
+    try:
+        picture = Image.open(BytesIO(data), formats=["PNG", "JPEG", "TIFF"])  # reads the header only
+    except (OSError, Image.DecompressionBombError):
+        raise Refusal(f"picture {number} in order of names is damaged, or larger than any slice") from None
+    if picture.mode not in EIGHT_BITS or getattr(picture, "n_frames", 1) != 1:
+        raise Refusal(f"picture {number} in order of names is no single 8-bit grey picture")
+    return picture

@@ -1,0 +1,168 @@
+"""Slices in space: their order along the normal, what is missing or there twice, and the grid they are read on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domainseg.imaging.dicom import Refusal
+from domainseg.imaging.geometry import Affine
+from domainseg.imaging.slices import Slice
+
+# Our choices, in mm, degrees or as a ratio.
+FEWEST = 3  # slices of a volume
+_SAME_PLACE = 0.05  # mm along the normal within which two slices lie at one place
+_UNEVEN = 0.05  # of the distance: positions are rounded in headers, and this much is no unevenness
+_ROUNDED = 0.06  # mm: the same for thin slices, whose positions have one decimal
+_SAME_DISTANCE = 0.1  # distances that differ by less are one protocol's
+_REGULAR = 3  # equal distances in a row that make a protocol's distance of them
+_HOLE = 1.5  # times the protocol's distance beside it: a slice is missing
+_WIDEST = 12.0  # mm: nothing is interpolated over more
+_STEEPEST = 45.0  # degrees between the normal and the way the slices follow each other
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Slices in order (each with the others at its place) and the grid that they are read on.
+
+    affine: from (i, j, k) to LPS millimetres, k along slices of the grid; depth: how many. places: float64, the k of
+    each source slice; whole numbers where nothing is resampled.
+    """
+
+    slices: tuple[tuple[Slice, ...], ...]
+    affine: Affine
+    depth: int
+    places: NDArray[np.float64]
+    notes: tuple[str, ...]
+
+    @property
+    def even(self) -> bool:
+        """Whether every slice of the grid is a slice of the source."""
+        return self.depth == len(self.slices) and bool((self.places == np.arange(self.depth)).all())
+
+
+def stacked(slices: Sequence[Slice]) -> Stack:
+    """Order slices along their normal, towards the head (or the patient's left, or back), and find their grid.
+
+    Distances that are even within 5 percent are one grid. Uneven ones (a base of 4 mm and a vertex of 7 mm, say) are
+    read on an even grid of the smallest distance that at least three neighbours have, linearly between the two slices
+    around. Gantry tilt, the same for all slices, becomes a shear. Raises Refusal where that is not possible: slices
+    turned against each other, shifted in plane, a hole as of a missing slice, more than 12 mm between two.
+    """
+    first = slices[0]
+    for one in slices:
+        if (one.rows, one.columns) != (first.rows, first.columns):
+            raise Refusal("its slices have different sizes: two series in one, or damaged")
+        if not np.allclose(one.spacing, first.spacing, rtol=1e-3):
+            raise Refusal("its slices have different pixel spacings: two series in one, or damaged")
+    _check_turns(slices)
+    normal = first.normal
+    axis = int(np.abs(normal).argmax())
+    upward = normal if normal[axis] > 0 else -normal  # LPS: to the left, the back, the head
+    grouped = _grouped(sorted(slices, key=lambda one: float(one.position @ upward)), upward)
+    if len(grouped) < FEWEST:
+        raise Refusal(f"has slices at {len(grouped)} places: a volume needs {FEWEST}")
+    positions = np.array([group[0].position for group in grouped])
+    heights = positions @ upward
+    way = (positions[-1] - positions[0]) / (heights[-1] - heights[0])
+    shift = np.linalg.norm(positions - positions[0] - np.outer(heights - heights[0], way), axis=1).max()
+    if shift > min(first.spacing) / 2 + _ROUNDED:
+        raise Refusal(f"its slices are shifted in plane, by up to {shift:.1f} mm: two acquisitions in one series?")
+    tilt = float(np.degrees(np.arccos(min(1.0, 1 / float(np.linalg.norm(way))))))
+    if tilt > _STEEPEST:
+        raise Refusal(f"its slices follow each other at {tilt:.0f} degrees to their normal: damaged")
+    gaps = np.diff(heights)
+    usual = protocol_distances(gaps)
+    _check_gaps(gaps, usual, [group[0].number for group in grouped])
+    step, depth, places, notes = _grid(heights, gaps, usual)
+    if tilt > 0.5:
+        notes.append(f"gantry tilt of {tilt:.1f} degrees kept as a shear of the affine")
+    affine = np.eye(4)
+    affine[:3, 0], affine[:3, 1] = first.along * first.spacing[1], first.down * first.spacing[0]
+    affine[:3, 2], affine[:3, 3] = way * step, positions[0]
+    return Stack(tuple(grouped), affine, depth, places, tuple(notes))
+
+
+def protocol_distances(gaps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """For each gap the distance of the run of equal ones that it belongs to; NaN in runs of less than three."""
+    usual = np.full(len(gaps), np.nan)
+    start = 0
+    for end in range(1, len(gaps) + 1):
+        if end == len(gaps) or abs(gaps[end] - gaps[start]) > max(_SAME_DISTANCE * gaps[start], _ROUNDED):
+            if end - start >= _REGULAR:
+                usual[start:end] = np.median(gaps[start:end])
+            start = end
+    return usual
+
+
+def _check_turns(slices: Sequence[Slice]) -> None:
+    """Refuse slices that are turned against each other by more than half a pixel at the edge of the picture."""
+    first = slices[0]
+    half = first.columns * first.spacing[1], first.rows * first.spacing[0]
+    for one in slices:
+        turned = np.linalg.norm(one.along - first.along) * half[0] + np.linalg.norm(one.down - first.down) * half[1]
+        if turned > min(first.spacing):
+            angle = np.degrees(np.arccos(np.clip(abs(one.normal @ first.normal), 0, 1)))
+            raise Refusal(
+                f"its slices are turned against each other (by {angle:.1f} degrees between their normals), so they are "
+                "no stack: the tilt was changed during the scan, or two series are in one"
+            )
+
+
+def _grouped(ordered: Sequence[Slice], upward: NDArray[np.float64]) -> list[tuple[Slice, ...]]:
+    groups: list[list[Slice]] = []
+    for one in ordered:
+        if groups and abs((one.position - groups[-1][0].position) @ upward) <= _SAME_PLACE:
+            groups[-1].append(one)
+        else:
+            groups.append([one])
+    return [tuple(group) for group in groups]
+
+
+def _check_gaps(gaps: NDArray[np.float64], usual: NDArray[np.float64], numbers: Sequence[int | None]) -> None:
+    """Refuse holes: gaps half as wide again as the trusted ones nearest to them.
+
+    Trusted are gaps of a protocol between slices whose instance numbers follow each other (or all of a protocol, when
+    no numbers do).
+    """
+    steps = [below is None or above is None or abs(above - below) <= 1 for below, above in pairwise(numbers)]
+    trusted = np.isfinite(usual) & np.array(steps)
+    if not trusted.any():
+        trusted = np.isfinite(usual)
+    for at, gap in enumerate(gaps):
+        where = f"between slices {at + 1} and {at + 2} of {len(gaps) + 1} from below"
+        if gap > _WIDEST:
+            raise Refusal(f"{gap:.1f} mm lie {where}: slices are missing, or too far apart for a volume")
+        if trusted[at]:
+            continue
+        beside = [usual[:at][trusted[:at]][-1:], usual[at + 1 :][trusted[at + 1 :]][:1]]
+        expected = float(np.concatenate(beside).max()) if trusted.any() else float(np.median(gaps))
+        if gap > _HOLE * expected:
+            raise Refusal(
+                f"{gap:.1f} mm lie {where}, where {expected:.1f} mm are usual: slices are missing; "
+                "export the whole series"
+            )
+
+
+def _grid(
+    heights: NDArray[np.float64], gaps: NDArray[np.float64], usual: NDArray[np.float64]
+) -> tuple[float, int, NDArray[np.float64], list[str]]:
+    """The distance of the grid, its slices, where those of the source lie on it, and what to note."""
+    count = len(heights)
+    mean = float(heights[-1] - heights[0]) / (count - 1)
+    even = np.abs(heights - heights[0] - mean * np.arange(count)).max()
+    if even <= min(max(_UNEVEN * mean, _ROUNDED), 0.2 * mean):
+        return mean, count, np.arange(count, dtype=np.float64), []
+    regular = usual[np.isfinite(usual)]
+    step = float(regular.min() if len(regular) else np.median(gaps))
+    places = (heights - heights[0]) / step
+    whole = np.rint(places)
+    places = np.where(np.abs(places - whole) < 0.02, whole, places)
+    note = f"uneven slice distance, {gaps.min():.2f} to {gaps.max():.2f} mm: resampled along z to {step:.2f} mm"
+    # The last slice of the grid is the last that lies between two of the source, or one past it by half a step at most,
+    # so that the uppermost slice is not lost.
+    return step, int(np.rint(places[-1])) + 1, np.asarray(places, np.float64), [note]
