@@ -7,7 +7,7 @@ is on the left of the picture, and the letters say so. Exported pictures have no
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainseg.cascade.case import Case, Exclusion
+from domainseg.cascade.lesions import labels_on_volume, on_volume
 from domainseg.cascade.volumes import group_size, window
-from domainseg.imaging.geometry import Affine, inverse, warp
+from domainseg.imaging.geometry import Affine, inverse, transform, warp
 from domainseg.imaging.volume import AIR, Volume
 from domainseg.reporting.overlays import write_png
 
@@ -34,11 +35,16 @@ TRUE, CALLED, EXCLUDED, PLAIN = (255, 190, 60), (40, 150, 255), (40, 190, 235), 
 
 @dataclass(frozen=True)
 class Outlines:
-    """What is outlined: codes uint8 [z, y, x] on a volume's voxels (0 is none), in one colour, and what it is."""
+    """What is outlined: codes uint8 [z, y, x] on a volume's voxels (0 is none), in one colour, and what it is.
+
+    numbers: of lesions on the same voxels; said: what is written beside each.
+    """
 
     codes: NDArray[np.uint8]
     color: Color
     name: str
+    numbers: NDArray[Any] | None = None
+    said: Mapping[int, str] = field(default_factory=dict)
 
 
 def draw_volume_overlay(volume: Volume, result: Case | Exclusion, path: Path) -> None:
@@ -59,25 +65,28 @@ def volume_overlay(volume: Volume, result: Case | Exclusion) -> Picture:
 
 def called(case: Case) -> list[Outlines]:
     """The outlines of the lesions that a cascade has called."""
-    from domainseg.cascade.head import labels_on_volume
-
-    return [Outlines(labels_on_volume(case), CALLED, "called")] if "types" in case.arrays else []
+    if "types" not in case.arrays:
+        return []
+    volume = case.film
+    assert isinstance(volume, Volume)
+    numbers = on_volume(case.arrays["lesions"], case.arrays["grid"], volume.shape)
+    said = {int(lesion["lesion"]): f"{lesion['score']:.2f}" for lesion in case.lesions if lesion["called"]}
+    return [Outlines(labels_on_volume(case), CALLED, "called", numbers, said)]
 
 
 def described(result: Case | Exclusion) -> list[tuple[str, Color]]:
     """Lines of text for the head of a picture: the exam's call, and its called lesions."""
     if isinstance(result, Exclusion):
         return [(f"excluded by {result.excluded_by.replace('_', ' ')}: {result.reason.replace('_', ' ')}", EXCLUDED)]
-    found = [lesion for lesion in result.lesions if lesion.get("called")]
+    found = [lesion for lesion in result.lesions if lesion["called"]]
     score = result.values.get("score_hemorrhage", float("nan"))
     lines = [(f"hemorrhage {score:.2f}, lesions called: {len(found)}", CALLED if found else PLAIN)]
-    said = [f"{lesion['type']} {lesion['score']:.2f}{_ml(lesion)}" for lesion in found]
+    said = [f"{lesion['type'] or 'hemorrhage'} {lesion['score']:.2f}{_ml(lesion)}" for lesion in found]
     return lines + [(", ".join(said[k : k + 4]), CALLED) for k in range(0, min(len(said), 8), 4)]
 
 
 def _ml(lesion: Mapping[str, Any]) -> str:
-    ml = lesion.get("ml")
-    return f" {ml:.1f} ml" if ml is not None and np.isfinite(ml) else ""
+    return f" {lesion['ml']:.1f} ml" if np.isfinite(lesion["ml"]) else ""
 
 
 def montage(
@@ -159,16 +168,11 @@ def page(case: Case, place: range, outlines: Sequence[Outlines], tile: int = TIL
             mask = warp(inside.astype(np.float32), plane, (tile, tile)) >= 0.3
             edges, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
             cv2.drawContours(picture, edges, -1, layer.color, 1, cv2.LINE_AA)
-    numbers = source_slices(volume, place)
-    for lesion in case.lesions if any(layer.color == CALLED for layer in outlines) else ():
-        if lesion.get("called") and set(numbers) & set(range(lesion["first_slice"], lesion["last_slice"] + 1)):
-            corner = _corner(volume, plane, lesion)
-            if corner is not None:
-                x, y = np.clip(corner, (0, 12), (tile - 34, tile - 4)).astype(int)
-                _text(picture, f"{lesion['score']:.2f}", (int(x), int(y) - 2), CALLED, 0.36)
-    if numbers:
-        said = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}"
-        _text(picture, said, (4, tile - 6), PLAIN, 0.36)
+    for layer in outlines:
+        for text, corner in _labels(layer, place, plane):
+            x, y = np.clip(corner, (0, 12), (tile - 34, tile - 4)).astype(int)
+            _text(picture, text, (int(x), int(y) - 2), layer.color, 0.36)
+    _text(picture, source_slices(volume, place), (4, tile - 6), PLAIN, 0.36)
     if volume.affine is not None:
         _text(picture, "R", (4, tile // 2), PLAIN, 0.4)
         _text(picture, "L", (tile - 13, tile // 2), PLAIN, 0.4)
@@ -185,23 +189,26 @@ def to_voxels(case: Case, tile: int) -> Affine:
     return np.asarray(case.affine[np.ix_([0, 1, 3], [0, 1, 3])] @ fitted, np.float64)
 
 
-def source_slices(volume: Volume, place: range) -> list[int]:
-    """The source slices, zero-based, that lie on some slices of the volume."""
-    z = np.arange(volume.shape[0], dtype=float) if volume.source_z is None else volume.source_z
-    return [int(k) for k in np.flatnonzero((np.rint(z) >= place.start) & (np.rint(z) < place.stop))]
+def source_slices(volume: Volume, place: range) -> str:
+    """The source slices, zero-based, that lie on some slices of the volume: 12, 12-16, or 12/13 between two."""
+    places = np.arange(volume.shape[0], dtype=float) if volume.source_z is None else volume.source_z
+    here = np.flatnonzero((np.rint(places) >= place.start) & (np.rint(places) < place.stop))
+    if len(here):
+        return f"{here[0]}" if len(here) == 1 else f"{here[0]}-{here[-1]}"
+    near = np.sort(np.abs(places - (place.start + place.stop - 1) / 2).argsort()[:2])
+    return "/".join(str(k) for k in near)
 
 
-def _corner(volume: Volume, plane: Affine, lesion: Mapping[str, Any]) -> NDArray[np.float64] | None:
-    """The left upper corner of a lesion's box in a tile; None where nothing is known of millimetres."""
-    names = [f"box_{side}_{axis}_mm" for side in ("low", "high") for axis in "xyz"]
-    values = [lesion.get(name) for name in names]
-    if volume.affine is None or any(value is None or not np.isfinite(value) for value in values):
-        return None
-    ends = np.array(values, float).reshape(2, 3)
-    corners = np.array([[ends[i, 0], ends[j, 1], ends[k, 2], 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
-    voxels = (inverse(volume.affine) @ corners.T)[:2]
-    pixels = inverse(plane) @ np.vstack([voxels, np.ones(8)])
-    return np.asarray(pixels[:2].min(axis=1), np.float64)
+def _labels(layer: Outlines, place: range, plane: Affine) -> list[tuple[str, NDArray[np.float64]]]:
+    """What is written beside the lesions of a page, and the left upper corner of each in the tile."""
+    if layer.numbers is None or not layer.said:
+        return []
+    here, found = layer.numbers[place.start : place.stop], []
+    for number in np.unique(here[here > 0]):
+        if int(number) in layer.said:
+            _, y, x = np.nonzero(here == number)
+            found.append((layer.said[int(number)], transform(inverse(plane), [x.min(), y.min()])))
+    return found
 
 
 def _window(film: Any) -> tuple[float, float]:
