@@ -27,9 +27,10 @@ def prediction_table(
     """The table, sorted by image and part, with metadata of the films, thresholds and eligibility.
 
     eligible_<target>: the label is known and no known truth of an earlier stage says that the case should have been
-    excluded; metrics on intention are on these rows.
+    excluded; metrics on intention are on these rows. A decision that answers for more than its target (types of
+    hemorrhage) gives each of these its threshold and eligibility too. ``lesions`` of the rows: see ``lesion_table``.
     """
-    table = pd.DataFrame(list(rows))
+    table = pd.DataFrame(list(rows)).drop(columns="lesions", errors="ignore")
     if images is not None:
         # Named columns only: whatever else a user's table holds (names, accession numbers) stays there.
         columns = ["image", *(name for name in METADATA if name in images)]
@@ -41,13 +42,16 @@ def prediction_table(
     should_stop = pd.Series(False, index=table.index)
     for stage in stages:
         target = stage.decision.target
-        table[f"threshold_{target}"] = stage.frozen.threshold
-        if f"score_{target}" not in table:
-            table[f"score_{target}"] = np.nan
+        own = getattr(stage.decision, "thresholds", lambda frozen: {})(stage.frozen)
+        for name, threshold in {target: stage.frozen.threshold, **own}.items():
+            table[f"threshold_{name}"] = threshold
+            if f"score_{name}" not in table:
+                table[f"score_{name}"] = np.nan
+            if f"label_{name}" in table:
+                table[f"eligible_{name}"] = table[f"label_{name}"].notna() & ~should_stop
         label = f"label_{target}"
         if label not in table:
             continue
-        table[f"eligible_{target}"] = table[label].notna() & ~should_stop
         if target == "localizer":
             # A hip outside the film has a row only when it was found all the same: no fair sample of the absent ones.
             table[f"eligible_{target}"] &= table[label] == 1
@@ -57,6 +61,28 @@ def prediction_table(
     first = [name for name in FIRST if name in table]
     table = table[first + [name for name in table.columns if name not in first]]
     return table.sort_values(["image", "part"], kind="stable").reset_index(drop=True)
+
+
+# Columns of the lesion table, in order.
+LESION_COLUMNS = (
+    "image", "lesion", "source", "type", "score", "called", "matched", "ml", "diameter_mm", "first_slice",
+    "last_slice", "x_mm", "y_mm", "z_mm", "box_low_x_mm", "box_low_y_mm", "box_low_z_mm", "box_high_x_mm",
+    "box_high_y_mm", "box_high_z_mm", "mimic",
+)  # fmt: skip
+
+
+def lesion_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The lesions of all rows, sorted by image, predicted before true ones, numbered by score.
+
+    One row a lesion (LESION_COLUMNS): source predicted or truth; type, "" where unknown; called and matched 1 or 0, NaN
+    where there is nothing to match with; slices are zero-based ones of the source, millimetres the patient's (LPS).
+    """
+    lesions = [lesion for row in rows for lesion in row.get("lesions", ())]
+    table = pd.DataFrame(lesions, columns=list(LESION_COLUMNS))
+    numeric = [name for name in LESION_COLUMNS if name not in ("image", "source", "type", "mimic")]
+    table = table.astype({name: np.float64 for name in numeric})
+    table = table.astype({name: np.int64 for name in ("lesion", "first_slice", "last_slice")})
+    return table.sort_values(["image", "source", "lesion"], kind="stable").reset_index(drop=True)
 
 
 def write_table(table: pd.DataFrame, folder: Path, name: str = "predictions") -> None:
