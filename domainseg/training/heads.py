@@ -24,7 +24,7 @@ from domainseg.data.cache import cache_key
 from domainseg.imaging import ImageReadError
 from domainseg.imaging.hemorrhage import TYPES
 from domainseg.imaging.volume import VOLUME_READER_VERSION, Volume
-from domainseg.tasks.hemorrhage import HU_OFFSET, Exam
+from domainseg.tasks.hemorrhage_items import HU_ZERO, Exam
 from domainseg.tasks.items import Item, as_uint16
 from domainseg.training.samples import Films, Sampler
 from domainseg.training.tuned import tune_hemorrhage
@@ -99,8 +99,7 @@ class HeadSampler(Sampler):
             elif not np.isnan(label):
                 report[f"used_label_{int(label)}"] += 1
                 planes = ViewPlanes(self, self._key(image, stage, Case.of(image, volume)), image, stage.preprocessing)
-                planes()
-                items.append(Item(image, "", planes, np.eye(4), {"label": int(label)}))
+                items.append(Item(image, "", planes, np.eye(4), {"label": int(label)}, channels=len(planes())))
         return self.all_of(items, report)
 
     def exams(self, stage: Stage, before: Cascade, report: Counter[str]) -> list[Exam]:
@@ -188,7 +187,7 @@ class ViewPlanes:
 
 @dataclass
 class SlabPlanes:
-    """An exam on the grid of its slabs, uint16 [2, Z, H, W]: HU + HU_OFFSET, and the codes of its mask."""
+    """An exam on the grid of its slabs, uint16 [2, Z, H, W]: HU + HU_ZERO, and the codes of its mask."""
 
     sampler: HeadSampler | None
     key: dict[str, Any]
@@ -210,7 +209,7 @@ class SlabPlanes:
         assert isinstance(volume, Volume)
         case = replace(self.frame, film=volume)
         voxels, _ = volumes.grid(case, self.size, self.thickness)
-        stored = np.clip(np.rint(voxels) + HU_OFFSET, 0, 4095).astype(np.uint16)
+        stored = np.clip(np.rint(voxels) + HU_ZERO, 0, 4095).astype(np.uint16)
         labels = self.sampler.truth.labels(case.image, volume) if self.has_mask else None
         codes = np.zeros(voxels.shape, np.uint8)
         if labels is not None:
