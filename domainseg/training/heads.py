@@ -85,9 +85,9 @@ class Heads:
 
 
 class HeadSampler(Sampler):
-    """Makes training items of head CT exams; ``truth`` is a HeadTruth."""
+    """Makes training items of head CT exams."""
 
-    truth: HeadTruth  # type: ignore[assignment]
+    truth: HeadTruth
 
     def anatomy(self, stage: Stage, report: Counter[str]) -> list[Item]:
         """Every readable exam of which is known whether it is a head."""

@@ -96,7 +96,7 @@ class Sampler:
     """
 
     films: Films
-    truth: Truth
+    truth: Any  # of what the films are: Truth, or HeadTruth
     cache: Cache
     seed: int = 0
 
@@ -167,7 +167,7 @@ class Sampler:
                     items.append(self._hip(stage, hip, target, int(label)))
         return self.all_of(items, report)
 
-    def all_of(self, mine: Sequence[Item], report: Counter[str] | None = None) -> list[Item]:
+    def all_of(self, mine: Sequence[Any], report: Counter[str] | None = None) -> list[Any]:
         """The items of all processes, in the films' order; what each has counted in ``report`` is added up."""
         if ranks.size() == 1:
             return list(mine)
@@ -178,7 +178,7 @@ class Sampler:
                 report.update(part)
         items = in_order(mine, list(self.films.manifest.images["image"]), lambda item: item.image)
         for item in items:
-            item.planes.sampler = self  # type: ignore[attr-defined]
+            item.planes.sampler = self
         return items
 
     def _hip(self, stage: Stage, hip: Case, target: str, label: int) -> Item:
