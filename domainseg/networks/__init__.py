@@ -2,17 +2,21 @@
 
 from domainseg.networks.base import InputSizeError, Network
 from domainseg.networks.fracture import FractureDenseNet
+from domainseg.networks.hemorrhage import UNet, UNet3d
 from domainseg.networks.localizer import LocalizerRegression, LocalizerUNet
-from domainseg.networks.small import ImplantNet, ViewNet
+from domainseg.networks.small import HeadNet, ImplantNet, ViewNet
 from domainseg.networks.whole_film import WholeFilmDenseNet121
 
 __all__ = [
     "FractureDenseNet",
+    "HeadNet",
     "ImplantNet",
     "InputSizeError",
     "LocalizerRegression",
     "LocalizerUNet",
     "Network",
+    "UNet",
+    "UNet3d",
     "ViewNet",
     "WholeFilmDenseNet121",
 ]

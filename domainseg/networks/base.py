@@ -16,14 +16,16 @@ class InputSizeError(DomainsegError, ValueError):
 
 
 class Network(nn.Module):
-    """A network of the cascade: `forward(x)` takes float [B, 1, H, W] in 0..1 and returns named logits.
+    """A network of the cascade: `forward(x)` takes float [B, channels, H, W] in 0..1 and returns named logits.
 
     Outputs are float32 whatever the precision inside (also under autocast). Centring of grey levels is part of the
     network, so that whoever runs it, here or from its ONNX file, hands over the same numbers.
 
-    `multiple`: H and W must each be a whole multiple of this; `input_size`: the size it was designed for.
+    `channels`: planes of a picture; `multiple`: H and W must each be a whole multiple of this; `input_size`: the size
+    it was designed for.
     """
 
+    channels: int = 1
     multiple: int = 1
     input_size: int = 256
     centre: ClassVar[float] = 0.5
@@ -34,9 +36,9 @@ class Network(nn.Module):
 
     def prepare(self, x: Tensor, multiple: int | None = None) -> Tensor:
         """Checks shape and size and centres the grey levels. Raises InputSizeError."""
-        if x.ndim != 4 or x.shape[1] != 1:
+        if x.ndim != 4 or x.shape[1] != self.channels:
             raise InputSizeError(
-                f"{type(self).__name__}: expected a tensor [batch, 1, height, width], got {list(x.shape)}"
+                f"{type(self).__name__}: expected a tensor [batch, {self.channels}, height, width], got {list(x.shape)}"
             )
         if not torch.compiler.is_exporting():
             check_size(type(self).__name__, x.shape[-2], x.shape[-1], multiple or self.multiple)
@@ -75,10 +77,17 @@ def pool(x: Tensor) -> Tensor:
     return x.float().mean((2, 3))
 
 
+def pools(x: Tensor) -> Tensor:
+    """Average and maximum over positions, side by side: [B, C, ...] -> [B, 2 C]. The maximum keeps what is small."""
+    x = x.float()
+    positions = tuple(range(2, x.ndim))
+    return torch.cat([x.mean(positions), x.amax(positions)], 1)
+
+
 def kaiming(module: nn.Module, slope: float = 0.0) -> None:
     """He initialisation of all convolutions for (leaky) ReLU; linear layers get a small normal and zero bias."""
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.kaiming_normal_(layer.weight, a=slope, nonlinearity="leaky_relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

@@ -96,11 +96,11 @@ class LocalizerRegression(Network):
 
 
 def load_encoder(encoder: nn.Module, path: str | Path) -> None:
-    """Loads a ResNet state_dict from a local file; a stem for 3 channels is summed to 1."""
+    """Loads a ResNet state_dict from a local file; a stem for 3 channels is summed to 1, and shared by several."""
     state = read_weights(path)
-    stem = state.get("conv1.weight")
-    if stem is not None and stem.shape[1] == 3:
-        state["conv1.weight"] = stem.sum(1, keepdim=True)
+    stem, wanted = state.get("conv1.weight"), encoder.state_dict()["conv1.weight"].shape[1]
+    if stem is not None and stem.shape[1] == 3 != wanted:
+        state["conv1.weight"] = stem.sum(1, keepdim=True).repeat(1, wanted, 1, 1) / wanted
     try:
         encoder.load_state_dict(state)
     except RuntimeError as error:

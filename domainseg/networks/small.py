@@ -1,24 +1,23 @@
-"""Small classifiers: the view filter and the implant filter."""
+"""Small classifiers: the view filter, the implant filter and the head filter."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 
-from domainseg.networks.base import Network, in_float32, kaiming, pool
+from domainseg.networks.base import Network, in_float32, kaiming, pool, pools
 
 
 class Trunk(nn.Sequential):
     """Plain CNN: a strided 5x5 stem, then for each further width two 3x3 convolutions, with 2x2 max pools between.
 
-    [B, 1, H, W] -> [B, widths[-1], H / 2**len(widths), W / 2**len(widths)].
+    [B, channels, H, W] -> [B, widths[-1], H / 2**len(widths), W / 2**len(widths)].
     """
 
-    def __init__(self, widths: Sequence[int]) -> None:
-        layers: list[nn.Module] = [*_unit(1, widths[0], 5, 2), nn.MaxPool2d(2)]
+    def __init__(self, widths: Sequence[int], channels: int = 1) -> None:
+        layers: list[nn.Module] = [*_unit(channels, widths[0], 5, 2), nn.MaxPool2d(2)]
         for i, (before, width) in enumerate(pairwise(widths)):
             if i:
                 layers.append(nn.MaxPool2d(2))
@@ -67,9 +66,28 @@ class ImplantNet(Network):
         kaiming(self)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        features = self.trunk(self.prepare(x))
-        both = torch.cat([pool(features), features.float().amax((2, 3))], 1)
-        return {"implant": in_float32(self.implant, both)[:, 0]}
+        return {"implant": in_float32(self.implant, pools(self.trunk(self.prepare(x))))[:, 0]}
+
+
+class HeadNet(Network):
+    """A head CT that can be read for hemorrhage or not, from six projections of the volume.
+
+    forward(x), x float [B, 6, H, W] in 0..1, multiples of 32 (96 by design; channels as `cascade.volumes.projections`
+    gives them): "head" [B], log-odds of a head.
+    """
+
+    channels = 6
+    input_size = 96
+
+    def __init__(self, widths: Sequence[int] = (16, 32, 48, 64, 96)) -> None:
+        super().__init__()
+        self.multiple = 2 ** len(widths)
+        self.trunk = Trunk(widths, self.channels)
+        self.head = nn.Linear(2 * widths[-1], 1)
+        kaiming(self)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"head": in_float32(self.head, pools(self.trunk(self.prepare(x))))[:, 0]}
 
 
 def _unit(channels: int, width: int, kernel: int, stride: int) -> list[nn.Module]:

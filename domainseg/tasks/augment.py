@@ -21,7 +21,7 @@ import albumentations as A
 
 @dataclass(frozen=True)
 class Augmented:
-    """image: float32 [H, W] in 0..1. masks: bool [H, W] each. points: float64 [N, 2] as (x, y), NaN where they were."""
+    """image: float32 [H, W] or [H, W, C] in 0..1. masks: bool [H, W] each. points: float64 [N, 2] as (x, y), or NaN."""
 
     image: NDArray[np.float32]
     masks: list[NDArray[np.bool_]]
@@ -91,8 +91,9 @@ class Augmenter:
         epoch: int,
         index: int,
     ) -> Augmented:
-        """Change ``image``, float32 [H, W] in 0..1, and move masks (bool [H, W]) and points ([N, 2], pixels) with it.
+        """Change ``image`` and move masks (bool [H, W]) and points ([N, 2], pixels) with it.
 
+        image: float32 [H, W] or [H, W, C] in 0..1.
         epoch, index: non-negative numbers that say which draw this is: same numbers, same result, whatever was drawn
         before and in whichever worker. Points may leave the picture; NaN stays NaN.
         """

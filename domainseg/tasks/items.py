@@ -19,8 +19,8 @@ from domainseg.tasks.augment import Augmenter
 class Item:
     """One training sample of a stage.
 
-    planes: gives uint16 [P, H, W]; plane 0 is the preprocessed picture (0..1 as 0..65535), the others are masks
-        (0 or 65535) in the order of ``masks``.
+    planes: gives uint16 [P, H, W]; the first ``channels`` are the preprocessed picture (0..1 as 0..65535), the others
+        masks (0 or 65535) in the order of ``masks``.
     affine: from pixels of the planes to source pixels.
     truth: labels and points; points are in pixels of the planes.
     """
@@ -31,16 +31,18 @@ class Item:
     affine: Affine
     truth: Mapping[str, Any] = field(default_factory=dict)
     masks: Sequence[str] = ()
+    channels: int = 1
 
     def picture(self) -> NDArray[np.float32]:
-        """The preprocessed picture, float32 [H, W] in 0..1."""
-        return as_unit(self.planes()[0])
+        """The preprocessed picture, float32 in 0..1: [H, W], or [H, W, channels] where there are several."""
+        planes = self.planes()
+        return as_unit(planes[0] if self.channels == 1 else np.moveaxis(planes[: self.channels], 0, -1))
 
     def mask(self, name: str) -> NDArray[np.bool_] | None:
         """A mask by name, bool [H, W], or None when there is none."""
         if name not in self.masks:
             return None
-        return np.asarray(self.planes()[1 + list(self.masks).index(name)] > 0)
+        return np.asarray(self.planes()[self.channels + list(self.masks).index(name)] > 0)
 
 
 def as_unit(plane: NDArray[np.uint16]) -> NDArray[np.float32]:

@@ -1,10 +1,11 @@
-"""Training on one binary label of a picture: metal at a hip, a fracture on a whole film."""
+"""Training on one binary label of a picture: metal at a hip, a fracture on a whole film, projections of a head."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,7 +22,8 @@ class LabelDataset(ItemDataset):
         draw, index = key
         item = self.items[index]
         picture = self.augmenter(item.picture(), epoch=draw, index=index).image
-        return {"picture": torch.from_numpy(picture)[None], "label": float(item.truth["label"])}
+        planes = np.ascontiguousarray(np.moveaxis(np.atleast_3d(picture), -1, 0))
+        return {"picture": torch.from_numpy(planes), "label": float(item.truth["label"])}
 
 
 class LabelModule(StepModule):

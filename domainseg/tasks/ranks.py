@@ -88,6 +88,19 @@ def count(mine: Tensor) -> Tensor:
     return total.clamp(min=1) / size()
 
 
+def total(mine: Tensor) -> Tensor:
+    """A sum over the whole batch, for losses that are no plain sums of their samples (Dice).
+
+    Each process gets the same value. Its gradient is that of the process's own part times their number, so that the
+    average which DDP takes is the gradient that one process would have.
+    """
+    if size() == 1:
+        return mine
+    everywhere = mine.detach().clone()
+    dist.all_reduce(everywhere)
+    return everywhere + size() * (mine - mine.detach())
+
+
 def same_buffers(network: nn.Module) -> None:
     """Give every process the first one's buffers: running statistics follow each process's own share of a batch."""
     if size() > 1:
