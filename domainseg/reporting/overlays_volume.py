@@ -7,7 +7,7 @@ is on the left of the picture, and the letters say so. Exported pictures have no
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ TILE = 224  # pixels of a slice's side
 COLUMNS = 6
 MOST = 24  # slices of an overlay
 THICKNESS = 5.0  # mm; thinner slices are averaged to about this
+CLOSE = 64.0  # mm; the side of what is magnified
 BRAIN = (0.0, 80.0)  # HU
 TRUE, CALLED, EXCLUDED, PLAIN = (255, 190, 60), (40, 150, 255), (40, 190, 235), (225, 225, 225)  # BGR
 
@@ -95,24 +96,24 @@ def montage(
     lines: Sequence[tuple[str, Color]] = (),
     *,
     most: int = MOST,
-    pages: Sequence[int] | None = None,
-    columns: int = COLUMNS,
-    tile: int = TILE,
 ) -> Picture:
     """Slices of a case's frame as tiles, lowest first, under lines of text; 8-bit BGR.
 
-    pages: which of ``paged`` to show; without it those with outlines and their neighbours, or all where there is
-    none, at most ``most``.
+    Those with outlines and their neighbours, or all where there is none; at most ``most``.
     """
     places = paged(case)
-    chosen = choose(places, outlines, most) if pages is None else pages
-    tiles = [page(case, places[k], outlines, tile) for k in chosen]
-    tiles += [np.zeros((tile, tile, 3), np.uint8)] * (-len(tiles) % min(columns, max(1, len(tiles))))
-    wide = min(columns, max(1, len(tiles)))
+    tiles = [page(case, places[k], outlines) for k in choose(places, outlines, most)]
+    wide = min(COLUMNS, len(tiles))
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % wide)
     rows = [np.concatenate(tiles[k : k + wide], axis=1) for k in range(0, len(tiles), wide)]
+    return np.concatenate([_head(case, lines, outlines, wide * TILE), *rows])
+
+
+def _head(case: Case, lines: Sequence[tuple[str, Color]], outlines: Sequence[Outlines], width: int) -> Picture:
+    """What stands above the slices: lines of text, the window, and what each colour outlines."""
     low, high = _window(case.film)
-    told = [*lines, (f"window {low:.0f} to {high:.0f} HU, skull base first, seen from the feet", PLAIN)]
-    head = np.zeros((8 + 19 * len(told) + (19 if outlines else 0), wide * tile, 3), np.uint8)
+    told = [*lines, (f"window {low:.0f} to {high:.0f} HU, from below upwards, seen from the feet", PLAIN)]
+    head = np.zeros((8 + 19 * len(told) + (19 if outlines else 0), width, 3), np.uint8)
     for k, (text, color) in enumerate(told):
         _text(head, text, (6, 18 + 19 * k), color, 0.45)
     x = 6
@@ -120,7 +121,28 @@ def montage(
         cv2.line(head, (x, head.shape[0] - 12), (x + 16, head.shape[0] - 12), layer.color, 2, cv2.LINE_AA)
         _text(head, layer.name, (x + 21, head.shape[0] - 8), layer.color, 0.45)
         x += 40 + 9 * len(layer.name)
-    return np.concatenate([head, *rows])
+    return head
+
+
+def closeup(
+    case: Case, outlines: Sequence[Outlines], lesion: NDArray[np.bool_], lines: Sequence[tuple[str, Color]] = ()
+) -> Picture:
+    """A lesion [z, y, x] in its slice, and magnified there and in the slices below and above; 8-bit BGR."""
+    volume = case.film
+    assert isinstance(volume, Volume)
+    y, x = (np.flatnonzero(lesion.any(axis=axes)) for axes in ((0, 2), (0, 1)))
+    middle = int(np.argmax(lesion.sum(axis=(1, 2))))
+    places = paged(case)
+    k = next((k for k, place in enumerate(places) if middle in place), len(places) // 2)
+    pixel = volume.spacing[0] if volume.spacing else 0.5
+    side = max(CLOSE / pixel, 1.5 * (x[-1] - x[0] + 1), 1.5 * (y[-1] - y[0] + 1))
+    frame = np.eye(4)
+    frame[:, 3] = ((x[0] + x[-1]) / 2 - (side - 1) / 2, (y[0] + y[-1]) / 2 - (side - 1) / 2, case.affine[2, 3], 1)
+    near = replace(case, affine=frame, shape=(case.shape[0], round(side), round(side)))
+    unsaid = [replace(layer, said={}) for layer in outlines]
+    tiles = [page(case, places[k], outlines)]
+    tiles += [page(near, places[n], unsaid) for n in (k - 1, k, k + 1) if 0 <= n < len(places)]
+    return np.concatenate([_head(case, lines, outlines, TILE * len(tiles)), np.concatenate(tiles, axis=1)])
 
 
 def paged(case: Case) -> list[range]:

@@ -1,4 +1,7 @@
-"""Pictures for the report: right and wrong calls on the test films, and a sheet of the films themselves."""
+"""Pictures for the report: right and wrong calls on the test films, and a sheet of the films themselves.
+
+Those of volumes are made in domainseg/training/pictures_volume.py.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from domainseg.data.manifest import Manifest
 from domainseg.files import write_json
 from domainseg.imaging import ImageReadError, read_film
 from domainseg.reporting.overlays import film_picture, overlay, write_png
+from domainseg.training.pictures_volume import write_volume_pictures
 from domainseg.training.stages import load_cascade
 
 log = logging.getLogger(__name__)
@@ -28,6 +32,9 @@ EACH = 4  # pictures of each kind
 
 def write_pictures(run: Path, table: pd.DataFrame, manifest: Manifest) -> None:
     """Write run/pictures/*.png and captions.json: true and false calls, misses, exclusions, and a contact sheet."""
+    if "score_hemorrhage" in table:
+        write_volume_pictures(run, table, manifest)
+        return
     captions: dict[str, str] = {}
     folder = run / "pictures"
     cascades: dict[Path, Cascade] = {}
