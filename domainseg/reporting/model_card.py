@@ -9,19 +9,25 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from domainseg.reporting import sections
+from domainseg.reporting import sections, sections_volume
 from domainseg.reporting.content import Content
-from domainseg.reporting.words import STAGES, TITLES, number, title
+from domainseg.reporting.words import EXAMS, REASONS, STAGES, TITLES, Nouns, number, title
 
 TEMPLATE = "model_card.md"
 
 SIMULATED = (
-    "Trained and tested on simulated films: the figures say that the method works on those, not that it works in a "
+    "Trained and tested on simulated {images}: the figures say that the method works on those, not that it works in a "
     "hospital."
 )
 ALWAYS = (
-    "The figures hold for films such as those of the test split: sensitivity and specificity move with the cases.",
-    "A hip that was excluded or not found got no answer: it is not a healthy one.",
+    "The figures hold for {images} such as those of the test split: sensitivity and specificity move with the cases.",
+    "{A} {case} that was excluded{or_not_found} got no answer: it is not a healthy one.",
+)
+OF_EXAMS = (
+    "It looks for fresh and subacute bleeds on CT without contrast: an exam without a call is no normal one.",
+    "Scores of types rank exams; they are no probabilities. A type is a guess from place, shape and density.",
+    "Volumes are those of called lesions. Exported pictures have no spacing: there they are unknown.",
+    "Groups by age tell whether children were among the exams; where none were, it has not been tested on them.",
 )
 
 
@@ -29,12 +35,14 @@ def model_card(record: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     """The card, in Markdown, from bundle.json (``record``) and metrics.json (``metrics``)."""
     # Names of sites, devices and data come from tables and films: they are shown and never formatted.
     record = {**record, "data": _inert(record["data"]), "envelope": _inert(record["envelope"])}
+    target = str(record["target"])
     content = Content(
         name=str(record["pipeline"]),
         metrics=dict(metrics),
+        config={"target": target},
         thresholds=[{"stage": stage["name"], **stage["chosen"]} for stage in record["stages"]],
     )
-    target = str(record["target"])
+    words, types = content.nouns, sections_volume.type_rows(content)
     groups = [row for row in sections.group_rows(content, target) if row["n"]]
     envelope, exclusions = record["envelope"], record["data"].get("exclusions")
     environment = Environment(
@@ -45,16 +53,21 @@ def model_card(record: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     return environment.get_template(TEMPLATE).render(
         record={"bf16": None, **record, "data": {"judged": "", "cohort": None, **record["data"]}},
         main=title(target, TITLES),
+        words=words,
+        exams=words == EXAMS,
         label=record["labels"][target],
         split=content.split,
         stages=[_stage_row(stage, record["labels"]) for stage in record["stages"]],
-        **_split_rows(record["data"]["splits"], record["labels"]),
+        **_split_rows(record["data"]["splits"], record["labels"], words),
         brief=sections.brief(content),
         figures=[
             (block["title"], row["name"], row["intention"], row["conditional"], row["n"], row["patients"])
             for block in sections.key_figures(content)
             for row in block["rows"]
         ],
+        type_heads=["Type", "Exams with it", *types["heads"]] if types else [],
+        types=[(row["title"], row["n"], *row["cells"]) for row in types["rows"]] if types else [],
+        numbers=_number_rows(record["stages"]),
         groups=[
             (row["column"], _inert(row["group"]), *(row[key] for key in ("n", "positives", "patients")), *row["cells"])
             for row in groups
@@ -66,14 +79,18 @@ def model_card(record: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         ],
         exclusions=exclusions,
         excluded=[
-            (title(row["stage"], STAGES), row["reason"].replace("_", " "), row["films"], row["rows"])
+            (title(row["stage"], STAGES), title(row["reason"], REASONS), row["films"], row["rows"])
             for row in (exclusions or {"reasons": []})["reasons"]
         ],
         envelope=envelope,
-        inputs=_input_rows(envelope) if envelope.get("films") else [],
+        measured=envelope.get("volumes" if words == EXAMS else "films"),
+        inputs=_input_rows(envelope),
         few=envelope.get("few"),
-        limits=[*([SIMULATED] if record["data"]["simulated"] else []), *ALWAYS, *sections.warnings(content)],
-        parity=_parity_rows(record["parity"]),
+        limits=[*_limits(words, simulated=record["data"]["simulated"]), *sections.warnings(content)],
+        parity_heads=["Stage", "Compared", "Logit; of the cascade any score", "Head centre, px"][
+            : 3 + (words != EXAMS)
+        ],
+        parity=[row[: 3 + (words != EXAMS)] for row in _parity_rows(record["parity"])],
         bf16=_bf16_rows(record),
         versions=[
             (when, ", ".join(f"{name} {version}" for name, version in found.items()))
@@ -91,15 +108,38 @@ def _inert(value: Any) -> Any:
     return [_inert(item) for item in value] if isinstance(value, list) else value
 
 
+def _limits(words: Nouns, *, simulated: bool) -> list[str]:
+    """What holds for every bundle of films or of exams."""
+    lines = [*([SIMULATED] if simulated else []), *ALWAYS]
+    a, not_found = ("An", "") if words == EXAMS else ("A", " or not found")
+    told = [line.format(images=words.images, case=words.case, A=a, or_not_found=not_found) for line in lines]
+    return told + (list(OF_EXAMS) if words == EXAMS else [])
+
+
+def _number_rows(stages: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """Settings of the decisions on exams, most of them chosen on tune."""
+    return [
+        (title(stage["name"], TITLES), name.replace("_", " "), f"{value:.4g}")
+        for stage in stages
+        for name, value in stage.get("decision", {}).items()
+        if isinstance(value, (int, float))
+    ]
+
+
 def _stage_row(stage: Mapping[str, Any], labels: Mapping[str, Any]) -> tuple[str, ...]:
-    size = stage["preprocessing"][0]["size"]
-    return title(stage["name"], TITLES), labels[stage["target"]]["question"], f"{size} x {size}", str(stage["batch"])
+    first = stage["preprocessing"][0]
+    size = f"{first['size']} x {first['size']}"
+    if first["op"] == "slabs":
+        size += f", slabs of {first['slices']} slices in {len(stage['preprocessing']) - 1} windows"
+    elif first["op"] == "projections":
+        size += ", projections along three axes"
+    return title(stage["name"], TITLES), labels[stage["target"]]["question"], size, str(stage["batch"])
 
 
-def _split_rows(splits: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+def _split_rows(splits: Mapping[str, Any], known: Mapping[str, Any], words: Nouns) -> dict[str, Any]:
     sites = sorted({site for split in splits.values() for site in split.get("sites", {})})
     return {
-        "split_heads": ["Split", "Films", "Patients", *(f"Site {site}" for site in sites), "SHA-256"],
+        "split_heads": ["Split", words.images.capitalize(), "Patients", *(f"Site {site}" for site in sites), "SHA-256"],
         "splits": [
             (
                 *(name, split["films"], split.get("patients", "–")),
@@ -118,11 +158,20 @@ def _split_rows(splits: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str
 
 
 def _input_rows(envelope: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if "spacing" not in envelope:
+        return []
     rows = [
         ("Spacing, mm", _span(envelope["spacing"], 3)),
         ("Shorter side, pixels", _span(envelope["size"]["shorter"], 0)),
         ("Longer side, pixels", _span(envelope["size"]["longer"], 0)),
     ]
+    if "volumes" in envelope:
+        rows += [
+            ("Distance of slices, mm", _span(envelope["slice_distance"], 2)),
+            ("Thickness of slices, mm", _span(envelope["thickness"], 2)),
+            ("Slices", _span(envelope["slices"], 0)),
+            *((f"HU, {name}th percentile", _span(limits, 0)) for name, limits in envelope["hu"].items()),
+        ]
     for name, known in envelope["metadata"].items():
         values = [f"{value} ({count})" for value, count in known["values"].items()]
         missing = [f"missing ({100 * known['missing']:.0f} %)"] if known["missing"] else []
