@@ -14,14 +14,14 @@ import pandas as pd
 from rich.progress import Progress
 
 from domainseg.bundle.drawn import Drawn
-from domainseg.bundle.inputs import read_input
+from domainseg.bundle.inputs import film_name, read_input
 from domainseg.bundle.journal import Journal
 from domainseg.bundle.model import Model, threads_a_worker
 from domainseg.bundle.predict import hashed_images
 from domainseg.bundle.schema import BundleError
 from domainseg.bundle.workers import Recipe, Worker, predict_films
 from domainseg.cascade.reads import VOLUMES, Reading, reading_of
-from domainseg.cascade.table import prediction_table, write_table
+from domainseg.cascade.table import lesion_table, prediction_table, write_table
 from domainseg.data.manifest import Manifest, ManifestError
 from domainseg.data.privacy import hash_patient, patient_key
 from domainseg.files import read_json, write_json
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 JOURNAL = "journal.jsonl"
 MADE_OF = "predictions.json"  # model and films of a finished table
-WISHES = ("overlays", "masks", "seg")  # what may be drawn beside, each in a folder of that name
+WISHES = {"overlays": "overlays", "masks": "masks", "seg": "masks"}  # what may be drawn beside -> its folder
 
 
 def predict_command(model: Model, cfg: Mapping[str, Any], output: Path, first: Worker | None = None) -> int:
@@ -83,7 +83,7 @@ def predict_table(
         load=model.load,
         known=manifest if len(manifest.targets) else None,
         envelope=model.envelope,
-        drawn=Drawn(**{name: output / name if cfg[name] else None for name in WISHES}),
+        drawn=Drawn(**{name: output / folder if cfg[name] else None for name, folder in WISHES.items()}),
         threads=threads_a_worker(cfg),
         reading=reading,
     )
@@ -123,8 +123,6 @@ def predict_table(
             table["outside"] = table["outside"].fillna("") if "outside" in table else ""
         table = table.assign(**model.columns)
         if reading is VOLUMES:
-            from domainseg.cascade.table import lesion_table
-
             write_table(lesion_table(rows), output, "lesions")
         write_table(table, output)
         write_json(output / MADE_OF, header)
@@ -135,20 +133,19 @@ def predict_table(
 def fingerprint(manifest: Manifest) -> str:
     """SHA-256 of what is predicted: the manifest's cells, and the size and time of each film's file.
 
-    Of an exam in a folder those of all files there, with their names.
+    Of an exam in a folder those of all files below it, with their names.
     """
     digest = hashlib.sha256(manifest.hash().encode())
     for image in manifest.images["image"]:
         path = manifest.path(image)
         digest.update(f"{image}\0{'' if path.is_dir() else _state(path)}\n".encode())
         if path.is_dir():
-            with os.scandir(os.fsencode(path)) as there:
-                for name, file in sorted((entry.name, entry.path) for entry in there if not entry.is_dir()):
-                    digest.update(b"%b\0%b\n" % (name, _state(file).encode()))
+            for file in sorted(os.path.join(place, name) for place, _, names in os.walk(path) for name in names):
+                digest.update(f"{film_name(Path(file).relative_to(path))}\0{_state(file)}\n".encode())
     return digest.hexdigest()
 
 
-def _state(file: Path | bytes) -> str:
+def _state(file: Path | str) -> str:
     try:
         state = os.stat(file)
     except OSError:

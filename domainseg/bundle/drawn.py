@@ -16,7 +16,7 @@ Results = Sequence[Case | Exclusion]
 
 @dataclass(frozen=True)
 class Drawn:
-    """Folders for pictures, for masks as NIfTI and for masks as DICOM SEG; None for what is not asked for."""
+    """The folder for pictures, for masks as NIfTI and for masks as DICOM SEG; None for what is not asked for."""
 
     overlays: Path | None = None
     masks: Path | None = None
@@ -33,8 +33,9 @@ class Drawn:
             if folder is None:
                 continue
             try:
-                make(folder, image, film, results)
-            except ImageReadError as error:  # the source is looked into once more
+                if why_not := make(folder, image, film, results):
+                    notes.append(f"no {what}: {why_not}")
+            except ImageReadError as error:  # the source, which a SEG is made from as well
                 notes.append(f"no {what}: {error.reason}")
             except (DomainsegError, OSError):
                 raise
@@ -43,37 +44,43 @@ class Drawn:
         return notes
 
 
-def _overlay(folder: Path, image: str, film: Film | Volume, results: Results) -> None:
+def _overlay(folder: Path, image: str, film: Film | Volume, results: Results) -> str:
     from domainseg.reporting.overlays import draw_overlay, overlay_name
 
     path = folder / overlay_name(image)
     if isinstance(film, Film):
         draw_overlay(film, results, path)
-        return
-    from domainseg.reporting.overlays_volume import draw_volume_overlay
+    else:
+        from domainseg.reporting.overlays_volume import draw_volume_overlay
 
-    for result in results:  # one an exam
-        draw_volume_overlay(film, result, path)
+        for result in results:  # one an exam
+            draw_volume_overlay(film, result, path)
+    return ""
 
 
-def _mask(folder: Path, image: str, film: Film | Volume, results: Results) -> None:
-    from domainseg.cascade.head import labels_on_volume
-    from domainseg.imaging.volumes import write_labels
+def _mask(folder: Path, image: str, film: Film | Volume, results: Results) -> str:
+    from domainseg.cascade.lesions import labels_on_volume
+    from domainseg.imaging.nifti import write_labels
     from domainseg.reporting.overlays import overlay_name
 
-    for case in _read_as_head(results):
-        write_labels(film, labels_on_volume(case), folder / overlay_name(image, ".nii.gz"))
+    for volume, case in _through(results):
+        write_labels(volume, labels_on_volume(case), folder / overlay_name(image, ".nii.gz"))
+    return ""
 
 
-def _seg(folder: Path, image: str, film: Film | Volume, results: Results) -> None:
-    from domainseg.cascade.head import labels_on_volume
-    from domainseg.imaging.volumes import write_seg
+def _seg(folder: Path, image: str, film: Film | Volume, results: Results) -> str:
+    from domainseg.cascade.lesions import labels_on_volume
+    from domainseg.imaging.seg import is_series, write_seg
     from domainseg.reporting.overlays import overlay_name
 
-    for case in _read_as_head(results):
-        write_seg(film, labels_on_volume(case), folder / overlay_name(image, ".seg.dcm"))
+    for volume, case in _through(results):
+        if not is_series(volume):
+            return "the source is no DICOM series of single slices"
+        write_seg(volume, labels_on_volume(case), folder / overlay_name(image, ".seg.dcm"))
+    return ""
 
 
-def _read_as_head(results: Results) -> list[Case]:
-    """The cases that went through all stages: of an excluded exam a mask without lesions would say too much."""
-    return [result for result in results if isinstance(result, Case)]
+def _through(results: Results) -> list[tuple[Volume, Case]]:
+    """The volumes that went through all stages: an empty mask of an excluded one would say too much."""
+    cases = [result for result in results if isinstance(result, Case)]
+    return [(case.film, case) for case in cases if isinstance(case.film, Volume)]

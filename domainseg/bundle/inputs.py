@@ -24,9 +24,18 @@ def read_input(
     """A manifest from a film or an exam, a folder of them, or an images table. Raises ManifestError.
 
     reading: what the cascade reads. An exam is a NIfTI file, or a folder that itself holds slices: DICOM files, the
-    multi-frame ones of Enhanced CT too, or pictures. output: where results go; a folder of films may hold it, and its
-    pictures are no films. labels: the targets table that goes with an images table.
+    multi-frame ones of Enhanced CT too, or pictures. output: where results go; a folder of films or exams may hold it,
+    and its pictures are no films; that of one exam must not. labels: the targets table that goes with an images table.
     """
+    manifest = _manifest(path, output, labels, reading)
+    if output is not None and reading is VOLUMES:
+        above = {output.resolve(), *output.resolve().parents}
+        if held := next((image for image in manifest.images["image"] if manifest.path(image).resolve() in above), None):
+            raise ManifestError(f"output={output}: lies in the folder of the exam {held}; name another place")
+    return manifest
+
+
+def _manifest(path: Path, output: Path | None, labels: Path | None, reading: Reading) -> Manifest:
     if path.suffix.lower() in (".csv", ".parquet"):
         return load_manifest(path, labels, check_files=False)
     if labels is not None:

@@ -52,7 +52,7 @@ class Bundle:
             film = reading.read(Path(film), None)
         image = image or reading.name
         rows = reading.rows(image, film, Cascade(self.stages).run(Case.of(image, film)), None)
-        targets = {target: number for stage in self.stages for target, number in thresholds(stage).items()}
+        targets = {target: number for stage in self.stages for target, number in stage.thresholds.items()}
         constant: dict[str, Any] = {f"threshold_{target}": number for target, number in targets.items()}
         constant |= {"outside": flags(film, self.record["envelope"]), "bundle_sha256": self.sha256}
         scores = {f"score_{target}": float("nan") for target in targets}
@@ -165,12 +165,6 @@ def check_envelope(record: Mapping[str, Any]) -> None:
         flags(blank, record["envelope"])
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise BundleError(f"{RECORD}: envelope: cannot be used ({type(error).__name__})") from None
-
-
-def thresholds(stage: Stage) -> dict[str, float]:
-    """Target -> threshold of what a stage decides: its own, and those that a decision on several things names."""
-    more = getattr(stage.decision, "thresholds", None)
-    return {stage.decision.target: stage.frozen.threshold, **(more(stage.frozen) if more else {})}
 
 
 def flags(film: Film | Volume, envelope: Mapping[str, Any]) -> str:

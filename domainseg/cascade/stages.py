@@ -68,6 +68,12 @@ class Stage:
     network: Network
     frozen: Frozen = field(default_factory=Frozen)
 
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Target -> threshold of all that is decided here: a decision may answer for more than its own target."""
+        more = getattr(self.decision, "thresholds", None)
+        return {self.decision.target: self.frozen.threshold, **(more(self.frozen) if more else {})}
+
 
 @dataclass(frozen=True)
 class ViewFilter:

@@ -42,8 +42,7 @@ def prediction_table(
     should_stop = pd.Series(False, index=table.index)
     for stage in stages:
         target = stage.decision.target
-        own = getattr(stage.decision, "thresholds", lambda frozen: {})(stage.frozen)
-        for name, threshold in {target: stage.frozen.threshold, **own}.items():
+        for name, threshold in stage.thresholds.items():
             table[f"threshold_{name}"] = threshold
             if f"score_{name}" not in table:
                 table[f"score_{name}"] = np.nan
@@ -80,8 +79,8 @@ def lesion_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     lesions = [lesion for row in rows for lesion in row.get("lesions", ())]
     table = pd.DataFrame(lesions, columns=list(LESION_COLUMNS))
     numeric = [name for name in LESION_COLUMNS if name not in ("image", "source", "type", "mimic")]
-    table = table.astype({name: np.float64 for name in numeric})
-    table = table.astype({name: np.int64 for name in ("lesion", "first_slice", "last_slice")})
+    table = table.astype(dict.fromkeys(numeric, np.float64))
+    table = table.astype(dict.fromkeys(("lesion", "first_slice", "last_slice"), np.int64))
     return table.sort_values(["image", "source", "lesion"], kind="stable").reset_index(drop=True)
 
 
