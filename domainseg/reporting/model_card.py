@@ -137,6 +137,7 @@ def _stage_row(stage: Mapping[str, Any], labels: Mapping[str, Any]) -> tuple[str
 
 
 def _split_rows(splits: Mapping[str, Any], known: Mapping[str, Any], words: Nouns) -> dict[str, Any]:
+    of_exams = words == EXAMS
     sites = sorted({site for split in splits.values() for site in split.get("sites", {})})
     return {
         "split_heads": ["Split", words.images.capitalize(), "Patients", *(f"Site {site}" for site in sites), "SHA-256"],
@@ -149,10 +150,16 @@ def _split_rows(splits: Mapping[str, Any], known: Mapping[str, Any], words: Noun
             for name, split in splits.items()
         ],
         "labels": [
-            (title(target, TITLES), name, *(split["labels"][target][key] for key in ("positive", "negative", "of")))
+            (
+                title(target, TITLES),
+                name,
+                found["positive"],
+                found["negative"],
+                words.images if of_exams else found["of"],
+            )
             for target in known
             for name, split in splits.items()
-            if target in split.get("labels", {})
+            if (found := split.get("labels", {}).get(target)) is not None
         ],
     }
 

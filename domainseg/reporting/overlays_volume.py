@@ -161,7 +161,7 @@ def choose(places: Sequence[range], outlines: Sequence[Outlines], most: int) -> 
     """
     held, musts = set(), set()
     for layer in outlines:
-        for code in np.unique(layer.codes)[1:]:
+        for code in np.unique(layer.codes[layer.codes > 0]):
             areas = [np.count_nonzero(layer.codes[place.start : place.stop] == code) for place in places]
             held |= {k for k, area in enumerate(areas) if area}
             musts.add(int(np.argmax(areas)))
@@ -170,7 +170,8 @@ def choose(places: Sequence[range], outlines: Sequence[Outlines], most: int) -> 
         wanted = sorted(held) if most <= len(held) else wanted
     if len(wanted) <= most:
         return wanted
-    even = [wanted[int(k)] for k in np.linspace(0, len(wanted) - 1, max(1, most - len(musts)))]
+    others = [k for k in wanted if k not in musts]
+    even = [others[int(k)] for k in np.linspace(0, len(others) - 1, max(0, most - len(musts)))]
     return sorted({*even, *musts})[:most]
 
 
