@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from domainseg.bundle.runtime import BACKENDS, PRECISIONS, open_network
@@ -118,14 +119,17 @@ def check_decision(stage: Stage, outputs: Mapping[str, Any], reading: Reading) -
     case = Case.of("blank", reading.blank())
     pictures = np.zeros((1, *picture_shape(stage.preprocessing)), np.float32)
     sample = Sample(pictures if isinstance(case.film, Volume) else pictures[0, 0], case.affine)
-    answers = {name: sample.own(np.zeros((1, *shape), np.float32)) for name, shape in outputs.items()}
+    # They rise along their last side, so that boxes have an extent.
+    rising = {name: np.arange(shape[-1] if shape else 1, dtype=np.float32) for name, shape in outputs.items()}
+    answers = {name: sample.own(np.broadcast_to(rising[name], (1, *shape))) for name, shape in outputs.items()}
     try:
         stage.decision.logits(answers)
         stage.decision.decide(case, sample, answers, Frozen(threshold=-1.0))
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, cv2.error) as error:
+        reason = " ".join(str(error).split())
         raise BundleError(
             f"{RECORD}: stages.{stage.name}: its decision cannot be made of the outputs {', '.join(outputs)} "
-            f"({type(error).__name__}: {error})"
+            f"({type(error).__name__}: {reason})"
         ) from None
 
 
