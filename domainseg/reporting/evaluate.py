@@ -13,23 +13,26 @@ from domainseg.evaluation.intervals import RESAMPLES
 from domainseg.evaluation.metrics import Metrics
 from domainseg.files import atomic_path, write_json
 from domainseg.reporting import report, sections
-from domainseg.reporting.content import Content, gather
+from domainseg.reporting.content import Content, gather, read_lesions
 
 
 def evaluate_command(cfg: dict[str, Any], output: Path) -> Metrics:
     """Evaluate a prediction table, write metrics.json, figures/*.svg and report.html to ``output``; returns metrics.
+
+    A lesion table beside it (lesions.parquet or .csv) is read as well.
 
     cfg: predictions (path of .parquet or .csv); optional columns (our name -> the file's), targets, resamples, seed.
     Raises EvaluationError for a table that can't be read, is empty or lacks needed columns.
     """
     path = Path(cfg["predictions"])
     table = read_table(path, cfg.get("columns"))
+    lesions = read_lesions(path.parent)
     if table.empty:
         raise EvaluationError(f"{path}: has no rows, so there is nothing to evaluate")
     metrics = evaluate(
         table, cfg.get("targets"), resamples=int(cfg.get("resamples", RESAMPLES)), seed=int(cfg.get("seed", 0))
     )
-    content = Content(name=path.stem, metrics=metrics, table=table, config={"predictions": path.name})
+    content = Content(name=path.stem, metrics=metrics, table=table, lesions=lesions, config={"predictions": path.name})
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "metrics.json", metrics)
     for name, svg in report.draw(content).items():
