@@ -99,14 +99,14 @@ def _joined(count: int, pairs: NDArray[np.int64]) -> NDArray[np.intp]:
 def dense_candidates(mask: Logits, level: float, outline: float, smallest: float) -> list[Candidate]:
     """Candidates of a dense map [Z, 6, H, W] (logits: any bleed, the types): see HemorrhageDetector for the numbers."""
     any_bleed = mask[:, 0]
-    labels, count = connected(any_bleed >= logit(min(outline, level)))
+    labels, count = connected(any_bleed >= logit(level))
     where = np.flatnonzero(labels)
     numbers = labels.ravel()[where]
     values = any_bleed.ravel()[where]
     highest = np.full(count + 1, -np.inf)
     np.maximum.at(highest, numbers, values)
     sizes = np.bincount(numbers, minlength=count + 1)
-    fit = np.flatnonzero((highest >= logit(level)) & (sizes >= smallest))
+    fit = 1 + np.flatnonzero(sizes[1:] >= smallest)
     strongest = fit[np.argsort(-highest[fit], kind="stable")][: 4 * MOST]
     order = np.argsort(numbers, kind="stable")
     starts = np.concatenate([[0], np.cumsum(sizes)])

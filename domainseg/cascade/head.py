@@ -51,13 +51,13 @@ class HemorrhageDetector:
     [Z, 6] logits, or boxes [Z, K, 4] (x0, y0, x1, y1 in pixels), scores [Z, K], types [Z, K, 5] logits and masks
     [Z, K, h, w] logits, or both: then boxes make the calls and the mask their outlines.
 
-    A candidate of the mask is a 26-connected component of voxels from ``level`` on (or from ``outline``, where that
-    is lower, around one that reaches ``level``) with at least ``smallest`` voxels of the grid; its logit is the mean
-    of its strongest voxels'. A candidate of boxes are boxes from ``box_level`` on that pass non-maximum suppression
-    at IoU ``overlap``, linked over slices; its logit is its strongest box's, mixed with the mask's there by
-    ``mask_weight``. Of either ``presence`` is the weight of the highest presence logit among its slices. ``outline``
-    is the probability from which voxels are drawn. The exam's logit is that of its strongest candidate; without one
-    it is made in the same way of the strongest voxels or box anywhere, no higher there than a candidate has to be.
+    A candidate of the mask is a 26-connected component of voxels of probability ``level`` or more with at least
+    ``smallest`` voxels of the grid; its logit is the mean of its strongest voxels'. A candidate of boxes are boxes
+    from ``box_level`` on that pass non-maximum suppression at IoU ``overlap``, linked over slices; its logit is its
+    strongest box's, mixed with the mask's there by ``mask_weight``. Of either ``presence`` is the weight of the highest
+    presence logit among its slices. Of a candidate the voxels of probability ``outline`` or more are drawn, all where
+    it has none. The exam's logit is that of its strongest candidate; without one it is made in the same way of the
+    strongest voxels or box anywhere, no higher there than a candidate has to be.
 
     A lesion's score is the calibrated probability of its logit; it is called from the threshold on. score_<type> is
     the highest product of a lesion's score, called or not, and that type's share of it: on the exam's scale, but no
@@ -128,12 +128,8 @@ class HemorrhageDetector:
         lesions: list[dict[str, Any]] = []
         numbers = np.zeros((depth, *shape), np.uint16)
         codes = np.zeros((depth, *shape), np.uint8)
-        values: dict[str, float] = {f"score_{name}": 0.0 for name in TYPES}
         for one in found:
             probability = frozen.probability(one.logit)
-            share = self._shares(one.types, outputs, np.unique(one.z))
-            for name, part in zip(TYPES, share, strict=True):
-                values[f"score_{name}"] = max(values[f"score_{name}"], probability * float(part))
             free = numbers[one.z, one.y, one.x] == 0  # boxes of two candidates may overlap: the stronger one has it
             typed = divided(1 + np.argmax(one.types, axis=1), one.types)
             for name, code in names(typed):
@@ -147,13 +143,21 @@ class HemorrhageDetector:
                 numbers[z, y, x] = len(lesions)
                 if called:
                     codes[z, y, x] = code
-        if not found:
-            share = self._shares(self._anywhere(outputs), outputs, np.arange(depth))
-            values |= {f"score_{name}": score * float(part) for name, part in zip(TYPES, share, strict=True)}
         arrays = {**case.arrays, "types": codes, "lesions": numbers, "grid": sample.affine}
+        types = {f"score_{name}": value for name, value in self.type_scores(outputs, found, frozen).items()}
         volumes = by_type(lesions, known=grid.volume.affine is not None)
-        case = case.with_values(score_hemorrhage=score, **values, **volumes)
+        case = case.with_values(score_hemorrhage=score, **types, **volumes)
         return [replace(case, lesions=lesions, arrays=arrays)]
+
+    def type_scores(self, outputs: Outputs, candidates: list[Candidate], frozen: Frozen) -> dict[str, float]:
+        """score_<type> of each type."""
+        depth = len(next(iter(outputs.values())))
+        scored = [(one.logit, self._shares(one.types, outputs, np.unique(one.z))) for one in candidates]
+        if not scored:
+            everywhere = self._shares(self._anywhere(outputs), outputs, np.arange(depth))
+            scored = [(self.exam_logit(outputs, candidates), everywhere)]
+        products = np.array([frozen.probability(value) * share for value, share in scored])
+        return dict(zip(TYPES, products.max(axis=0).tolist(), strict=True))
 
     def _shares(self, types: NDArray[np.float32], outputs: Outputs, slices: NDArray[np.intp]) -> NDArray[np.float64]:
         """The types' shares [5] of voxels [n, 5], with the presence head's opinion of their slices."""
