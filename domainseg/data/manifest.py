@@ -101,8 +101,13 @@ class Manifest:
         return digest.hexdigest()
 
     def missing_files(self) -> list[str]:
-        """The images whose file is not there, in the order of the table."""
-        return [image for image, path in self._paths.items() if not (self.root / path).is_file()]
+        """The images whose file is not there, in the order of the table; of an exam, the folder with its slices."""
+        return [image for image, path in self._paths.items() if not _is_there(self.root / path)]
+
+
+def _is_there(path: Path) -> bool:
+    """Whether it is a file, or a folder that holds something."""
+    return path.is_file() or (path.is_dir() and any(path.iterdir()))
 
 
 def load_manifest(

@@ -21,6 +21,7 @@ import pyarrow
 import pyarrow.parquet
 
 from domainseg.files import DomainsegError
+from domainseg.imaging.hemorrhage import TYPES
 
 PARTS = ("hip_left", "hip_right", "head", "whole")
 SPLITS = ("train", "tune", "test")
@@ -33,7 +34,8 @@ IMAGE_COLUMNS = (
 )
 TARGET_COLUMNS = (
     "part", "x", "y", "diameter", "box", "mask", "polygon", "femur_mask", "fracture_class", "fracture_width_mm",
-    "displacement_mm", "implant",
+    "displacement_mm", "implant", "mask_type", "slices_hemorrhage", *(f"slices_{name}" for name in TYPES), "true_ml",
+    "size_class", "density", "mimic", "mimics",
 )
 # fmt: on
 
@@ -77,6 +79,10 @@ def _is_polygon(cell: str) -> bool:
     return len(numbers) >= 6 and len(numbers) % 2 == 0 and all(number(item) for item in numbers)
 
 
+def _is_slices(cell: str) -> bool:
+    return cell == "none" or all(number.isascii() and number.isdigit() for number in cell.split())
+
+
 def _one_of(*allowed: str) -> tuple[Callable[[str], bool], str]:
     return (lambda cell: cell in allowed), ", ".join(allowed)
 
@@ -99,11 +105,17 @@ RULES: dict[str, tuple[Callable[[str], bool], str]] = {
     "fracture_class": _one_of("hairline", "undisplaced", "displaced"),
     "label_view": _one_of("hip_frontal", "hip_other", "other"),
     "label_location": _one_of("none", "intra", "extra"),
+    "mask_type": _one_of(*TYPES),
+    "density": _one_of("fresh", "subacute"),
+    **{
+        f"slices_{name}": (_is_slices, "none, or slice numbers from 0 on, separated by blanks")
+        for name in ("hemorrhage", *TYPES)
+    },
     "label_turn": ((lambda cell: cell.removesuffix(".0") in ("0", "1", "2", "3")), "0, 1, 2, 3"),
 }
 TEXT_LABELS = ("label_view", "label_location", "label_origin")
-#: Labels that only exist of a whole film.
-OF_FILM = ("label_view_filter", "label_view", "label_turn")
+#: Labels that only exist of a whole film or exam.
+OF_FILM = ("label_view_filter", "label_view", "label_turn", "label_head_filter")
 _NUMERIC = ("age", "x", "y", "diameter")
 _UNITS = ("_mm", "_px", "_ml", "_deg")
 

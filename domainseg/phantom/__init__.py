@@ -1,10 +1,24 @@
-"""Simulated hip and pelvis films with known truth: ``python -m domainseg.phantom pelvis n=500 output=DIR``."""
+"""Simulated films and exams with known truth: ``python -m domainseg.phantom pelvis n=500 output=DIR``, or head."""
 
 from __future__ import annotations
 
 from domainseg.phantom.film import HipTruth, SimulatedFilm, film
+from domainseg.phantom.heads.exam import SimulatedExam, exam
+from domainseg.phantom.heads.settings import HeadSettings
 from domainseg.phantom.settings import Settings
 from domainseg.phantom.sheet import contact_sheet
-from domainseg.phantom.simulate import VERSION, simulate
+from domainseg.phantom.simulate import VERSION, VERSIONS, simulate
 
-__all__ = ["VERSION", "HipTruth", "Settings", "SimulatedFilm", "contact_sheet", "film", "simulate"]
+__all__ = [
+    "VERSION",
+    "VERSIONS",
+    "HeadSettings",
+    "HipTruth",
+    "Settings",
+    "SimulatedExam",
+    "SimulatedFilm",
+    "contact_sheet",
+    "exam",
+    "film",
+    "simulate",
+]

@@ -1,10 +1,11 @@
-"""Simulate films with known truth: DICOM files, masks and a manifest.
+"""Simulate films or head CT with known truth: DICOM or NIfTI files, masks and a manifest.
 
   python -m domainseg.phantom NAME [key=value ...]
 
 Examples:
   python -m domainseg.phantom pelvis n=500 output=films
   python -m domainseg.phantom pelvis n=20 seed=7
+  python -m domainseg.phantom head n=20 output=heads
   python -m domainseg.phantom pelvis n=500 confounder=severe confounder_by=portable output=confounded
 """
 

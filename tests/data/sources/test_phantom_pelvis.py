@@ -34,7 +34,7 @@ def simulations(monkeypatch, tmp_path):
 def test_the_same_settings_are_simulated_once(simulations, tmp_path):
     first = phantom_pelvis.load(3, 0, site="A")
     again = phantom_pelvis.load(3, 0, site="A", workers=1)
-    assert simulations == [{"n": 3, "seed": 0, "site": "A", "workers": None}]
+    assert simulations == [{"n": 3, "seed": 0, "site": "A", "kind": "pelvis", "workers": None}]
     assert first.hash() == again.hash()
     assert first.name == "phantom_pelvis"
     phantom_pelvis.load(3, 1, site="A")
