@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from domainseg.imaging.dicom import Refusal
 from domainseg.imaging.geometry import Affine
+
+_COARSEST = 3.5  # mm between pixels of the axial plane, our choice: thick sagittal or coronal slices are no volume
 
 Axes = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
@@ -33,14 +36,24 @@ def turned_shape(shape: Sequence[int], axes: Axes) -> tuple[int, int, int]:
 
 
 def turned_affine(affine: Affine, shape: Sequence[int], axes: Axes) -> Affine:
-    """From (x, y, z) of the Volume to millimetres; ``affine`` does so for stored (i, j, k), ``shape`` is (k, j, i)."""
+    """From (x, y, z) of the Volume to millimetres; ``affine`` does so for stored (i, j, k), ``shape`` is (k, j, i).
+
+    Raises Refusal when the axial plane is too coarse to be read.
+    """
     turn = np.zeros((4, 4))
     turn[3, 3] = 1
     for axis, (stored, direction) in enumerate(axes):
         turn[stored, axis] = direction
         if direction < 0:
             turn[stored, 3] = shape[2 - stored] - 1
-    return np.asarray(affine @ turn, np.float64)
+    turned = np.asarray(affine @ turn, np.float64)
+    coarse = float(np.linalg.norm(turned[:3, :2], axis=0).max())
+    if coarse > _COARSEST:
+        raise Refusal(
+            f"its axial plane has pixels of {coarse:.1f} mm (at most {_COARSEST:g}): thick slices that are not axial; "
+            "export the axial series"
+        )
+    return turned
 
 
 def stored_view(voxels: NDArray[Any], axes: Axes) -> NDArray[Any]:

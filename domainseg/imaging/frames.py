@@ -12,12 +12,12 @@ from pydicom.dataset import Dataset
 from domainseg.imaging.dicom import Refusal, decode, number, numbers, open_dicom, read_header, text
 from domainseg.imaging.hounsfield import to_int16
 from domainseg.imaging.reading import file_bytes
-from domainseg.imaging.shutters import unpadded
+from domainseg.imaging.shutters import padding_of, unpadded
 from domainseg.imaging.slices import Image, Slice, placed
 
 _LARGEST_SLOPE, _LARGEST_INTERCEPT = 100.0, 1e5
 _TISSUE = -300.0  # HU above which a padding value would hide tissue
-_OTHER_UNITS = ("US", "HU", "")
+_UNITS = ("HU", "US", "")  # what RescaleType may say; US: unspecified
 
 
 class Frames:
@@ -32,18 +32,26 @@ class Frames:
         """HU [rows, columns] and which pixels are no padding (None: all); raises Refusal."""
         if self._file != one.file:
             self._open(one)
-        pixels, dataset = self._pixels[one.frame], self._dataset
+        pixels = self._pixels[one.frame]
         slope, intercept = one.slope, one.intercept
         if slope is None or intercept is None:
             raise Refusal(f"{one.place} has no RescaleSlope and RescaleIntercept, so its Hounsfield units are unknown")
         if not 0 < slope <= _LARGEST_SLOPE or abs(intercept) > _LARGEST_INTERCEPT:
             raise Refusal(f"{one.place} has an implausible RescaleSlope or RescaleIntercept: damaged")
-        valid = unpadded(dataset, pixels)
-        if valid is not None:
-            padding = number(dataset, "PixelPaddingValue") or 0.0
-            if padding * slope + intercept > _TISSUE and not valid.all():
-                raise Refusal(f"{one.place} has a PixelPaddingValue that tissue has too: damaged by an export")
+        padding = self._padding(pixels.dtype)
+        valid = None if padding is None else unpadded(pixels, padding)
+        if padding is not None and padding[1] * slope + intercept > _TISSUE and valid is not None and not valid.all():
+            raise Refusal(f"{one.place} has a PixelPaddingValue that tissue has too: damaged by an export")
         return to_int16(pixels, slope, intercept, valid), valid
+
+    def _padding(self, kind: np.dtype[Any]) -> tuple[float, float] | None:
+        """The range of padding; a value that does not fit the pixels was written with the other sign."""
+        padding = padding_of(self._dataset)
+        if padding is None:
+            return None
+        bounds = np.iinfo(kind)
+        fitting = [v if bounds.min <= v <= bounds.max else v + (65536 if v < 0 else -65536) for v in padding]
+        return min(fitting), max(fitting)
 
     def _open(self, one: Slice) -> None:
         dataset = open_dicom(file_bytes(one.file))
@@ -54,7 +62,7 @@ class Frames:
             raise Refusal(f"{one.place} has another size than its header: damaged")
         if "ModalityLUTSequence" in dataset:
             raise Refusal(f"{one.place} has a modality LUT instead of a rescale slope")
-        if text(dataset, "RescaleType").upper() not in _OTHER_UNITS:
+        if text(dataset, "RescaleType").upper() not in _UNITS:
             raise Refusal(f"{one.place} holds no Hounsfield units (RescaleType)")
         pixels = decode(dataset, header)
         self._pixels = pixels if header.frames > 1 else pixels[None]
@@ -80,6 +88,8 @@ def frames_of(image: Image) -> list[Slice]:
         kind = group("CTImageFrameTypeSequence").get("FrameType") or []
         if not {"LOCALIZER", "PROJECTION IMAGE"}.isdisjoint(str(word).upper() for word in kind):
             raise Refusal(f"{image.place} mixes slices with localizers")
+        if text(group("PixelValueTransformationSequence"), "RescaleType").upper() not in _UNITS:
+            raise Refusal(f"{image.place} holds no Hounsfield units (RescaleType)")
         measures, value = group("PixelMeasuresSequence"), group("PixelValueTransformationSequence")
         position = numbers(group("PlanePositionSequence"), "ImagePositionPatient")
         turn = numbers(group("PlaneOrientationSequence"), "ImageOrientationPatient")

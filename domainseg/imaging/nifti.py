@@ -170,36 +170,40 @@ def write_labels(volume: Volume, labels: NDArray[Any], path: Path | str) -> Path
     """Write labels [z, y, x] on the voxels of ``volume`` as NIfTI on the grid of its source; returns the path.
 
     For NIfTI sources the array has the axes and the affine of the file; for a DICOM series or pictures it is (columns,
-    rows, slices sorted along the normal, from feet to head). Where the source's slices have no even distance (they were
-    resampled) the affine is that of the ends, and a note of the volume says so. Without geometry (pictures) the affine
-    is that of 1 mm voxels with code 0: unknown.
+    rows, slices sorted along the normal, from feet to head). Where no affine can say where the slices lie (pictures;
+    series whose slice distance is uneven) the file says that its place is unknown (sform and qform code 0), and its
+    voxel size is the mean one, 1 mm for pictures: a DICOM SEG has the place of every slice.
     """
     path = Path(path)
-    array = volume.to_source(np.asarray(labels).astype(np.uint8)).transpose(2, 1, 0)
-    affine = source_affine(volume)
-    image = _IMAGE(np.asfortranarray(array), np.diag([-1.0, -1.0, 1.0, 1.0]) if affine is None else _LPS @ affine)
-    code = 0 if affine is None else 1
-    image.set_sform(image.affine, code)
-    image.set_qform(image.affine, 0)
-    image.header.set_xyzt_units("mm")
+    array = np.asfortranarray(volume.to_source(np.asarray(labels).astype(np.uint8)).transpose(2, 1, 0))
+    affine, even = _source_affine(volume)
+    image = _IMAGE(array, _LPS @ affine)
+    image.set_sform(_LPS @ affine if even else None, 1 if even else 0)
+    image.set_qform(None, 0)
+    image.header.set_zooms(np.linalg.norm(affine[:3, :3], axis=0))
+    image.header.set_xyzt_units("unknown" if volume.affine is None else "mm")
     data = image.to_bytes()
     with atomic_path(path) as partial:
         partial.write_bytes(gzip.compress(data, 6, mtime=0) if path.name.endswith(".gz") else data)
     return path
 
 
-def source_affine(volume: Volume) -> Affine | None:
-    """From stored (i, j, k) of the source, its slices as ``source_shape`` counts them, to LPS millimetres."""
+def _source_affine(volume: Volume) -> tuple[Affine, bool]:
+    """From (i, j, k) of the source as ``source_shape`` counts it to LPS millimetres, and whether it holds throughout.
+
+    Where slices are uneven it leads from the first to the last.
+    """
     if volume.affine is None:
-        return None
-    stored = np.zeros((4, 4))  # from stored (i, j, k) to (x, y, z) of the volume
+        return np.eye(4), False
+    stored = np.zeros((4, 4))  # from (i, j, k) to (x, y, z) of the volume
     stored[3, 3] = 1
+    even = True
     for axis, (at, direction) in enumerate(volume.source_axes):
         count = volume.source_shape[2 - at]
-        if axis == 2 and volume.source_z is not None and count > 1:
-            stored[axis, at] = (volume.source_z[-1] - volume.source_z[0]) / (count - 1)
-            stored[axis, 3] = volume.source_z[0]
-        else:
-            stored[axis, at] = direction
-            stored[axis, 3] = 0 if direction > 0 else count - 1
-    return np.asarray(volume.affine @ stored, np.float64)
+        places = np.arange(count, dtype=np.float64)[::direction]
+        if axis == 2 and volume.source_z is not None:
+            places = volume.source_z
+        stored[axis, 3] = places[0]
+        stored[axis, at] = direction if count == 1 else (places[-1] - places[0]) / (count - 1)
+        even = even and np.allclose(np.diff(places), stored[axis, at])
+    return np.asarray(volume.affine @ stored, np.float64), even

@@ -18,7 +18,9 @@ Mask = NDArray[np.bool_]
 
 def valid_pixels(dataset: Dataset, pixels: NDArray[np.integer]) -> Mask | None:
     """Mask [H, W] of pixels that show something, None when all do; raises Refusal when none does."""
-    masks = [mask for mask in (unpadded(dataset, pixels), _unshuttered(dataset, pixels.shape)) if mask is not None]
+    padding = padding_of(dataset)
+    padded = None if padding is None else unpadded(pixels, padding)
+    masks = [mask for mask in (padded, _unshuttered(dataset, pixels.shape)) if mask is not None]
     if not masks:
         return None
     valid = masks[0] if len(masks) == 1 else masks[0] & masks[1]
@@ -29,13 +31,19 @@ def valid_pixels(dataset: Dataset, pixels: NDArray[np.integer]) -> Mask | None:
     return valid
 
 
-def unpadded(dataset: Dataset, pixels: NDArray[np.integer]) -> Mask | None:
-    """Mask of pixels that are no padding; None where the header names no padding value."""
+def padding_of(dataset: Dataset) -> tuple[float, float] | None:
+    """Lowest and highest stored value that is padding, None where the header names none."""
     value = number(dataset, "PixelPaddingValue")
     if value is None:
         return None
     limit = number(dataset, "PixelPaddingRangeLimit")
     low, high = sorted((value, value if limit is None else limit))
+    return low, high
+
+
+def unpadded(pixels: NDArray[np.integer], padding: tuple[float, float]) -> Mask:
+    """Mask of pixels outside the range of padding, both ends included."""
+    low, high = padding
     if low == high:
         return np.asarray(pixels != low)
     return np.asarray((pixels < low) | (pixels > high))

@@ -14,15 +14,16 @@ from domainseg.imaging.dicom import Refusal
 from domainseg.imaging.header import read_values
 from domainseg.imaging.radiographs import DATES, METADATA
 
-CT_CLASS, ENHANCED_CLASS = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1"
+CT_CLASS = "1.2.840.10008.5.1.4.1.1.2"
+ENHANCED_CLASSES = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")  # the second is converted from CT
 _CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
 
 TAGS = (
-    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "PatientID",
-    "Modality", "ImageType", "SeriesDescription", "ProtocolName", "StudyDescription", "BodyPartExamined",
-    "ConvolutionKernel", "ContrastBolusAgent", "SliceThickness", "ImagePositionPatient", "ImageOrientationPatient",
-    "PixelSpacing", "Rows", "Columns", "SamplesPerPixel", "NumberOfFrames", "InstanceNumber", "SeriesNumber",
-    "GantryDetectorTilt", "KVP", "RescaleSlope", "RescaleIntercept", *DATES, *METADATA.values(),
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID", "Modality", "ImageType",
+    "SeriesDescription", "BodyPartExamined", "ConvolutionKernel", "ContrastBolusAgent", "ContrastBolusAgentSequence",
+    "SliceThickness", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns",
+    "SamplesPerPixel", "InstanceNumber", "SeriesNumber", "GantryDetectorTilt", "KVP", "RescaleSlope",
+    "RescaleIntercept", *DATES, *METADATA.values(),
 )  # fmt: skip
 
 # Files that lie beside exams and hold no image; anything else that is no DICOM may be a damaged slice.
@@ -47,8 +48,9 @@ _NATIVE = re.compile(
     r"\b(without|w/?o|non?|pre|sine|ohne)[ _-]*(iv[ _-]*)?(contrast|c\+|ce|km)\b|unenhanced|noncontrast", re.I
 )
 _HEAD = re.compile(r"head|brain|skull|crani|cereb|neuro|sch[aä]?edel|kopf|t[eê]te", re.I)
+_OTHER_PART = re.compile(r"neck|spine|sinus|orbit|fac(e|ial)|temporal|petrous|\biac\b|chest|thorax|abdom|pelvi", re.I)
 _SHARP_KERNEL = re.compile(r"bone|edge|lung|sharp|detail|^(?:[cdel]|y[a-e])$|^fc(3|5|8)\d", re.I)  # GE, Philips, Canon
-_SIEMENS_KERNEL = re.compile(r"^[a-z]{1,2}(\d{2})[a-z]?\b", re.I)
+_SIEMENS_KERNEL = re.compile(r"^(?!fc)[a-z]{1,2}(\d{2})[a-z]?\b", re.I)
 _SHARPEST_SOFT = 54  # of Siemens' numbers, our choice: H31 and J40 are soft, H60 and J70 show bone
 
 
@@ -135,7 +137,7 @@ def left_out(image: Image) -> str:
     capture = values.get("SOPClassUID", "").startswith(_CAPTURES) or values.get("SamplesPerPixel", "1") != "1"
     if capture or _CAPTURE.search(words):
         return "capture"
-    if values.get("Modality", "") != "CT" or values.get("SOPClassUID", CT_CLASS) not in (CT_CLASS, ENHANCED_CLASS):
+    if values.get("Modality", "") != "CT" or values.get("SOPClassUID", CT_CLASS) not in (CT_CLASS, *ENHANCED_CLASSES):
         return "modality"
     if _LOCALIZER.search(words):
         return "localizer"
@@ -143,8 +145,8 @@ def left_out(image: Image) -> str:
         return "derived"
     if sharp(values.get("ConvolutionKernel", "")) or _BONE.search(description):
         return "bone"
-    agent = values.get("ContrastBolusAgent", "").strip(" .").lower()
-    if agent not in ("", "no", "none", "n", "0") or _CONTRAST.search(_NATIVE.sub("", description)):
+    agents = {values.get(tag, "").strip(" .").lower() for tag in ("ContrastBolusAgent", "ContrastBolusAgentSequence")}
+    if agents - {"", "no", "none", "n", "0"} or _CONTRAST.search(_NATIVE.sub("", description)):
         return "contrast"
     return ""
 
@@ -158,10 +160,12 @@ def sharp(kernel: str) -> bool:
     return number is not None and int(number[1]) > _SHARPEST_SOFT
 
 
-def of_head(values: Mapping[str, str]) -> bool:
-    """Whether the body part or a description names the head."""
-    tags = ("BodyPartExamined", "SeriesDescription", "ProtocolName", "StudyDescription")
-    return any(_HEAD.search(values.get(tag, "")) for tag in tags)
+def of_head(values: Mapping[str, str]) -> int:
+    """0 where the series names the head, 1 where it says nothing, 2 where it names another part."""
+    series = values.get("SeriesDescription", "")
+    if _OTHER_PART.search(series):
+        return 2
+    return 0 if _HEAD.search(series) or _HEAD.search(values.get("BodyPartExamined", "")) else 1
 
 
 def slice_of(image: Image) -> Slice:

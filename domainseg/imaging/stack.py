@@ -20,7 +20,8 @@ _UNEVEN = 0.05  # of the distance: positions are rounded in headers, and this mu
 _ROUNDED = 0.06  # mm: the same for thin slices, whose positions have one decimal
 _SAME_DISTANCE = 0.1  # distances that differ by less are one protocol's
 _REGULAR = 3  # equal distances in a row that make a protocol's distance of them
-_HOLE = 1.5  # times the protocol's distance beside it: a slice is missing
+_HOLE = 1.5  # times the protocol's distance beside it, or the thickness: a slice is missing
+_TOUCHING = 1.25  # times the thickness: slices nearer than that leave no gap
 _WIDEST = 12.0  # mm: nothing is interpolated over more
 _STEEPEST = 45.0  # degrees between the normal and the way the slices follow each other
 
@@ -77,7 +78,7 @@ def stacked(slices: Sequence[Slice]) -> Stack:
         raise Refusal(f"its slices follow each other at {tilt:.0f} degrees to their normal: damaged")
     gaps = np.diff(heights)
     usual = protocol_distances(gaps)
-    _check_gaps(gaps, usual, [group[0].number for group in grouped])
+    _check_gaps(gaps, usual, [group[0] for group in grouped])
     step, depth, places, notes = _grid(heights, gaps, usual)
     if tilt > 0.5:
         notes.append(f"gantry tilt of {tilt:.1f} degrees kept as a shear of the affine")
@@ -123,13 +124,14 @@ def _grouped(ordered: Sequence[Slice], upward: NDArray[np.float64]) -> list[tupl
     return [tuple(group) for group in groups]
 
 
-def _check_gaps(gaps: NDArray[np.float64], usual: NDArray[np.float64], numbers: Sequence[int | None]) -> None:
-    """Refuse holes: gaps half as wide again as the trusted ones nearest to them.
+def _check_gaps(gaps: NDArray[np.float64], usual: NDArray[np.float64], slices: Sequence[Slice]) -> None:
+    """Refuse holes: gaps half as wide again as the trusted ones nearest to them, or as the slices are thick.
 
     Trusted are gaps of a protocol between slices whose instance numbers follow each other (or all of a protocol, when
-    no numbers do).
+    no numbers do). Thickness tells only in series that have slices without a gap.
     """
-    steps = [below is None or above is None or abs(above - below) <= 1 for below, above in pairwise(numbers)]
+    steps = [a.number is None or b.number is None or abs(a.number - b.number) <= 1 for a, b in pairwise(slices)]
+    thickness = np.array([max(a.thickness, b.thickness) or np.inf for a, b in pairwise(slices)])
     trusted = np.isfinite(usual) & np.array(steps)
     if not trusted.any():
         trusted = np.isfinite(usual)
@@ -137,10 +139,10 @@ def _check_gaps(gaps: NDArray[np.float64], usual: NDArray[np.float64], numbers: 
         where = f"between slices {at + 1} and {at + 2} of {len(gaps) + 1} from below"
         if gap > _WIDEST:
             raise Refusal(f"{gap:.1f} mm lie {where}: slices are missing, or too far apart for a volume")
-        if trusted[at]:
-            continue
-        beside = [usual[:at][trusted[:at]][-1:], usual[at + 1 :][trusted[at + 1 :]][:1]]
-        expected = float(np.concatenate(beside).max()) if trusted.any() else float(np.median(gaps))
+        expected = float(thickness[at]) if (gaps < _TOUCHING * thickness).any() else np.inf
+        if not trusted[at]:
+            beside = [usual[:at][trusted[:at]][-1:], usual[at + 1 :][trusted[at + 1 :]][:1]]
+            expected = min(expected, float(np.concatenate(beside).max() if trusted.any() else np.median(gaps)))
         if gap > _HOLE * expected:
             raise Refusal(
                 f"{gap:.1f} mm lie {where}, where {expected:.1f} mm are usual: slices are missing; "

@@ -1,0 +1,283 @@
+"""CT series: every voxel keeps its place in millimetres and its HU, and what cannot be right is refused."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+
+from domainseg.imaging import ImageReadError, Volume, VolumeTooLargeError, read_volume
+from domainseg.imaging.volume import AIR
+
+Series = Callable[..., Path]
+AXIAL = [(-43.75, -46.5, 5.0 * k) for k in range(8)]
+SHEAR = np.cos(np.radians(20)), np.sin(np.radians(20))
+"""A gantry tilted by 20 degrees: rows run down and to the feet, the table moves along z."""
+TILTED = (1, 0, 0, 0, SHEAR[0], -SHEAR[1])
+UNEVEN = np.cumsum([0, 4, 4, 4, 4, 1.1, 7, 7, 7, 7])
+
+
+def points_of(volume: Volume) -> Any:
+    """LPS millimetres of every voxel, [z, y, x, 3]."""
+    assert volume.affine is not None
+    z, y, x = np.indices(volume.shape)
+    return np.stack([x, y, z], axis=-1) @ volume.affine[:3, :3].T + volume.affine[:3, 3]
+
+
+def refusal(folder: Path) -> ImageReadError:
+    with pytest.raises(ImageReadError) as caught:
+        read_volume(folder)
+    assert "Doe" not in caught.value.reason
+    assert "4711" not in caught.value.reason
+    return caught.value
+
+
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "axial": {},
+    "feet first, prone": {"positions": [(43.75, 46.5, z) for _, _, z in AXIAL], "turn": (-1, 0, 0, 0, -1, 0)},
+    "rows mirrored": {"positions": [(43.75, -46.5, z) for _, _, z in AXIAL], "turn": (-1, 0, 0, 0, 1, 0)},
+    "turned in plane": {"positions": [(43.75, -46.5, z) for _, _, z in AXIAL], "turn": (0, 1, 0, -1, 0, 0)},
+    "oblique": {"turn": (0.98, 0.198997487, 0, -0.198997487, 0.98, 0)},
+    "tilted gantry": {"turn": TILTED},
+    "tilted gantry, uneven": {"positions": [(-43.75, -46.5, z) for z in UNEVEN], "turn": TILTED},
+    "uneven": {"positions": [(-43.75, -46.5, z) for z in UNEVEN]},
+    "sagittal, thin": {
+        "positions": [(x, -40.0, 45.0) for x in np.arange(-40, 40, 2.0)],
+        "turn": (0, 1, 0, 0, 0, -1),
+        "spacing": (2.0, 2.0),
+    },
+    "coronal, thin": {
+        "positions": [(-40.0, y, 45.0) for y in np.arange(-40, 40, 2.0)],
+        "turn": (1, 0, 0, 0, 0, -1),
+        "spacing": (2.0, 2.0),
+    },
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_voxel_keeps_its_place_and_value(layout: str, make_series: Series, truth: Callable[..., Any]) -> None:
+    volume = read_volume(make_series(**LAYOUTS[layout]))
+    assert volume.affine is not None
+    difference = volume.voxels - np.maximum(truth(points_of(volume)), AIR)
+    assert np.abs(difference).max() <= 1.01  # rounded twice: when stored and when interpolated
+    direction = volume.affine[:3, :3] / np.linalg.norm(volume.affine[:3, :3], axis=0)
+    assert (np.diag(direction) > 0.9).all()  # x to the left, y to the back, z to the head
+    assert volume.voxels.dtype == np.int16
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_labels_go_to_the_source_and_back(layout: str, make_series: Series) -> None:
+    volume = read_volume(make_series(**LAYOUTS[layout]))
+    depth, rows, columns = volume.source_shape
+    marked = np.zeros(volume.source_shape, np.uint8)
+    marked[depth // 3, rows // 4, columns // 5] = 3
+    placed = volume.from_source(marked)
+    assert placed.shape == volume.shape
+    z, y, x = np.argwhere(placed == 3)[0]
+    settings = {"turn": (1, 0, 0, 0, 1, 0), "spacing": (3.0, 2.5), "positions": AXIAL, **LAYOUTS[layout]}
+    upward = np.cross(settings["turn"][:3], settings["turn"][3:])
+    upward = upward * np.sign(upward[np.abs(upward).argmax()])
+    ordered = sorted(settings["positions"], key=lambda position: float(np.dot(position, upward)))
+    turn, spacing = np.array(settings["turn"]), settings["spacing"]
+    truth = ordered[depth // 3] + columns // 5 * spacing[1] * turn[:3] + rows // 4 * spacing[0] * turn[3:]
+    assert volume.affine is not None
+    found = volume.affine @ (x, y, z, 1)
+    step = np.linalg.norm(volume.affine[:3, 2])
+    np.testing.assert_allclose(found[:3], truth, atol=step / 2 + 0.01 if "uneven" in layout else 0.01)
+    np.testing.assert_array_equal(volume.to_source(placed), marked)
+    assert len(volume.files) == depth
+
+
+def test_uneven_slices_lie_where_they_were(make_series: Series) -> None:
+    volume = read_volume(make_series(**LAYOUTS["tilted gantry, uneven"]))
+    assert volume.affine is not None
+    assert volume.source_z is not None
+    for k, z in enumerate(UNEVEN):
+        np.testing.assert_allclose((volume.affine @ (0, 0, volume.source_z[k], 1))[:3], (-43.75, -46.5, z), atol=1e-3)
+    assert volume.spacing == pytest.approx((2.5, 3.0, 4 * SHEAR[0]), abs=1e-4)
+    assert "resampled along z to 3.76 mm" in volume.notes[0]
+    assert "tilt of 20.0 degrees" in volume.notes[1]
+
+
+def _without(*missing: int) -> list[tuple[float, float, float]]:
+    return [position for k, position in enumerate(AXIAL) if k not in missing]
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"positions": _without(3)}, "10.0 mm lie between slices 3 and 4"),
+        ({"positions": _without(1, 3, 5)}, "slices are missing"),
+        ({"positions": _without(3, 4)}, "slices are missing, or too far apart"),
+        ({"positions": AXIAL[:2]}, "a volume needs 3"),
+        ({"positions": [(0, 0, 15.0 * k) for k in range(5)]}, "too far apart"),
+        ({"positions": [(10.0 * (k > 3), 0, 5.0 * k) for k in range(8)]}, "shifted in plane"),
+        ({"RescaleSlope": None}, "no RescaleSlope"),
+        ({"RescaleIntercept": None}, "no RescaleSlope"),
+        ({"RescaleSlope": 0}, "implausible RescaleSlope"),
+        ({"RescaleIntercept": 0}, "no Hounsfield units"),
+        ({"RescaleType": "OD"}, "no Hounsfield units"),
+        ({"ImagePositionPatient": None}, "no ImagePositionPatient"),
+        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "no right angle"),
+        ({"PixelSpacing": [0, 1]}, "implausible PixelSpacing"),
+        ({"PixelPaddingValue": 1064}, "PixelPaddingValue that tissue has"),
+        ({"positions": [(0, 5.0 * k, 0) for k in range(8)], "turn": (1, 0, 0, 0, 0, -1)}, "not axial"),
+        ({"Modality": "MR", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4"}, "modality MR"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "scouts and localizers (8)"),
+        ({"ConvolutionKernel": "BONEPLUS"}, "bone or lung kernel (8)"),
+        ({"ContrastBolusAgent": "Omnipaque 350"}, "contrast, CTA or perfusion (8)"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "secondary captures"),
+        ({"Rows": None}, "without a picture (8)"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_right_is_refused(settings: dict[str, Any], reason: str, make_series: Series) -> None:
+    error = refusal(make_series(**settings))
+    assert reason in error.reason
+    assert error.kind == ("not_ct" if "MR" in reason else "unreadable")
+
+
+def _mixed(make_series: Series, **second: Any) -> Path:
+    """Four slices as usual, and four above them that differ in something."""
+    make_series(AXIAL[:4])
+    return make_series(second.pop("positions", AXIAL[4:]), start=5, **second)
+
+
+@pytest.mark.parametrize(
+    ("second", "reason"),
+    [
+        ({"positions": AXIAL[3:], "RescaleIntercept": -1000}, "two different slices at one place"),
+        ({"size": (32, 34)}, "different sizes"),
+        ({"spacing": (3.0, 2.6)}, "different pixel spacings"),
+        ({"turn": TILTED}, "20.0 degrees between their normals"),
+        ({"PatientID": "4712"}, "2 patients"),
+        ({"StudyInstanceUID": "1.2.3"}, "2 exams"),
+    ],
+)
+def test_series_that_do_not_fit_together_are_refused(second: dict[str, Any], reason: str, make_series: Series) -> None:
+    assert reason in refusal(_mixed(make_series, **second)).reason
+
+
+def test_a_protocol_may_change_its_distance(make_series: Series) -> None:
+    positions = [(0.0, 0.0, z) for z in np.cumsum([0, *[5] * 5, *[10] * 5])]
+    volume = read_volume(make_series(positions, SliceThickness=10))
+    assert volume.spacing == pytest.approx((2.5, 3.0, 5.0))
+    assert volume.shape[0] == 16
+
+
+def test_the_same_distances_with_skipped_numbers_are_holes(make_series: Series) -> None:
+    make_series(AXIAL[:4])
+    for k, z in enumerate((25.0, 35.0, 45.0)):
+        make_series([(-43.75, -46.5, z)], start=6 + 2 * k)
+    assert "slices are missing" in refusal(make_series(AXIAL[3:4], start=4)).reason
+
+
+def test_slices_there_twice_are_read_once(make_series: Series) -> None:
+    folder = make_series()
+    for path in sorted(folder.iterdir())[:3]:
+        path.with_name("copy-" + path.name).write_bytes(path.read_bytes())
+    volume = read_volume(folder)
+    assert volume.shape[0] == len(AXIAL)
+    assert volume.notes == ("3 slices that are there twice, alike, are read once",)
+
+
+def test_the_best_series_is_read_and_the_others_are_told(make_series: Series) -> None:
+    def add(number: int, positions: Sequence[Sequence[float]] = AXIAL, **tags: Any) -> Path:
+        return make_series(
+            positions, start=100 * number, SeriesNumber=number, SeriesInstanceUID=f"1.2.826.1.{number}", **tags
+        )
+
+    thin = [(-43.75, -46.5, 0.6 * k) for k in range(40)]
+    coronal = [(-40.0, y, 45.0) for y in np.arange(-40, 40, 2.0)]
+    add(1, [(0, 0, 0)], ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    add(2, thin, SliceThickness=0.6)
+    add(3, coronal, turn=(1, 0, 0, 0, 0, -1), spacing=(2.0, 2.0), SliceThickness=2)
+    add(4, ConvolutionKernel="H60s")
+    add(5, ConvolutionKernel="H31s", SeriesDescription="HEAD W/O CONTRAST 5.0", StationName="CT7")
+    add(6, ContrastBolusAgent="Iomeron")
+    add(7, ConvolutionKernel="H31s", SeriesDescription="CTA HEAD 5.0")
+    add(8, ConvolutionKernel="H31s", ImageType=["DERIVED", "SECONDARY", "AXIAL"])
+    add(9, ConvolutionKernel="H31s", SeriesDescription="Neck 5.0")
+    folder = add(10, [(0, 0, 0)], SOPClassUID="1.2.840.10008.5.1.4.1.1.7", SeriesDescription="Dose Report")
+    volume = read_volume(folder)
+    assert volume.metadata["station"] == "CT7"
+    assert volume.notes[0] == "read the CT series of 8 images, not the others (of 40; 40, not axial; 8; 8)"
+    assert volume.notes[1] == (
+        "left out: secondary captures, dose reports and colour pictures (1), scouts and localizers (1), "
+        "bone or lung kernel (8), contrast, CTA or perfusion (16)"
+    )
+    assert not any(word in note for note in volume.notes for word in ("Doe", "4711"))
+
+
+def test_padding_with_the_other_sign_is_found(tmp_path: Path, make_slice: Callable[..., bytes]) -> None:
+    for k, position in enumerate(AXIAL):
+        dataset = pydicom.dcmread(BytesIO(make_slice(position, number=k, PixelRepresentation=1, RescaleIntercept=0)))
+        hu = dataset.pixel_array.astype(np.int16) - 1024
+        hu[:3] = -2000
+        dataset.PixelData = hu.tobytes()
+        dataset.add_new("PixelPaddingValue", "US", 65536 - 2000)
+        dataset.save_as(tmp_path / f"{k}.dcm")
+    voxels = read_volume(tmp_path).voxels
+    assert (voxels[:, :3] == AIR).all()
+    assert (voxels[:, 3:] > AIR).all()
+
+
+def test_metadata(make_series: Series) -> None:
+    volume = read_volume(
+        make_series(
+            KVP=120, ConvolutionKernel="H31s", StudyDate="20240102", Manufacturer="ACME", GantryDetectorTilt=-1.5
+        )
+    )
+    assert volume.metadata == {
+        "manufacturer": "ACME", "body_part": "HEAD", "modality": "CT", "date": "2024-01-02", "kernel": "H31s",
+        "kvp": "120", "tilt": "-1.5", "thickness": "5",
+    }  # fmt: skip
+
+
+def test_damaged_and_foreign_files(make_series: Series) -> None:
+    folder = make_series()
+    (folder / "notes.txt").write_text("Jane Doe")
+    (folder / ".hidden").write_text("x")
+    assert read_volume(folder).shape[0] == len(AXIAL)
+    path = sorted(folder.glob("*.dcm"))[2]
+    whole = path.read_bytes()
+    for data in (b"", whole[:300], whole[:-5], whole[200:]):
+        path.write_bytes(data)
+        refusal(folder)
+    path.write_bytes(whole)
+    (folder / "IM0001").write_bytes(b"Jane Doe")
+    assert "no readable DICOM file" in refusal(folder).reason
+    (folder / "IM0001").write_bytes(b"\xff\xd8\xff" + bytes(200))
+    assert "of one kind" in refusal(folder).reason
+
+
+def test_one_slice_and_empty_folders(tmp_path: Path, make_series: Series) -> None:
+    assert "does not exist" in refusal(tmp_path / "nowhere").reason
+    (tmp_path / "empty").mkdir()
+    assert "empty folder" in refusal(tmp_path / "empty").reason
+    (tmp_path / "empty" / "a.txt").write_text("x")
+    assert "no DICOM file" in refusal(tmp_path / "empty").reason
+    assert "a volume needs 3" in refusal(next(make_series().iterdir())).reason
+
+
+def test_size_is_checked_before_memory_is_taken(make_series: Series) -> None:
+    folder = make_series()
+    voxels = 8 * 32 * 36
+    assert read_volume(folder, max_voxels=voxels).voxels.size == voxels
+    with pytest.raises(VolumeTooLargeError, match="8 slices of 32 x 36"):
+        read_volume(folder, max_voxels=voxels - 1)
+
+
+def test_memory_is_about_one_volume(make_series: Series) -> None:
+    folder = make_series([(0, 0, 2.0 * k) for k in range(40)], size=(256, 256), spacing=(0.4, 0.4))
+    read_volume(folder)
+    tracemalloc.start()
+    volume = read_volume(folder)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.6 * volume.voxels.nbytes
