@@ -76,9 +76,11 @@ class Builder:
     @cached_property
     def lessons(self) -> Lessons:
         """Those of the pipeline's anatomy."""
-        from domainseg.training.heads import Heads
+        if self.reading is VOLUMES:
+            from domainseg.training.heads import Heads
 
-        return Heads(self) if self.reading is VOLUMES else Hips(self)
+            return Heads(self)
+        return Hips(self)
 
     @cached_property
     def reading(self) -> Reading:

@@ -25,7 +25,7 @@ Calls = list[tuple[str, list[str]]]
 
 def run(cfg: dict[str, Any], films: Manifest, folder: Path) -> pd.DataFrame:
     """The prediction table of a run."""
-    return train_cascade(cfg, films, folder, b"k" * 32)[0]
+    return train_cascade(cfg, films, folder, b"k" * 32)["predictions"]
 
 
 def shas(folder: Path) -> dict[str, str]:

@@ -140,7 +140,7 @@ def test_a_setting_that_a_data_source_does_not_know_is_told_in_one_line() -> Non
         build(settings)
     assert str(told.value) == (
         "data.n, data.reduction: the data source manifest does not know this setting; "
-        "known: path, targets, root, check_files, fractions, cohort, folds"
+        "known: path, targets, root, check_files, fractions, cohort, folds, split, date"
     )
 
 
