@@ -21,6 +21,7 @@ from domainseg.cascade.volumes import group_size, window
 from domainseg.imaging.geometry import Affine, inverse, transform, warp
 from domainseg.imaging.volume import AIR, Volume
 from domainseg.reporting.overlays import write_png
+from domainseg.reporting.words import REASONS, title
 
 Picture = NDArray[np.uint8]
 Color = tuple[int, int, int]
@@ -78,7 +79,8 @@ def called(case: Case) -> list[Outlines]:
 def described(result: Case | Exclusion) -> list[tuple[str, Color]]:
     """Lines of text for the head of a picture: the exam's call, and its called lesions."""
     if isinstance(result, Exclusion):
-        return [(f"excluded by {result.excluded_by.replace('_', ' ')}: {result.reason.replace('_', ' ')}", EXCLUDED)]
+        stage = result.excluded_by.replace("_", " ")
+        return [(f"excluded by {stage}: {title(result.reason, REASONS)}", EXCLUDED)]
     found = [lesion for lesion in result.lesions if lesion["called"]]
     score = result.values.get("score_hemorrhage", float("nan"))
     lines = [(f"hemorrhage {score:.2f}, lesions called: {len(found)}", CALLED if found else PLAIN)]

@@ -31,6 +31,7 @@ from domainseg.reporting.content import read_lesions
 from domainseg.reporting.overlays import write_png
 from domainseg.reporting.overlays_volume import TRUE, Outlines, called, closeup, described, montage, page, paged
 from domainseg.reporting.sections_volume import false_lesions
+from domainseg.reporting.words import REASONS, title
 from domainseg.training.stages import load_cascade
 
 Picture = NDArray[np.uint8]
@@ -160,7 +161,8 @@ def caption(one: Shown) -> str:
     held = [f"{name}{_ml(row.get(f'true_volume_ml_{name}'))}" for name in _types(row)]
     text = f"Exam {row['image']}: {', '.join(held) or 'hemorrhage'}"
     if row["excluded_by"]:
-        return f"{text}; excluded by {row['excluded_by'].replace('_', ' ')} ({row['exclusion_reason']})"
+        stage, reason = str(row["excluded_by"]), str(row["exclusion_reason"])
+        return f"{text}; excluded by {stage.replace('_', ' ')} ({title(reason, REASONS)})"
     if np.isfinite(dice := _number(row.get("dice_hemorrhage"))) and one.kind != "missed":
         text += f"; Dice {dice:.2f}, measured{_ml(row.get('volume_ml'))}"
     text += f"; score {row['score_hemorrhage']:.2f}, threshold {row['threshold_hemorrhage']:.2f}"

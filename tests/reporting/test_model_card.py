@@ -187,3 +187,36 @@ def test_names_from_tables_and_films_are_shown_and_not_formatted(
         if "Site A" in line:
             assert line.count("|") == 6
     assert len(card.splitlines()) == len(plain.splitlines())
+
+
+def test_a_bundle_that_reads_exams_is_told_in_their_words(
+    record: dict[str, Any], heads: tuple[pd.DataFrame, pd.DataFrame]
+) -> None:
+    for target, operation in (("head_filter", "projections"), ("hemorrhage", "slabs")):
+        record["labels"][target] = {"question": f"{target}?", "negative": "none", "positive": target}
+        settings = [{"op": operation, "size": 96, "slices": 5}, {"op": "window"}, {"op": "window"}]
+        record["stages"].append(stage(target) | {"preprocessing": settings, "decision": {"kind": "x", "level": 0.35}})
+        record["parity"]["stages"][target] = {"pictures": 8, "logits": 2.5e-6}
+    for target in ("view_filter", "fracture"):
+        del record["parity"]["stages"][target], record["labels"][target]
+    record |= {"pipeline": "hemorrhage", "target": "hemorrhage", "stages": record["stages"][2:]}
+    record["data"]["splits"]["test"]["labels"] = {"hemorrhage": {"positive": 9, "negative": 31, "of": "parts"}}
+    record["data"]["exclusions"]["reasons"][0] |= {"stage": "head_filter", "reason": "no_head"}
+    record["envelope"] |= {"volumes": 50, "slice_distance": [1, 5], "thickness": [1.25, 5], "slices": [28, 180]}
+    record["envelope"]["hu"] = {"50": [28.0, 36.0]}
+    del record["envelope"]["films"]
+    metrics = evaluate(heads[0], ["head_filter", "hemorrhage", "subdural"], resamples=10, splits=["test"])
+    card = model_card(record, metrics)
+    assert re.search(r"\b(film|hip|fracture|implant|femoral)s?\b", card, re.IGNORECASE) is None
+    assert "# Model card: hemorrhage\n" in card
+    assert ["Hemorrhage", "hemorrhage?", "96 x 96, slabs of 5 slices in 2 windows", "dynamic"] in rows(
+        card, "What it does"
+    )
+    assert "| Hemorrhage | test | 9 | 31 | exams |" in card
+    assert ["Thickness of slices, mm", "1.25 to 5.00"] in rows(card, "Exams that it is for")
+    assert ["HU, 50th percentile", "28 to 36"] in rows(card, "Exams that it is for")
+    assert rows(card, "Exclusions") == [["Head filter", "no head CT that can be read for hemorrhage", "9", "10"]]
+    subdural = metrics["test"]["subdural"]["intention"]["sensitivity"]
+    assert rows(card, "By type, on intention")[1][:2] == ["Subdural", str(subdural["n"])]
+    assert "| Hemorrhage | level | 0.35 |" in card
+    assert {len(row) for row in rows(card, "The same answers everywhere")} == {3}
