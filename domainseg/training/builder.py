@@ -170,6 +170,7 @@ class Builder:
 
         chosen: what is written down about the decision's own numbers.
         """
+        numbers = {"numbers": chosen} if chosen else {}
         # A threshold below every score lets all cases through, so that each has a score of this stage.
         open_stage = replace(stage, frozen=replace(stage.frozen, threshold=2.0 if _excludes_above(stage) else -1.0))
         truth = self.reading.truth(self.tune)
@@ -191,7 +192,7 @@ class Builder:
                 previous.threshold, previous.rule, "init_from", positives, negatives, nothing, nothing, False, True
             )
             if ranks.is_first():
-                write_json(folder / "threshold.json", {**kept.to_dict(), **chosen})
+                write_json(folder / "threshold.json", {**kept.to_dict(), **numbers})
             for doubt in doubts(previous, labels, logits):
                 log.warning("WARNING %s: %s", stage.name, doubt)
             return replace(stage, frozen=replace(previous, provisional=True))
@@ -199,7 +200,7 @@ class Builder:
         for doubt in doubts(frozen, labels, logits):
             log.warning("WARNING %s: %s", stage.name, doubt)
         if ranks.is_first():
-            write_json(folder / "threshold.json", {**record, **chosen})
+            write_json(folder / "threshold.json", {**record, **numbers})
         return replace(stage, frozen=frozen)
 
 
