@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from domainseg.phantom.heads.shapes import Field, Place, Window, directions, inside, look, over_directions
+from domainseg.phantom.heads.shapes import AZIMUTHS, Field, Place, Window, directions, inside, look, over_directions
 
 FLOOR = 256  # cells of the map of the skull's floor, 1 mm each, the origin in the middle
 SPREAD = 40.0  # mm: sulci are no farther than this from any place, in their map
@@ -40,12 +40,12 @@ def shape(rng: np.random.Generator, age: int, sex: str) -> Shape:
     size = float(rng.normal(1.0 if sex == "M" else 0.965, 0.025)) * (0.86 + 0.14 * min(age, 12) / 12)
     a, b, up = 67 * size * rng.normal(1, 0.025), 85 * size * rng.normal(1, 0.025), 80 * size * rng.normal(1, 0.02)
     x, y, z = directions()
-    wide = a * (1 + 0.09 * y - 0.03 * np.abs(x))
+    wide = a * (1 + 0.07 * y - 0.03 * np.abs(x))
     c = np.where(z > 0, up, 76 * size)
     radius = 1 / np.sqrt((x / wide) ** 2 + (y / b) ** 2 + (z / c) ** 2)
     # Squarer than an ellipsoid, and a little uneven, the same on both sides but for a rest.
     even = over_directions(rng, 75)
-    mirrored = np.roll(even[:, ::-1], 361, axis=1)
+    mirrored = np.roll(even[:, ::-1], AZIMUTHS // 2 + 1, axis=1)
     radius *= 1 + 0.055 * (x * y) ** 2 * 4 + 0.04 * (z > 0) * z**2 * (1 - z**2) * 4
     radius += 0.8 * (even + mirrored) + 0.8 * over_directions(rng, 60)
     slope_v, slope_u = np.gradient(cv2.GaussianBlur(radius, (0, 0), 2))
@@ -82,7 +82,7 @@ def distance_to_zero(noise: Field, row: Field | float, level: Field | float) -> 
     """About the distance in mm to the zero crossings of a map; ``row`` is mm a row, ``level`` columns over rows."""
     down, across = np.gradient(noise)
     rate = np.sqrt((down / row) ** 2 + (across / row / level) ** 2)
-    rate = cv2.blur(rate.astype(np.float32), (9, 9))
+    rate = cv2.blur(rate.astype(np.float32), (7, 7))
     return np.minimum(np.abs(noise) / np.maximum(rate, 0.01), SPREAD).astype(np.float32)
 
 

@@ -19,8 +19,8 @@ _DEEP = {"ganglia": (26, -4, 4), "thalamus": (12, 9, 5), "pons": (4, 4, -30), "c
 class Bleed:
     """One bleed. kind: one of TYPES. place: which sort of it. centre: mm in the head; side: 1 left, -1 right.
 
-    ml: as planned. size: by kind, mm or a share. axes: of a bleed in the brain, mm. thickness: over directions, mm, of a
-    layer along the skull. hu: of the blood.
+    ml: as planned. size: by kind, mm or a share. axes: of a bleed in the brain, mm. thickness: of a layer along the
+    skull, mm, over directions. hu: of the blood.
     """
 
     kind: str

@@ -28,8 +28,11 @@ def outside(head: Shape, where: Frame, edge: Field) -> Field:
     texture = rough(place, 14, head.offset + 30)
     hu = np.float32(FAT) + 12 * texture + np.zeros_like(place.x)
     # Muscles: the temporal ones beside the skull, those of the neck below it.
-    beside = inside(np.minimum(5.5 - np.abs(under - 4.5), 8 - np.abs(place.z + 12) * np.float32(0.25)), 2)
-    beside *= inside(np.minimum(np.abs(place.x) - 45 * s, 20 - place.y), 3)
+    # Thickest in the temporal fossa, it thins out backwards and upwards.
+    u, v = (place.y + np.float32(22 * s)) * np.float32(1 / 48), (place.z + np.float32(18 * s)) * np.float32(1 / 48)
+    belly = np.float32(10) * np.sqrt(np.clip(1 - u * u - v * v, 0, 1))
+    beside = inside(np.minimum(belly - under, under - 0.3), 1.5) * inside(np.abs(place.x) - 40 * s, 6)
+    beside = beside * inside(where.scalp - under - 2, 2)
     _paint(hu, beside, MUSCLE)
     if place.z.min() < 5:
         seams = 16 * (np.abs(rough(place, 22, head.offset + 50)) - 0.16)  # fat between the muscles
@@ -139,5 +142,5 @@ def frontal_sinus(head: Shape, where: Frame) -> Field | None:
         return None
     points = np.array([(-14, -86, -6), (-4, -88, 0), (5, -88, 2), (17, -85, -5)]) * s
     body = tube(place, points, np.array([5, 7, 6, 5]) * grown)
-    thick = np.minimum(-where.wall - 1.8, where.wall + where.skull + 3.5)
+    thick = np.minimum(-where.wall - 1.5, where.wall + where.skull - 1.3)
     return inside(np.minimum(body, thick))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
-from domainseg.files import atomic_path, write_bytes
+from domainseg.files import write_bytes
 from domainseg.imaging.hemorrhage import TYPES
 from domainseg.phantom.heads import scanner
 from domainseg.phantom.heads.exam import SimulatedExam, exam
@@ -104,6 +105,7 @@ def write_series(made: SimulatedExam, folder: Path) -> Sequence[str]:
     direction = [*(scan.affine[:3, 0] / scan.pixel), *(scan.affine[:3, 1] / scan.pixel)]
     described = {"": "Head", "trunk": "Chest abdomen", "legs": "Thighs", "neck": "Neck"}[plan.other]
     names = []
+    folder.mkdir(parents=True, exist_ok=True)
     for k in range(count):
         number = count - k if plan.site == "B" else k + 1
         name = f"IM{number:04d}.dcm"
@@ -153,9 +155,11 @@ def write_series(made: SimulatedExam, folder: Path) -> Sequence[str]:
         data.WindowCenter, data.WindowWidth = 40, 80
         stored = made.voxels[k].astype(np.int32) - intercept
         data.PixelData = stored.astype("<u2" if site.padding is None else "<i2").tobytes()
-        with atomic_path(folder / name) as temporary:
-            data.save_as(temporary, enforce_file_format=True)
+        data.save_as(folder / name, enforce_file_format=True)
         names.append(name)
+    for name in names:  # on disk before the exam counts as complete; after the first this costs nothing
+        with open(folder / name, "rb") as stream:
+            os.fsync(stream.fileno())
     return names
 
 

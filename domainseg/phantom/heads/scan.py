@@ -1,4 +1,4 @@
-"""Where the voxels of a simulated scan lie: pixel size, slice distance, gantry tilt, the patient's pose on the table."""
+"""Where the voxels of a simulated scan lie: pixel size, slice distance, gantry tilt, the patient's pose."""
 
 from __future__ import annotations
 

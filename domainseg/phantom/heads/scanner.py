@@ -35,10 +35,10 @@ class Site:
 
 SITES = {
     "A": Site(
-        "A", (215, 240), 0.60, 0.0, 2.9, 0.32, "cup", None, "Northfield General Hospital", "Lumora", "CT-Axis 64", "H30s"
+        "A", (215, 240), 0.60, 0.0, 2.9, 0.32, "cup", None, "Northfield General Hospital", "Lumora", "Axis 64", "H30s"
     ),
     "B": Site(
-        "B", (220, 250), 0.42, 0.55, 3.6, 0.42, "rails", -2000, "St. Aldwin Infirmary", "Helion", "Rotor 16", "HEAD STD+"
+        "B", (220, 250), 0.42, 0.55, 3.6, 0.42, "rails", -2000, "St. Aldwin Infirmary", "Helion", "Rotor 16", "STD+"
     ),
     "C": Site(
         "C", (225, 250), 0.70, 0.15, 2.6, 0.28, "", None, "Riverside Trauma Centre", "Korvex", "Spiral 128", "J40s"

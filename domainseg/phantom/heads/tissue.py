@@ -175,6 +175,7 @@ def skull(head: Shape, where: Frame) -> tuple[Field, Field]:
     """Coverage of bone and its HU: two tables with diploe between, the petrous bones with air cells."""
     wall, floor, t = where.wall, where.floor, where.skull
     shell = np.minimum(np.minimum(wall + t, floor + where.under), -where.depth)
+    shell = np.where((floor > 110) & (where.place.z < -50), np.float32(-9), shell)  # the great hole
     bone = inside(shell, 1.0)
     middle = np.minimum(shell, where.skull * 0.5) - np.float32(1.6)
     hu = np.float32(CORTEX) - np.float32(CORTEX - DIPLOE) * inside(middle, 1.0)
