@@ -44,7 +44,7 @@ def predict_command(model: Model, cfg: Mapping[str, Any], output: Path, first: W
     labels = None if cfg["labels"] is None else Path(cfg["labels"])
     manifest = read_input(Path(cfg["input"]), output, labels, reading)
     if len(manifest) == 0:
-        raise ManifestError(f"input={cfg['input']}: no {reading.plural.rstrip('s')} there")
+        raise ManifestError(f"input={cfg['input']}: no {reading.plural} there")
     key = patient_key(cfg["key"], output)
     table = predict_table(model, manifest, key, output, cfg, first)
     unread = int((table.drop_duplicates("image")["excluded_by"] == "read").sum())

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from domainseg.bundle.envelope import measure, outside
-from domainseg.imaging import Film
+from domainseg.imaging import Film, Volume
 
 DEVICE = {"modality": "DX", "manufacturer": "Acme", "model": "One", "view": "AP", "body_part": "PELVIS"}
 
@@ -102,3 +102,78 @@ def test_other_metadata_is_left_out() -> None:
 
 def test_an_envelope_of_no_films_flags_nothing() -> None:
     assert outside(film(), measure([])) == []
+
+
+SCANNER = {
+    "modality": "CT",
+    "manufacturer": "Acme",
+    "model": "Two",
+    "body_part": "HEAD",
+    "kernel": "H31s",
+    "kvp": "120",
+}
+
+
+def volume(
+    *,
+    shape: tuple[int, int, int] = (30, 64, 64),
+    spacing: tuple[float, float, float] | None = (0.5, 0.5, 5.0),
+    shift: int = 0,
+    rendering: tuple[float, float] | None = None,
+    **metadata: str,
+) -> Volume:
+    """Half air, half 0 to 100 HU, uniformly."""
+    voxels = np.random.default_rng(0).integers(0, 101, shape) + shift
+    voxels[:, :, :32] = -1000
+    affine = None if spacing is None else np.diag([*spacing, 1.0])
+    told = {**SCANNER, "thickness": "5", **metadata}
+    return Volume(voxels.astype(np.int16), affine, rendering=rendering, metadata=told)
+
+
+@pytest.fixture(scope="module")
+def of_volumes() -> dict[str, Any]:
+    """Of 20 volumes: slices 4 to 5 mm apart, 30 or 40 of them; through JSON."""
+    made = [volume(shape=(30 + 10 * (k % 2), 64, 64), spacing=(0.5, 0.5, 4.0 + k % 2)) for k in range(20)]
+    found: dict[str, Any] = json.loads(json.dumps(measure(made)))
+    return found
+
+
+def test_ranges_of_volumes(of_volumes: dict[str, Any]) -> None:
+    assert of_volumes["volumes"] == 20
+    assert (of_volumes["spacing"], of_volumes["slice_distance"]) == ([0.5, 0.5], [4.0, 5.0])
+    assert (of_volumes["thickness"], of_volumes["slices"]) == ([5.0, 5.0], [30.0, 40.0])
+    assert of_volumes["size"] == {"shorter": [64, 64], "longer": [64, 64]}
+    assert of_volumes["hu"]["50"] == pytest.approx([50, 50], abs=2)  # air is left out
+    assert (of_volumes["renderings"], of_volumes["no_spacing"]) == (0, 0)
+    assert of_volumes["metadata"]["kernel"] == {"values": {"H31s": 20}, "missing": 0}
+
+
+@pytest.mark.parametrize(
+    ("changed", "reasons"),
+    [
+        (volume(), []),
+        (volume(spacing=(0.7, 0.5, 5.0)), ["spacing"]),
+        (volume(spacing=(0.5, 0.5, 1.0)), ["slice_distance"]),
+        (volume(thickness="10"), ["thickness"]),
+        (volume(thickness="unknown"), []),
+        (volume(shape=(60, 64, 64)), ["slices"]),
+        (volume(shape=(30, 64, 96)), ["size"]),
+        (volume(shift=15), []),
+        (volume(shift=40), ["hu"]),
+        (volume(shift=-900), ["hu"]),  # nothing of a body
+        (volume(rendering=(-20.0, 100.0)), ["rendering"]),
+        (volume(spacing=None, rendering=(-20.0, 100.0)), ["spacing:missing", "rendering"]),
+        (volume(kernel="B70"), ["metadata:kernel"]),
+        (volume(body_part=""), ["metadata:body_part:missing"]),
+    ],
+)
+def test_what_lies_outside_of_volumes_is_named(of_volumes: dict[str, Any], changed: Volume, reasons: list[str]) -> None:
+    assert outside(changed, of_volumes) == reasons
+
+
+def test_pictures_ask_for_pictures_and_films_for_films(of_volumes: dict[str, Any], envelope: dict[str, Any]) -> None:
+    pictures = volume(spacing=None, rendering=(-20.0, 100.0))
+    made = measure([pictures] * 6)
+    assert outside(pictures, made) == []
+    assert outside(volume(shift=500), made) == ["rendering"]
+    assert outside(film(), of_volumes) == outside(volume(), envelope) == []

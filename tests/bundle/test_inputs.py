@@ -10,6 +10,7 @@ import pytest
 
 from domainseg.bundle.command import fingerprint
 from domainseg.bundle.inputs import read_input
+from domainseg.cascade.reads import VOLUMES
 from domainseg.data.manifest import ManifestError
 
 
@@ -74,6 +75,57 @@ def test_labels_go_with_a_table_of_films(tmp_path: Path) -> None:
     assert list(found.targets["label_fracture"]) == [1.0]
     with pytest.raises(ManifestError, match="go with an images table"):
         read_input(tmp_path, labels=tmp_path / "targets.csv")
+
+
+EXAMS = ("b/IM0002", "b/IM0001", "c/d/1.png", "c/d/2.png", "c/d/e/1.2.840", "x.nii", "y/z.NII.GZ", "y/enhanced.dcm")
+
+
+@pytest.fixture
+def exams(tmp_path: Path) -> Path:
+    """Files named EXAMS, beside two that belong to no exam and a hidden one."""
+    for name in (*EXAMS, "labels.txt", "b/report.pdf", "y/.hidden.nii"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"\0" * 128 + b"DICM" if name.endswith("1.2.840") else b"")
+    return tmp_path / "in"
+
+
+def test_an_exam_is_a_nifti_file_or_a_folder_that_holds_slices(exams: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        found = read_input(exams, reading=VOLUMES)
+    assert list(found.images["image"]) == ["b", "c/d", "c/d/e", "x.nii", "y", "y/z.NII.GZ"]
+    assert found.path("c/d") == exams / "c/d"
+    assert "6 exams in the folder" in caplog.text
+    assert "3 of 11 files in the folder are no slices and no NIfTI by name or content: passed over" in caplog.text
+
+
+def test_one_exam_is_called_by_its_own_name(exams: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(read_input(exams / "b", reading=VOLUMES).images["image"]) == ["b"]
+    assert list(read_input(exams / "x.nii", reading=VOLUMES).images["image"]) == ["x.nii"]
+    assert list(read_input(exams / "c/d", reading=VOLUMES).images["image"]) == ["d", "d/e"]
+    monkeypatch.chdir(exams / "b")
+    found = read_input(Path(), reading=VOLUMES)
+    assert [(image, found.path(image).samefile(exams / "b")) for image in found.images["image"]] == [("b", True)]
+
+
+def test_results_do_not_go_into_an_exam(exams: Path, tmp_path: Path) -> None:
+    """A folder is read with all below it: what is written there would be taken for slices."""
+    assert len(read_input(exams, exams / "out", reading=VOLUMES)) == 6
+    for output in (exams / "b/out", exams / "c/d/e/1/2"):
+        with pytest.raises(ManifestError, match=r"lies in the folder of the exam (b|c/d)"):
+            read_input(exams, output, reading=VOLUMES)
+    (tmp_path / "images.csv").write_text("image,path\na,in/b\n")
+    with pytest.raises(ManifestError, match="lies in the folder of the exam a"):
+        read_input(tmp_path / "images.csv", exams / "b", reading=VOLUMES)
+
+
+def test_what_is_predicted_is_known_by_each_file_of_an_exam(exams: Path) -> None:
+    found = read_input(exams / "c", reading=VOLUMES)
+    before = fingerprint(found)
+    assert fingerprint(found) == before
+    (exams / "c/d/e/1.2.840").write_bytes(b"other")
+    changed = fingerprint(found)
+    (exams / "c/d/3.png").touch()
+    assert len({before, changed, fingerprint(found)}) == 3
 
 
 def _denied(path: object) -> None:
