@@ -186,24 +186,31 @@ def warnings(content: Content) -> list[str]:
 
 
 def thresholds(content: Content) -> list[dict[str, str]]:
-    """Rows of stage, value, rule, where chosen, cases, what it kept, specificity, remark."""
+    """Rows of stage, value, rule, where chosen, cases, what it kept, specificity, remark.
+
+    A stage that calls types has a row for each behind its own.
+    """
     rows = []
     for t in content.thresholds:
-        remarks = ["provisional"] if t.get("provisional") else []
-        remarks += ["rule not reached"] if t.get("reached") is False else []
-        rows.append(
-            {
-                "stage": stage_title(str(t["stage"])),
-                "value": number(t.get("value"), 4),
-                "rule": str(t.get("rule", "–")).replace("_", " "),
-                "chosen_on": str(t.get("chosen_on", "–")),
-                "cases": f"{t.get('n_positive', '–')} / {t.get('n_negative', '–')}",
-                "kept": number(t.get("kept")),
-                "specificity": number(t.get("specificity")),
-                "remark": ", ".join(remarks) or "frozen",
-            }
-        )
+        rows.append(_threshold_row(str(t["stage"]), t))
+        types = (t.get("numbers") or {}).get("types", {})
+        rows += [_threshold_row(f"{t['stage']}, {name}", one) for name, one in types.items()]
     return rows
+
+
+def _threshold_row(stage: str, t: Mapping[str, Any]) -> dict[str, str]:
+    remarks = ["provisional"] if t.get("provisional") else []
+    remarks += ["rule not reached"] if t.get("reached") is False else []
+    return {
+        "stage": stage_title(stage),
+        "value": number(t.get("value"), 4),
+        "rule": str(t.get("rule", "–")).replace("_", " "),
+        "chosen_on": str(t.get("chosen_on", "–")),
+        "cases": f"{t.get('n_positive', '–')} / {t.get('n_negative', '–')}",
+        "kept": number(t.get("kept")),
+        "specificity": number(t.get("specificity")),
+        "remark": ", ".join(remarks) or "frozen",
+    }
 
 
 def calibration_rows(content: Content) -> list[dict[str, Any]]:

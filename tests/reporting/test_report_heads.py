@@ -27,8 +27,9 @@ def run(heads: Tables, tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = "pipeline: hemorrhage\ntarget: hemorrhage\nstages: [head_filter, hemorrhage]\n"
     (folder / "config.yaml").write_text(settings)
     threshold = {"value": 0.4, "rule": "sensitivity_0.95", "chosen_on": "tune", "n_positive": 15, "n_negative": 15}
-    for stage in ("hemorrhage", "head_filter"):
-        write_json(folder / "stages" / stage / "threshold.json", {**threshold, "kept": 1.0, "provisional": True})
+    for stage, numbers in (("hemorrhage", {"types": {"epidural": {**threshold, "value": 0.125}}}), ("head_filter", {})):
+        record = {**threshold, "kept": 1.0, "provisional": True, "numbers": numbers}
+        write_json(folder / "stages" / stage / "threshold.json", record)
     evaluate_run(folder, resamples=20)
     return folder
 
@@ -55,6 +56,8 @@ def test_the_report_speaks_of_exams_their_types_and_lesions(run: Path) -> None:
 def test_stages_stand_in_the_order_of_the_cascade_and_its_target_leads(run: Path) -> None:
     content = gather(run)
     assert [row["stage"] for row in content.thresholds] == ["head_filter", "hemorrhage"]
+    rows = [(row["stage"], row["value"]) for row in sections.thresholds(content)]
+    assert rows == [("Head filter", "0.4000"), ("Hemorrhage", "0.4000"), ("Hemorrhage, Epidural", "0.1250")]
     assert content.main == "hemorrhage"
     assert Content("x", {"test": {"hemorrhage": {}, "epidural": {}}}).main == "hemorrhage"
     assert Content("x", {"test": {"own": {}, "fracture": {}}}, config={"target": "own"}).main == "own"
