@@ -65,12 +65,12 @@ class NotCt(Refusal):
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Swallow warnings and log records of pydicom and the codecs.
+    """Swallow warnings and log records of pydicom, nibabel and the codecs.
 
     Their texts quote values of the header, and so the patient; what matters here is checked by value. Filters and log
     levels belong to the process, so threads take turns.
     """
-    loggers = [logging.getLogger(name) for name in ("pydicom", "pylibjpeg", "openjpeg", "PIL")]
+    loggers = [logging.getLogger(name) for name in ("pydicom", "pylibjpeg", "openjpeg", "PIL", "nibabel.global")]
     with _quiet_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         levels = [logger.level for logger in loggers]

@@ -36,6 +36,7 @@ def read_nifti(path: Path, max_voxels: int | None) -> Volume:
         affine, notes = _affine(header)
         slope, intercept = (1.0 if value is None else float(value) for value in _scaling(header))
         axes = axes_of(affine)
+        placed = turned_affine(affine, shape, axes)
         voxels = np.empty(turned_shape(shape, axes), np.int16)
         holes = _fill(stored_view(voxels, axes), stream, dtype, slope, intercept)
     if holes:
@@ -44,7 +45,7 @@ def read_nifti(path: Path, max_voxels: int | None) -> Volume:
     places = np.arange(depth, dtype=np.float64)
     return Volume(
         voxels=voxels,
-        affine=turned_affine(affine, shape, axes),
+        affine=placed,
         source_shape=shape,
         source_axes=axes,
         source_z=places if axes[2][1] > 0 else depth - 1 - places,
@@ -102,9 +103,14 @@ def _header(stream: BinaryIO) -> Any:
     kind = _HEADERS[sizes.pop()]
     block = start + stream.read(kind.template_dtype.itemsize - 4)
     try:
-        header = kind(block)
+        # nibabel mends headers where it can: what numbers mean must not be mended.
+        as_written, header = kind(block, check=False), kind(block)
+        bits = 8 * as_written.get_data_dtype().itemsize
+        header["scl_slope"], header["scl_inter"] = as_written["scl_slope"], as_written["scl_inter"]
     except Exception:  # nibabel's texts quote the header
         raise Refusal("its NIfTI header is damaged") from None
+    if int(as_written["bitpix"]) != bits:
+        raise Refusal("its header says two sizes of a voxel: damaged")
     if not bytes(header["magic"]).startswith(b"n+"):
         raise Refusal("its header and voxels are two files (.hdr, .img): convert it to one .nii or .nii.gz")
     offset = float(header["vox_offset"])
@@ -128,8 +134,6 @@ def _dtype(header: Any) -> np.dtype[Any]:
     dtype: np.dtype[Any] = np.dtype(header.get_data_dtype())
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise Refusal("its voxels are colours or complex numbers, not Hounsfield units")
-    if int(header["bitpix"]) != 8 * dtype.itemsize:
-        raise Refusal("its header says two sizes of a voxel: damaged")
     return dtype
 
 

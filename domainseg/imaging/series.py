@@ -31,6 +31,7 @@ def read_series(files: Sequence[Path], max_voxels: int | None) -> Volume:
     axes = axes_of(stack.affine)
     if axes[2][0] != 2 and not stack.even:
         raise Refusal("its slices are not axial and unevenly spaced: export the axial series")
+    affine = turned_affine(stack.affine, shape, axes)
     voxels = np.empty(turned_shape(shape, axes), np.int16)
     dropped = _fill(stored_view(voxels, axes), stack)
     if dropped:
@@ -39,7 +40,7 @@ def read_series(files: Sequence[Path], max_voxels: int | None) -> Volume:
     places = stack.places if axes[2][0] == 2 else np.arange(shape[2 - axes[2][0]], dtype=np.float64)
     return Volume(
         voxels=voxels,
-        affine=turned_affine(stack.affine, shape, axes),
+        affine=affine,
         source_shape=(source, first.rows, first.columns),
         source_axes=axes,
         source_z=places if axes[2][1] > 0 else voxels.shape[0] - 1 - places,

@@ -26,7 +26,7 @@ TAGS = (
     "RescaleIntercept", *DATES, *METADATA.values(),
 )  # fmt: skip
 
-# Files that lie beside exams and hold no image; anything else that is no DICOM may be a damaged slice.
+# Ends of names of files that lie beside exams; anything else that is no DICOM may be a damaged slice.
 _BESIDE = frozenset((".txt", ".csv", ".tsv", ".json", ".xml", ".html", ".htm", ".pdf", ".db", ".ini", ".inf", ".exe"))
 
 #: Why files are left out, in words for people; the order is that in which they are asked.
@@ -113,7 +113,7 @@ def headers(files: Sequence[Path]) -> tuple[list[Image], int]:
     """The header of every DICOM file, and how many files are none but lie beside exams; raises Refusal."""
     found, beside = [], 0
     for number, file in enumerate(files, start=1):
-        if file.name.startswith(".") or file.suffix.lower() in _BESIDE:
+        if lies_beside(file):
             beside += 1
             continue
         place = f"file {number} of {len(files)} in order of names"
@@ -125,6 +125,11 @@ def headers(files: Sequence[Path]) -> tuple[list[Image], int]:
             raise Refusal(f"{place} is no readable DICOM file: damaged, or it does not belong here") from None
         found.append(Image(file, place, values))
     return found, beside
+
+
+def lies_beside(file: Path) -> bool:
+    """Whether a file is hidden, or of a kind that lies beside exams and holds no image."""
+    return file.name.startswith(".") or file.suffix.lower() in _BESIDE
 
 
 def left_out(image: Image) -> str:

@@ -39,6 +39,7 @@ def _volume(path: Path, max_voxels: int | None) -> Volume:
     from domainseg.imaging.nifti import SUFFIXES, read_nifti
     from domainseg.imaging.picture_stack import read_pictures
     from domainseg.imaging.series import read_series
+    from domainseg.imaging.slices import lies_beside
 
     if path.name.lower().endswith(SUFFIXES):
         return read_nifti(path, max_voxels)
@@ -46,7 +47,7 @@ def _volume(path: Path, max_voxels: int | None) -> Volume:
     pictures = [file for file in files if _begins_as_picture(file)]
     if any(file.name.lower().endswith(SUFFIXES) for file in files):
         raise Refusal("is a folder with NIfTI files: give the file")
-    others = [file for file in files if file not in set(pictures) and not file.name.startswith(".")]
+    others = [file for file in files if file not in set(pictures) and not lies_beside(file)]
     if not pictures:
         return read_series(files, max_voxels)
     if path.is_file():
