@@ -26,8 +26,28 @@ from bench.measure import Options, Section, Skipped  # noqa: E402
 from bench.report import markdown, result  # noqa: E402
 from domainseg.files import atomic_path, write_json  # noqa: E402
 
-TOPICS = ("inference", "training", "cascade", "memory", "reading", "phantom", "startup", "intervals", "norms", "gpu")
-SHORT_TOPICS = ("inference", "training", "cascade", "memory", "reading", "intervals")  # those with targets for CI
+TOPICS = (
+    "inference",
+    "exam",
+    "training",
+    "cascade",
+    "memory",
+    "reading",
+    "phantom",
+    "startup",
+    "intervals",
+    "norms",
+    "gpu",
+)
+SHORT_TOPICS = (
+    "inference",
+    "exam",
+    "training",
+    "cascade",
+    "memory",
+    "reading",
+    "intervals",
+)  # those with targets for CI
 SHORT = {"rounds": 3, "films": 6, "slope_films": 24, "cases": 3000, "resamples": 400}
 
 

@@ -13,6 +13,7 @@ from domainseg.bundle.schema import SCHEMA, stage_file
 from domainseg.bundle.verify import Verified, verify_bundle
 from domainseg.bundle.write import write_bundle
 from domainseg.cascade.decisions import DECISIONS
+from domainseg.cascade.operations import picture_shape
 from domainseg.cascade.stages import Frozen, Stage
 from domainseg.config import plain
 from domainseg.imaging.film import READER_VERSION
@@ -35,11 +36,17 @@ def cascade(options: Options) -> list[Stage]:
     if options.run:
         stages = load_cascade(options.run, "cpu")
     else:
-        folders = [conf_folder()]
-        settings = plain(compose("train", parse(["+pipeline=hip"], folders)[0], folders))
+        settings = settings_of("hip")
         stages = [untrained(name, settings["stage"][name]) for name in settings["stages"]]
     size = {"op": "fit", "size": options.size, "version": 1}
     return [*stages[:-1], replace(stages[-1], preprocessing=[size, *stages[-1].preprocessing[1:]])]
+
+
+def settings_of(pipeline: str) -> dict[str, Any]:
+    """The configuration of a pipeline as typed."""
+    folders = [conf_folder()]
+    settings: dict[str, Any] = plain(compose("train", parse([f"+pipeline={pipeline}"], folders)[0], folders))
+    return settings
 
 
 def untrained(name: str, settings: dict[str, Any]) -> Stage:
@@ -48,7 +55,7 @@ def untrained(name: str, settings: dict[str, Any]) -> Stage:
     network = module_of(stage).train()
     with torch.no_grad():
         for _ in range(5):
-            network(torch.rand(4, 1, 256, 256))
+            network(torch.rand(4, picture_shape(stage.preprocessing)[0], 256, 256))
     network.eval()
     return replace(stage, frozen=Frozen(threshold=OPEN.get(name, 0.5)))
 
