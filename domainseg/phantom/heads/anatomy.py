@@ -53,15 +53,16 @@ def shape(rng: np.random.Generator, age: int, sex: str) -> Shape:
     level = np.maximum(np.sqrt(1 - z**2), 0.05)
     cosine = 1 / np.sqrt(1 + ((slope_v / step) ** 2 + (slope_u / step / level) ** 2) / radius**2)
     child = min(1.0, 0.35 + age / 25)
-    skull = (rng.uniform(5.2, 7.2) + 1.2 * y * (z < 0.5) + 0.8 * z + 0.7 * over_directions(rng, 40)) * child
-    scalp = rng.uniform(4.5, 8.5) + 0.8 * over_directions(rng, 60) + 1.5 * (z < 0.2) * np.abs(x) + 1.5 * (y > 0) * y**2
+    side, low = np.abs(x), 1 / (1 + np.exp((z - 0.25) * 12))
+    skull = (rng.uniform(5.0, 7.0) + 1.2 * y * low + 0.8 * z + 0.7 * over_directions(rng, 40)) * child
+    scalp = rng.uniform(4.5, 8.5) + 0.8 * over_directions(rng, 60) + 1.5 * low * side + 1.5 * np.maximum(y, 0) ** 2
     walls = np.stack([radius, cosine, np.maximum(skull, 2.0), np.maximum(scalp, 3.0)], -1)
     atrophy = float(np.clip((age - 35) / 50 + rng.normal(0, 0.25), 0, 1.3))
     noise = over_directions(rng, 27)
     near = distance_to_zero(noise, radius * step, level)
     # Deep and shallow sulci, and stretches where a sulcus closes.
     depth = np.clip(13 + 6 * over_directions(rng, 30), 2, 24)
-    fluid = np.clip(0.6 + 2.4 * atrophy + (0.5 + 0.4 * atrophy) * over_directions(rng, 45) + 0.5 * (z > 0.6), 0.2, 7)
+    fluid = np.clip(0.3 + 2.1 * atrophy + (0.4 + 0.4 * atrophy) * over_directions(rng, 45) + 0.5 * (z > 0.6), 0.2, 7)
     folds = np.stack([near, depth, fluid, over_directions(rng, 12)], -1)
     return Shape(
         age=age,
@@ -92,7 +93,7 @@ def _floor(rng: np.random.Generator, size: float) -> Field:
     front = -22 + 11 * np.exp(-(((x - 27) / 14) ** 2)) * np.exp(-(((y + 60) / 30) ** 2)) - 4 * np.exp(-((x / 6) ** 2))
     middle = -41 + 19 * np.exp(-((x / 15) ** 4)) + 0.004 * (y + 5) ** 2
     back = -60 + 4 * np.exp(-((x / 7) ** 2)) + 0.006 * ((y - 35) ** 2 + 0.5 * x**2)
-    wing, ridge = -27 + 0.1 * (x - 30), -1 + 0.66 * (x - 12)
+    wing, ridge = -34 + 0.012 * (x - 33) ** 2, -1 + 0.66 * (x - 12) + 1.5 * np.sin(x / 5)
     z = np.where(y < wing, front, np.where(y < ridge, middle, back))
     clivus = -20 - (y + 8) * 1.35
     z = np.where((x < 15) & (y > -8) & (y < 26), np.maximum(clivus, z * (y > 20) - 99 * (y <= 20)), z)

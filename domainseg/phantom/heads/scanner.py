@@ -35,13 +35,13 @@ class Site:
 
 SITES = {
     "A": Site(
-        "A", (215, 240), 0.60, 0.0, 2.9, 0.32, "cup", None, "Northfield General Hospital", "Lumora", "Axis 64", "H30s"
+        "A", (215, 240), 0.60, 0.0, 2.9, 0.21, "cup", None, "Northfield General Hospital", "Lumora", "Axis 64", "H30s"
     ),
     "B": Site(
-        "B", (220, 250), 0.42, 0.55, 3.6, 0.42, "rails", -2000, "St. Aldwin Infirmary", "Helion", "Rotor 16", "STD+"
+        "B", (220, 250), 0.42, 0.35, 3.4, 0.29, "rails", -2000, "St. Aldwin Infirmary", "Helion", "Rotor 16", "STD+"
     ),
     "C": Site(
-        "C", (225, 250), 0.70, 0.15, 2.6, 0.28, "", None, "Riverside Trauma Centre", "Korvex", "Spiral 128", "J40s"
+        "C", (225, 250), 0.70, 0.15, 2.6, 0.19, "", None, "Riverside Trauma Centre", "Korvex", "Spiral 128", "J40s"
     ),
 }  # fmt: skip
 
@@ -51,7 +51,7 @@ def grain(cut: float, pixel: float, size: int = 512) -> Field:
     """Periodic noise of a reconstruction, mean 0, variance 1: rises with frequency, falls beyond ``cut`` cycles/mm."""
     rng = np.random.default_rng([13, round(cut * 1000)])
     f = np.sqrt(np.fft.rfftfreq(size)[None] ** 2 + np.fft.fftfreq(size)[:, None] ** 2) / pixel
-    shape = (f + 0.02) * np.exp(-((f / cut) ** 2))
+    shape = (f + 0.06) * np.exp(-((f / cut) ** 2))
     tile = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((size, size))) * shape, s=(size, size))
     return np.asarray(tile / tile.std(), np.float32)
 
@@ -59,8 +59,9 @@ def grain(cut: float, pixel: float, size: int = 512) -> Field:
 def sharpness(site: Site, picture: Field, pixel: float) -> Field:
     """A slice as the site's kernel shows it."""
     soft = cv2.GaussianBlur(picture, (0, 0), max(site.blur_mm / pixel, 0.25))
-    if site.sharpen:
-        soft += np.float32(site.sharpen) * (soft - cv2.GaussianBlur(soft, (0, 0), 1.3 / pixel))
+    if site.sharpen:  # of soft tissue: the edge of bone would throw a dark line on the brain
+        tame = np.clip(soft, -60, 140)
+        soft += np.float32(site.sharpen) * (tame - cv2.GaussianBlur(tame, (0, 0), 1.3 / pixel))
     return soft
 
 

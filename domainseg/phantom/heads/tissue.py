@@ -76,8 +76,9 @@ def interior(head: Shape, where: Frame, moved: Place, swell: Field | None = None
     fluid = np.maximum(inside(film * open_ - depth, 1.2), inside(width - near, 1.0) * (depth < deep))
     falx_mm = np.abs(anatomy.falx_distance(head, place))
     reach = anatomy.falx_reach(place)
-    lean = np.abs(place.x) * np.float32(0.6)
-    flat = anatomy.read_map(head.medial, place.y + lean, place.z - np.float32(0.4) * lean)
+    # The two sides differ, and sulci run obliquely from the medial surface.
+    lean = np.float32(3) * np.sin(place.x * np.float32(0.28) + np.float32(0.05) * place.y + np.float32(head.offset))
+    flat = anatomy.read_map(head.medial, place.y + lean + np.float32(23) * (place.x > 0), place.z - lean)
     seam = (0.5 + 0.9 * head.atrophy) * open_
     between = inside(seam - falx_mm, 1.0)
     side = inside(0.5 + 0.8 * head.atrophy - flat[..., 0], 1.0) * (falx_mm < flat[..., 1])
@@ -101,7 +102,7 @@ def interior(head: Shape, where: Frame, moved: Place, swell: Field | None = None
     grey = np.maximum(grey, inside(_nuclei(s, place), 2.0))
     grey = np.maximum(grey, np.float32(0.6) * (stem > 0))
     hu = np.float32(WHITE) + np.float32(GREY - WHITE) * grey
-    hu += np.float32(0.9) * rough(place, 18, head.offset)
+    hu += np.float32(1.3) * rough(place, 30, head.offset) + np.float32(0.7) * rough(place, 11, head.offset + 15)
     # White matter of the old is thinner around the ventricles.
     hu -= np.float32(5 * min(head.atrophy, 1.2)) * np.exp(-np.maximum(-inner, 0) * np.float32(0.16)) * (inner > -25)
     wet = np.maximum(sulci, chamber)
@@ -155,7 +156,11 @@ def _cisterns(head: Shape, place: Place) -> tuple[Field, Field]:
     )
     # Wide in front of the pons and at the sides of the midbrain, elsewhere a film.
     angle = np.arctan2(place.x, place.y - np.float32(7 * s))
-    thick = w * (np.float32(0.55) + np.float32(0.45) * np.cos(3 * angle) * np.sign(place.y - 7 * s))
+    front = inside(np.float32(7 * s) - place.y, 6) * inside(-place.z - 22 * s, 5)
+    lobes = np.float32(0.4) * np.cos(3 * angle) * inside(place.y - np.float32(9 * s), 4)
+    thick = w * np.clip(
+        np.float32(0.3) + 0.6 * front + lobes + np.float32(0.2) * rough(place, 14, head.offset + 70), 0, 1.2
+    )
     around = inside(thick - np.abs(stem + thick), 1.2) * ((place.z < -2) & (place.y < 26 * s) & (place.z > -60))
     back = inside(ellipsoid(place, (0, 24 * s, -4 * s), (11 * s, 4.5 * s, 6 * s)), 1.5)
     star = inside(ellipsoid(place, (0, -11 * s, -19 * s), (12 * s + w, 9 * s, 6 * s)), 1.5)
