@@ -141,7 +141,9 @@ def _scaling(header: Any) -> tuple[float | None, float | None]:
     try:
         slope, intercept = header.get_slope_inter()
     except nibabel.spatialimages.HeaderDataError:
-        raise Refusal("its scl_slope and scl_inter are no plausible numbers: damaged") from None
+        raise Refusal("its scl_inter is no number: damaged") from None
+    if np.isinf(header["scl_slope"]):  # NaN and 0 say that there is none
+        raise Refusal("its scl_slope is no number: damaged")
     if slope is not None and (abs(slope) > 1e6 or abs(intercept) > 1e9):
         raise Refusal("its scl_slope or scl_inter is implausibly large: damaged")
     return slope, intercept

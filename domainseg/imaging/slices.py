@@ -27,7 +27,9 @@ TAGS = (
 )  # fmt: skip
 
 # Ends of names of files that lie beside exams; anything else that is no DICOM may be a damaged slice.
-_BESIDE = frozenset((".txt", ".csv", ".tsv", ".json", ".xml", ".html", ".htm", ".pdf", ".db", ".ini", ".inf", ".exe"))
+_BESIDE = frozenset(
+    (".txt", ".csv", ".tsv", ".json", ".xml", ".html", ".htm", ".pdf", ".md", ".log", ".db", ".ini", ".inf", ".exe")
+)
 
 #: Why files are left out, in words for people; the order is that in which they are asked.
 LEFT_OUT = {

@@ -23,6 +23,7 @@ _REGULAR = 3  # equal distances in a row that make a protocol's distance of them
 _HOLE = 1.5  # times the protocol's distance beside it, or the thickness: a slice is missing
 _TOUCHING = 1.25  # times the thickness: slices nearer than that leave no gap
 _WIDEST = 12.0  # mm: nothing is interpolated over more
+_ON_GRID = 0.005  # of the distance: a source slice that near to one of the grid is it
 _STEEPEST = 45.0  # degrees between the normal and the way the slices follow each other
 
 
@@ -163,7 +164,7 @@ def _grid(
     step = float(regular.min() if len(regular) else np.median(gaps))
     places = (heights - heights[0]) / step
     whole = np.rint(places)
-    places = np.where(np.abs(places - whole) < 0.02, whole, places)
+    places = np.where(np.abs(places - whole) < _ON_GRID, whole, places)
     note = f"uneven slice distance, {gaps.min():.2f} to {gaps.max():.2f} mm: resampled along z to {step:.2f} mm"
     # The last slice of the grid is the last that lies between two of the source, or one past it by half a step at most,
     # so that the uppermost slice is not lost.
