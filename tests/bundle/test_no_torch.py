@@ -11,6 +11,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from .heads import head, make_head_bundle, save_dicom
+
 TRAINING = {
     *("torch", "functorch", "torchgen", "torchvision", "torchmetrics", "pytorch_lightning", "lightning", "timm"),
     *("lightning_utilities", "lightning_fabric", "monai", "segmentation_models_pytorch", "albumentations", "albucore"),
@@ -64,3 +66,13 @@ def test_a_bundle_predicts_dicom_and_is_evaluated(python: list[str], bundle: Pat
     assert (tmp_path / "measured/report.html").is_file()
     assert "AUC" in printed
     assert "whole" in run(python, "domainseg.bundle", "verify", str(bundle))
+
+
+@pytest.mark.slow
+def test_a_bundle_of_volumes_predicts_and_outlines(python: list[str], tmp_path: Path) -> None:
+    make_head_bundle(tmp_path / "b")
+    save_dicom(head(), tmp_path / "exam")
+    argv = (f"bundle={tmp_path}/b", f"input={tmp_path}/exam", f"output={tmp_path}/out", "threads=1")
+    run(python, "domainseg.predict", *argv, "overlays=true", "masks=true", "seg=true")
+    assert len(pd.read_parquet(tmp_path / "out/lesions.parquet")) == 1
+    assert {file.name for file in (tmp_path / "out/masks").iterdir()} == {"exam.nii.gz", "exam.seg.dcm"}
