@@ -61,6 +61,8 @@ def stacked(slices: Sequence[Slice]) -> Stack:
             raise Refusal("its slices have different sizes: two series in one, or damaged")
         if not np.allclose(one.spacing, first.spacing, rtol=1e-3):
             raise Refusal("its slices have different pixel spacings: two series in one, or damaged")
+        if (one.slope, one.intercept) != (first.slope, first.intercept):
+            raise Refusal("its slices have different rescale slopes or intercepts: two series in one, or damaged")
     _check_turns(slices)
     normal = first.normal
     axis = int(np.abs(normal).argmax())

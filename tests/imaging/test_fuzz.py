@@ -1,4 +1,4 @@
-"""Damaged files give a film or an ImageReadError: never a crash, a hang, another exception or an implausible film."""
+"""Damaged files give a film or volume or an ImageReadError: never a crash, a hang, another exception or nonsense."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gdcm
+import nibabel
 import numpy as np
 import pydicom
 import pytest
@@ -19,9 +20,9 @@ from PIL import Image
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from domainseg.imaging import Film, ImageReadError, patient_side, read_film, read_pixels
+from domainseg.imaging import Film, ImageReadError, Volume, patient_side, read_film, read_pixels, read_volume
 
-MUTATIONS = 10_000
+MUTATIONS, OF_SERIES, OF_NIFTI = 8_000, 400, 1_000
 TEXTS = (
     "",
     "\\",
@@ -45,7 +46,8 @@ TAGS = (
     "ShutterShape", "ShutterLeftVerticalEdge", "CenterOfCircularShutter", "RadiusOfCircularShutter",
     "VerticesOfThePolygonalShutter", "PatientOrientation", "ImageLaterality", "Modality", "SOPClassUID",
     "PresentationLUTShape", "PresentationIntentType", "EstimatedRadiographicMagnificationFactor", "StudyDate",
-    "SpecificCharacterSet", "VOILUTSequence", "PixelData",
+    "SpecificCharacterSet", "VOILUTSequence", "PixelData", "ImagePositionPatient", "ImageOrientationPatient",
+    "SliceThickness", "SeriesInstanceUID", "InstanceNumber", "ConvolutionKernel", "ImageType", "RescaleType",
 )  # fmt: skip
 
 
@@ -208,3 +210,62 @@ def test_mutated_files(tmp_path: Path, make_dicom: Callable[..., bytes], ramp: N
         slowest = max(slowest, time.perf_counter() - start)
     assert 0.05 * MUTATIONS < read < 0.8 * MUTATIONS  # the damage is neither all fatal nor all harmless
     assert slowest < 30  # no hang, on however slow a machine
+
+
+def check_volume(path: Path, whole: Volume) -> bool:
+    """Whether the damaged exam is read; then it is as the whole one, or its notes say what is not."""
+    reason = ""
+    try:
+        volume = read_volume(path, max_voxels=1_000_000)
+    except ImageReadError as error:
+        reason = error.reason or "none"
+    if reason:
+        assert reason != "none"
+        assert "Doe" not in reason
+        return False
+    assert volume.voxels.dtype == np.int16
+    assert "Doe" not in " ".join((*volume.notes, *volume.metadata.values()))
+    if volume.notes == whole.notes:
+        assert volume.shape == whole.shape
+        np.testing.assert_allclose(volume.affine, whole.affine, atol=0.3)
+        differ = (volume.voxels != whole.voxels).any(axis=(1, 2))
+        assert differ.sum() <= 1  # the damaged slice's pixels
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+def test_series_with_a_mutated_slice(make_series: Callable[..., Path]) -> None:
+    chance = random.Random(20240608)
+    folder = make_series([(-43.75, -46.5, 5.0 * k) for k in range(5)])
+    whole = read_volume(folder)
+    read = 0
+    for number in range(OF_SERIES):
+        path = whole.files[number % len(whole.files)]
+        data = path.read_bytes()
+        path.write_bytes(mutate(data, chance))
+        read += check_volume(folder, whole)
+        path.write_bytes(data)
+    assert 0.05 * OF_SERIES < read < 0.8 * OF_SERIES
+
+
+def test_mutated_nifti(tmp_path: Path) -> None:
+    chance = random.Random(20240609)
+    k, j, i = np.indices((5, 16, 18))
+    image = nibabel.Nifti1Image((-1000 + 60 * i + 5 * j + k).astype(np.int16).T, np.diag([-3.0, -3, 4, 1]))
+    read = 0
+    for suffix in (".nii", ".nii.gz"):
+        path = tmp_path / f"a{suffix}"
+        nibabel.save(image, path)
+        data, whole = path.read_bytes(), read_volume(path)
+        for _ in range(OF_NIFTI // 2):
+            path.write_bytes(mutate(data, chance))
+            with contextlib.suppress(ImageReadError):
+                volume = read_volume(path, max_voxels=1_000_000)
+                read += 1
+                assert volume.voxels.size <= 1_000_000
+                assert volume.affine is not None
+                assert 0.001 < abs(np.linalg.det(volume.affine[:3, :3])) < 1e5
+                if suffix == ".nii.gz":  # its checksum finds what changes a voxel
+                    np.testing.assert_array_equal(volume.voxels, whole.voxels)
+    assert 0.02 * OF_NIFTI < read < 0.8 * OF_NIFTI

@@ -152,7 +152,8 @@ def _mixed(make_series: Series, **second: Any) -> Path:
 @pytest.mark.parametrize(
     ("second", "reason"),
     [
-        ({"positions": AXIAL[3:], "RescaleIntercept": -1000}, "two different slices at one place"),
+        ({"positions": [(x + 0.5, y, z) for x, y, z in AXIAL[3:]]}, "two different slices at one place"),
+        ({"RescaleIntercept": -1000}, "different rescale slopes"),
         ({"size": (32, 34)}, "different sizes"),
         ({"spacing": (3.0, 2.6)}, "different pixel spacings"),
         ({"turn": TILTED}, "20.0 degrees between their normals"),
