@@ -57,7 +57,7 @@ def volume_rows(
             labels = truth.labels(image, volume)
             if labels is not None:
                 row |= _true_volumes(labels, volume)
-                lesions, measures = _compared(volume, labels, case, lesions)
+                lesions, measures = _compared(volume, labels, truth.mimics(image, volume), case, lesions)
                 row |= measures
     for column in ("matched", "mimic"):
         for lesion in lesions:
@@ -106,10 +106,14 @@ def _true_volumes(labels: NDArray[np.uint8], volume: Volume) -> dict[str, float]
 
 
 def _compared(
-    volume: Volume, labels: NDArray[np.uint8], case: Case | None, predicted: list[dict[str, Any]]
+    volume: Volume,
+    labels: NDArray[np.uint8],
+    mimics: NDArray[np.uint8] | None,
+    case: Case | None,
+    predicted: list[dict[str, Any]],
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Lesions of both sides, matched; and overlap and distance of each type."""
-    from domainseg.cascade.overlap import dice, matches, surface_mm, true_lesions
+    from domainseg.cascade.overlap import dice, matches, resembled, surface_mm, true_lesions
 
     scored = case is not None and "types" in case.arrays
     true = true_lesions(labels)
@@ -121,13 +125,18 @@ def _compared(
         low, high = (int(either[0]), int(either[-1]) + 1) if len(either) else (0, 0)
         near, far = labels[low:high], drawn[low:high]
         for name, codes in _kinds(labels).items():
-            one, other = np.isin(far, codes), np.isin(near, codes)
-            row[f"dice_{name}"] = dice(one, other)
-            row[f"surface_mm_{name}"] = surface_mm(one, other, volume.affine)
+            found_there, true_there = np.isin(far, codes), np.isin(near, codes)
+            row[f"dice_{name}"] = dice(found_there, true_there)
+            row[f"surface_mm_{name}"] = surface_mm(found_there, true_there, volume.affine)
         numbers = on_volume(case.arrays["lesions"], case.arrays["grid"], volume.shape)
         found = matches(numbers, true)
         met = {number for numbers in found for number in numbers}
         predicted = [{**lesion, "matched": int(lesion["lesion"] in met)} for lesion in predicted]
+        if mimics is not None:
+            named = resembled(numbers, mimics)
+            for one in predicted:
+                if not one["matched"]:
+                    one["mimic"] = named.get(one["lesion"], "")
         row["false_lesions"] = float(sum(lesion["called"] and not lesion["matched"] for lesion in predicted))
     scores = {lesion["lesion"]: lesion for lesion in predicted}
     whole = Grid(volume, np.eye(4), np.ones(volume.shape[0], np.intp))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from domainseg.data.manifest import Manifest
 from domainseg.imaging import ImageReadError
-from domainseg.imaging.hemorrhage import CODES, TYPES, UNKNOWN
+from domainseg.imaging.hemorrhage import CODES, MIMICS, TYPES, UNKNOWN
 from domainseg.imaging.volume import Volume
 
 # Truth that gives an exam its place in subgroups of the results.
@@ -95,6 +95,17 @@ class HeadTruth:
             np.copyto(out, drawn, where=drawn > 0)
         return np.asarray(volume.from_source(out), np.uint8)
 
+    def mimics(self, image: str, volume: Volume) -> Codes | None:
+        """What looks like a bleed and is none, as codes on the volume's voxels (0 is none, 1, 2, ... are MIMICS).
+
+        None where nobody drew it: only simulated exams have this. Raises ImageReadError as ``labels`` does.
+        """
+        cell = self.text(image, "mimics")
+        if not cell:
+            return None
+        drawn = read_mask(self.manifest.file(cell), volume.source_shape, len(MIMICS))
+        return np.asarray(volume.from_source(drawn), np.uint8)
+
     def slices(self, image: str, volume: Volume) -> NDArray[np.float64]:
         """Labels of the volume's slices [z, 6] (any hemorrhage, the types): 1, 0 or NaN.
 
@@ -130,8 +141,8 @@ def slices_of(labels: Codes) -> NDArray[np.float64]:
     return np.asarray(known, np.float64)
 
 
-def read_mask(path: Path, shape: Sequence[int]) -> Codes:
-    """A mask from NIfTI, uint8 of ``shape`` (k, j, i), codes 0 to UNKNOWN. Raises ImageReadError."""
+def read_mask(path: Path, shape: Sequence[int], highest: int = UNKNOWN) -> Codes:
+    """A mask from NIfTI, uint8 of ``shape`` (k, j, i), codes 0 to ``highest``. Raises ImageReadError."""
     import nibabel
 
     if not path.is_file():
@@ -148,10 +159,9 @@ def read_mask(path: Path, shape: Sequence[int]) -> Codes:
     if found[::-1] != tuple(shape):
         want, got = (" x ".join(map(str, sides)) for sides in (tuple(shape)[::-1], found))
         raise ImageReadError(path, f"the mask has {got} voxels, its image {want}: it must lie on the image's own grid")
-    codes = np.unique(values)
-    if not np.isin(codes, np.arange(UNKNOWN + 1)).all():
-        odd = codes[~np.isin(codes, np.arange(UNKNOWN + 1))][0]
-        raise ImageReadError(path, f"the mask holds the value {odd:g}; allowed are 0 to {UNKNOWN} (docs/manifest.md)")
+    allowed = np.isin(codes := np.unique(values), np.arange(highest + 1))
+    if not allowed.all():
+        raise ImageReadError(path, f"the mask holds the value {codes[~allowed][0]:g}; allowed are 0 to {highest}")
     return np.ascontiguousarray(values.astype(np.uint8).T)
 
 

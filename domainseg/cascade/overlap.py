@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from domainseg.cascade.candidates import connected
 from domainseg.cascade.lesions import divided, names
 from domainseg.imaging.geometry import Affine
-from domainseg.imaging.volume import Volume
+from domainseg.imaging.hemorrhage import MIMICS
 
 SHARED = 0.1  # of either lesion that must be the other's, too, for them to be the same (our choice)
 
@@ -100,6 +100,14 @@ def matches(predicted: NDArray[Any], lesions: list[TrueLesion]) -> list[list[int
     return found
 
 
-def volume_ml(mask: Mask, volume: Volume) -> float:
-    """Millilitres; NaN where they are unknown."""
-    return float(np.count_nonzero(mask)) * volume.voxel_ml
+def resembled(predicted: NDArray[Any], mimics: NDArray[np.uint8]) -> dict[int, str]:
+    """The kind of look-alike (MIMICS) at each predicted lesion [z, y, x] that lies on one, by the rule of matches."""
+    both = (predicted > 0) & (mimics > 0)
+    sizes, of_kind = np.bincount(predicted.ravel()), np.bincount(mimics.ravel())
+    pairs, counts = np.unique(predicted[both].astype(np.int64) * 256 + mimics[both], return_counts=True)
+    found: dict[int, tuple[int, int]] = {}
+    for pair, common in zip(pairs.tolist(), counts.tolist(), strict=True):
+        number, kind = divmod(pair, 256)
+        if common >= SHARED * min(int(sizes[number]), int(of_kind[kind])):
+            found[number] = max(found.get(number, (0, 0)), (common, kind))
+    return {number: MIMICS[kind - 1] for number, (_, kind) in found.items()}

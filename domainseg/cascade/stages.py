@@ -42,10 +42,12 @@ class Frozen:
 class Decision(Protocol):
     """How a stage turns outputs into cases or an exclusion.
 
-    target: the question, as tables name it. reads: film or volume.
+    One that answers more than its target also has ``thresholds(frozen)``: {target: from which score on it is called}.
     """
 
-    target: str
+    @property
+    def target(self) -> str:
+        """The question, as tables name it."""
 
     @property
     def reads(self) -> str:

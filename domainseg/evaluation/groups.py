@@ -1,4 +1,4 @@
-"""Groups to report beside the whole: by site, by department, and by what kind of fracture it was."""
+"""Groups to report beside the whole: by site, by department, and by what kind of fracture or bleed it was."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from domainseg.evaluation.intervals import Array
 from domainseg.evaluation.tables import Rows, numbers, texts
+from domainseg.imaging.hemorrhage import TYPES
 
 GROUPS = ("site", "department", "view", "portable", "sex", "image_side")
 MOST = 30  # a column with more values than this names things, it doesn't group them
@@ -20,18 +22,31 @@ ONE_CLASS = {
     "label_location": ("fracture", 1),
     "implant": ("implant_filter", 1),
     "label_view": ("view_filter", 0),
+    "size_class": ("hemorrhage", 1),
+    "density": ("hemorrhage", 1),
 }
+# Head CTs are also grouped by age, and by what is in them that looks like a bleed: an exam may be in several of these.
+HEAD_TARGETS = ("hemorrhage", *TYPES)
+AGES = (2.0, 18.0, 65.0)  # years; bands are our choice: sutures are open, a skull grows, a brain shrinks
+AGE_NAMES = ("under 2 years", "2 to 17 years", "18 to 64 years", "65 years and over")
+SIZES = (3.0, 10.0, 30.0)  # ml
+SIZE_NAMES = ("under 3 ml", "3 to 10 ml", "10 to 30 ml", "30 ml and over")
 WIDTHS = (1.0, 2.0, 4.0)  # mm; under 1 mm a fracture is gone at 224 pixels
 WIDTH_NAMES = ("under 1 mm", "1 to 2 mm", "2 to 4 mm", "4 mm and over")
-_ORDER = {name: place for place, name in enumerate((*WIDTH_NAMES, "hairline", "undisplaced", "displaced"))}
+_NAMED = (*WIDTH_NAMES, "hairline", "undisplaced", "displaced", *SIZE_NAMES, *AGE_NAMES, "fresh", "subacute")
+_ORDER = {name: place for place, name in enumerate(_NAMED)}
 
 
 def widths(rows: Rows) -> NDArray[np.object_]:
     """fracture_width_mm of each row in words, None where unknown."""
-    values = numbers(rows.table, "fracture_width_mm")
-    out = np.full(len(rows), None, dtype=object)
+    return in_words(numbers(rows.table, "fracture_width_mm"), WIDTHS, WIDTH_NAMES)
+
+
+def in_words(values: Array, limits: Sequence[float], words: Sequence[str]) -> NDArray[np.object_]:
+    """Each number [n] as the word of its band, None where it is NaN; a limit belongs to the band above it."""
+    out = np.full(len(values), None, dtype=object)
     for index in np.flatnonzero(~np.isnan(values)):
-        out[index] = WIDTH_NAMES[int(np.searchsorted(WIDTHS, values[index], side="right"))]
+        out[index] = words[int(np.searchsorted(limits, values[index], side="right"))]
     return out
 
 
@@ -45,6 +60,13 @@ def groups_of(rows: Rows, target: str, columns: Sequence[str] = GROUPS) -> Itera
         if 0 < len(names) <= MOST:
             for name in names:
                 yield column, name, rows.take(values == name)
+    if target in HEAD_TARGETS:
+        ages = in_words(numbers(rows.table, "age"), AGES, AGE_NAMES)
+        for name in _names(ages):
+            yield "age", name, rows.take(ages == name)
+        held = [set((kinds or "").split("+")) - {""} for kinds in texts(rows.table, "mimic")]
+        for name in sorted(set().union(*held)):
+            yield "mimic", name, rows.take(np.array([name in kinds for kinds in held], dtype=bool))
     for column, (of_target, side) in ONE_CLASS.items():
         if of_target != target:
             continue

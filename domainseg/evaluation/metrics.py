@@ -13,12 +13,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from domainseg.cascade.head_rows import JOINED
 from domainseg.evaluation import intervals, roc
 from domainseg.evaluation.calibration import calibration
-from domainseg.evaluation.groups import GROUPS, groups_of
+from domainseg.evaluation.groups import GROUPS, HEAD_TARGETS, groups_of
 from domainseg.evaluation.intervals import Metric, empty, proportion
+from domainseg.evaluation.lesions import lesion_metrics, lesion_sensitivity
 from domainseg.evaluation.location import localizer_metrics, location_metrics, pointing_metrics
 from domainseg.evaluation.tables import Rows, rows_of, should_stop, targets_of, texts
+from domainseg.evaluation.volumes import joined_rows, overlap_metrics
+from domainseg.imaging.hemorrhage import TYPES
 
 NO_THRESHOLD = "no frozen threshold"
 _SPLITS = ("train", "tune", "test")
@@ -34,38 +38,49 @@ def evaluate(
     splits: Iterable[str] | None = None,
     resamples: int = intervals.RESAMPLES,
     seed: int = 0,
+    lesions: pd.DataFrame | None = None,
 ) -> Metrics:
     """All metrics of a prediction table, as plain nested dicts (see the head of this module).
 
     targets: all that the table holds when not given. splits: all present; a table without the column is all test.
-    resamples, seed: of the patient bootstrap; the same give the same bytes. Raises EvaluationError for a table that
-    lacks needed columns, naming them.
+    resamples, seed: of the patient bootstrap; the same give the same bytes. lesions: the lesion table of volumes.
+    Raises EvaluationError for a table that lacks needed columns, naming them.
     """
     chosen = targets_of(table, targets)
     if not len(table):
-        return {"test": {target: _target(rows_of(table, target), target, groups, resamples, seed) for target in chosen}}
+        return {"test": {t: _target(rows_of(table, t), t, groups, resamples, seed, lesions) for t in chosen}}
     names = np.array([name or "test" for name in texts(table, "split")], dtype=object)
     present = [name for name in dict.fromkeys([*_SPLITS, *names]) if name in set(names)]
     out: Metrics = {}
     for split in present if splits is None else splits:
         part = table[names == split]
-        out[split] = {t: _target(rows_of(part, t), t, groups, resamples, seed) for t in chosen}
+        out[split] = {t: _target(rows_of(part, t), t, groups, resamples, seed, lesions) for t in chosen}
+        for name in JOINED:
+            if "hemorrhage" in chosen and f"dice_{name}" in part:
+                conditional, intention = overlap_metrics(
+                    joined_rows(rows_of(part, "hemorrhage"), name), name, resamples, seed
+                )
+                out[split][name] = {**conditional, "intention": intention}
         if "fracture" in chosen and "label_location" in table and "location" in table:
             out[split]["location"] = location_metrics(rows_of(part, "fracture"), groups, resamples, seed)
     return out
 
 
-def _target(rows: Rows, target: str, groups: Sequence[str], resamples: int, seed: int) -> Metrics:
-    out = _metrics(rows, target, resamples, seed)
+def _target(
+    rows: Rows, target: str, groups: Sequence[str], resamples: int, seed: int, lesions: pd.DataFrame | None
+) -> Metrics:
+    out = _metrics(rows, target, resamples, seed, lesions)
+    if target in HEAD_TARGETS:
+        out["balanced"], out["intention"]["balanced"] = _balanced(rows, target, resamples, seed)
     for column, value, members in groups_of(rows, target, groups):
-        here = _metrics(members, target, resamples, seed)
+        here = _metrics(members, target, resamples, seed, lesions)
         intention = here.pop("intention")
         out.setdefault("by", {}).setdefault(column, {})[value] = here
         out["intention"].setdefault("by", {}).setdefault(column, {})[value] = intention
     return out
 
 
-def _metrics(rows: Rows, target: str, resamples: int, seed: int) -> Metrics:
+def _metrics(rows: Rows, target: str, resamples: int, seed: int, lesions: pd.DataFrame | None) -> Metrics:
     scored, judged = rows.take(rows.scored), rows.judged()
     out: Metrics = {
         **_areas(scored),
@@ -83,7 +98,43 @@ def _metrics(rows: Rows, target: str, resamples: int, seed: int) -> Metrics:
             conditional, intention = special(rows, target, resamples, seed)
             out.update(conditional)
             out["intention"].update(intention)
+    if target in HEAD_TARGETS:
+        _of_lesions(out, rows, target, resamples, seed, lesions)
     return out
+
+
+def _of_lesions(out: Metrics, rows: Rows, target: str, resamples: int, seed: int, lesions: pd.DataFrame | None) -> None:
+    """Add what only volumes have: overlap, volumes, lesions."""
+    found: list[tuple[Metrics, Metrics]] = [overlap_metrics(rows, target, resamples, seed)]
+    if target == "hemorrhage" and "false_lesions" in rows.table:
+        found.append(lesion_metrics(rows, lesions, resamples, seed))
+    elif target in TYPES and lesions is not None:
+        parts = rows.take(rows.scored), rows.take(rows.intended)
+        called = [lesion_sensitivity(part, lesions, target, resamples, seed) for part in parts]
+        found.append(({"lesion_sensitivity": called[0]}, {"lesion_sensitivity": called[1]}))
+    for conditional, intention in found:
+        out.update(conditional)
+        out["intention"].update(intention)
+
+
+def _balanced(rows: Rows, target: str, resamples: int, seed: int) -> tuple[Metrics, Metrics]:
+    """Decisions and volumes on as many exams with the target as without, as Chang et al. 2018 also give them.
+
+    All of the rarer class, and of the other as many drawn at random (seeded).
+    """
+    generator = np.random.default_rng((seed, 4))
+    out: list[Metrics] = []
+    for mask in (rows.scored, rows.intended):
+        sides = [np.flatnonzero(mask & (rows.label == side)) for side in (0, 1)]
+        count = min(len(side) for side in sides)
+        chosen = np.zeros(len(rows), dtype=bool)
+        for side in sides:
+            chosen[generator.permutation(side)[:count]] = True
+        kept, place = rows.take(chosen), len(out)
+        names = ("accuracy", "sensitivity", "specificity") + (() if place else ("ppv", "npv"))
+        decided = _decisions(kept.judged() if place else kept, names, resamples, seed)
+        out.append({**decided, **overlap_metrics(kept, target, resamples, seed)[place]})
+    return out[0], out[1]
 
 
 def _areas(rows: Rows) -> dict[str, Metric]:

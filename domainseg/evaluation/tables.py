@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from domainseg.evaluation.intervals import Array
 from domainseg.files import DomainsegError
+from domainseg.imaging.hemorrhage import TYPES
 
 # In the order of the cascade; a table's own targets follow in alphabetical order.
-TARGETS = ("view_filter", "localizer", "implant_filter", "fracture")
-STOPS = {"view_filter": 0, "localizer": 0, "implant_filter": 1}  # the label at which a stage should exclude
+TARGETS = ("view_filter", "localizer", "implant_filter", "fracture", "head_filter", "hemorrhage", *TYPES)
+# The label at which a stage should exclude.
+STOPS = {"view_filter": 0, "localizer": 0, "implant_filter": 1, "head_filter": 0}
 FILM_TARGETS = frozenset({"view_filter", "head_filter"})  # one decision a film, repeated on each of its rows
 
 
