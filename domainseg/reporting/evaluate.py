@@ -30,7 +30,11 @@ def evaluate_command(cfg: dict[str, Any], output: Path) -> Metrics:
     if table.empty:
         raise EvaluationError(f"{path}: has no rows, so there is nothing to evaluate")
     metrics = evaluate(
-        table, cfg.get("targets"), resamples=int(cfg.get("resamples", RESAMPLES)), seed=int(cfg.get("seed", 0))
+        table,
+        cfg.get("targets"),
+        resamples=int(cfg.get("resamples", RESAMPLES)),
+        seed=int(cfg.get("seed", 0)),
+        lesions=lesions,
     )
     content = Content(name=path.stem, metrics=metrics, table=table, lesions=lesions, config={"predictions": path.name})
     output.mkdir(parents=True, exist_ok=True)
@@ -46,10 +50,13 @@ def evaluate_command(cfg: dict[str, Any], output: Path) -> Metrics:
 def evaluate_run(run: Path, *, resamples: int = RESAMPLES, seed: int = 0) -> Metrics:
     """Evaluate run/predictions.parquet (or .csv), write run/metrics.json and run/report.html; returns the metrics.
 
+    With run/lesions.parquet (or .csv), where volumes were read.
+
     Raises EvaluationError as ``evaluate_command`` does.
     """
     path = run / "predictions.parquet"
-    metrics = evaluate(read_table(path if path.is_file() else path.with_suffix(".csv")), resamples=resamples, seed=seed)
+    table = read_table(path if path.is_file() else path.with_suffix(".csv"))
+    metrics = evaluate(table, resamples=resamples, seed=seed, lesions=read_lesions(run))
     write_json(run / "metrics.json", metrics)
     content = gather(run)
     report.write(content, run / "report.html")

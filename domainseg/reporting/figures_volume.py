@@ -9,81 +9,82 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from domainseg.evaluation.tables import numbers, texts
+from domainseg.evaluation.lesions import froc, lesions_of
+from domainseg.evaluation.tables import Rows, numbers
 from domainseg.reporting.content import record
 from domainseg.reporting.figures import INK, MUTED, NEGATIVE, POSITIVE, as_svg, drawing
-from domainseg.reporting.words import known, number
+from domainseg.reporting.words import CLASSES, known, number
+
+_LEAST, _MOST = 0.01, 10.0  # false lesions a scan that are shown
 
 
-def froc(exams: pd.DataFrame, lesions: pd.DataFrame, metrics: Mapping[str, Any]) -> str:
-    """Fraction of true lesions found against false lesions a scan; "" where there is nothing to count."""
-    judged = exams[~np.isnan(numbers(exams, "false_lesions"))]
-    lesions = lesions[lesions["image"].isin(judged["image"])]
-    predicted, true = texts(lesions, "source") == "predicted", texts(lesions, "source") == "truth"
-    false = predicted & (numbers(lesions, "matched") == 0)
-    if not len(judged) or not true.any():
+def froc_curve(rows: Rows, lesions: pd.DataFrame, metrics: Mapping[str, Any]) -> str:
+    """Fraction of true lesions found against false lesions a scan, on intention; "" where there is nothing to count."""
+    false_lesions = numbers(rows.table, "false_lesions")
+    rows = rows.take(~np.isnan(false_lesions) | np.isnan(rows.score))
+    found = lesions_of(rows.table, lesions)
+    if not len(found.true):
         return ""
-    score = numbers(lesions, "score")
-    found = np.nan_to_num(score[true], nan=-1.0)
-    cuts = np.unique(score[(predicted | true) & ~np.isnan(score)])[::-1]
-    x = np.array([(score[false] >= cut).sum() / len(judged) for cut in cuts])
-    y = np.array([(found >= cut).mean() for cut in cuts])
+    weights = np.ones((1, len(rows)))
+    most = max(1.0, len(found.false) / len(rows))
+    rates = np.geomspace(_LEAST, max(_MOST, most), 200)
+    rates = rates[rates <= most]
+    called = np.nansum(false_lesions) / len(rows)
     with drawing(1, height=3.4, width=5.2) as (figure, (axis,)):
-        axis.step(np.maximum(x, 0.01), y, color=NEGATIVE, linewidth=1.6, where="post")
+        found_at = [froc(found, rate)(weights)[0] for rate in rates]
+        axis.step(rates, found_at, color=NEGATIVE, linewidth=1.6, where="post")
         for rate in ("0.25", "1", "4"):
-            metric = record(metrics, "intention", "froc", f"at_{rate}") or record(metrics, "froc", f"at_{rate}")
+            metric = record(metrics, "intention", "froc", f"at_{rate}")
             if metric is not None and known(metric):
                 if number(metric["low"]) != "–":
                     axis.plot([float(rate)] * 2, [metric["low"], metric["high"]], color=INK, linewidth=1)
                 axis.plot(float(rate), metric["value"], "s", color=INK, markersize=4)
-        called = numbers(lesions, "called") == 1
-        axis.plot(
-            max(0.01, (false & called).sum() / len(judged)),
-            (numbers(lesions, "matched")[true] == 1).mean(),
-            "o",
-            color=POSITIVE,
-            markersize=6,
-            label="frozen threshold",
-        )
+        place = (max(_LEAST, called), found.called.mean())
+        axis.plot(*place, "o", color=POSITIVE, markersize=6, label="frozen threshold")
         axis.set_xscale("log")
-        axis.set_xticks([0.01, 0.1, 0.25, 1, 4], ["0.01", "0.1", "0.25", "1", "4"])
+        axis.set_xticks([_LEAST, 0.1, 0.25, 1, 4], [f"{_LEAST:g}", "0.1", "0.25", "1", "4"])
         axis.minorticks_off()
-        axis.set(xlim=(0.01, 10), ylim=(0, 1.02), xlabel="false lesions a scan", ylabel="true lesions found")
+        axis.set(xlim=(_LEAST, _MOST), ylim=(0, 1.02), xlabel="false lesions a scan", ylabel="true lesions found")
         axis.legend(loc="lower right", handlelength=1.2)
         return as_svg(figure)
 
 
-def volumes(exams: pd.DataFrame) -> str:
-    """Measured against true volume, and difference against mean (Bland and Altman 1986); "" without volumes.
+def volumes(rows: Rows, metrics: Mapping[str, Any]) -> str:
+    """Measured against true volume, and of exams with a bleed difference against mean (Bland and Altman 1986).
 
-    An excluded exam has measured nothing: 0 ml.
+    "" without volumes. An excluded exam has measured nothing: 0 ml.
     """
-    true, measured = numbers(exams, "true_volume_ml"), numbers(exams, "volume_ml")
-    excluded = np.array([bool(stage) for stage in texts(exams, "excluded_by")])
-    measured = np.where(excluded & np.isnan(measured), 0.0, measured)
+    true, measured = numbers(rows.table, "true_volume_ml"), numbers(rows.table, "volume_ml")
+    measured = np.where(np.isnan(rows.score), 0.0, measured)
     both = ~np.isnan(true) & ~np.isnan(measured)
-    if both.sum() < 2 or not true[both].any():
-        return ""
+    bleeds = rows.label[both] == 1
     true, measured = true[both], measured[both]
-    difference, mean = measured - true, (measured + true) / 2
-    bias, spread = difference.mean(), 1.96 * difference.std(ddof=1)
+    if not bleeds.any():
+        return ""
     top = 1.3 * max(1.0, true.max(), measured.max())
     with drawing(2, height=3.4, width=4.4) as (figure, (left, right)):
         left.plot([0, top], [0, top], color="#d5d8dc", linewidth=0.8)
-        left.plot(true, measured, "o", color=NEGATIVE, markersize=3.5, alpha=0.6)
+        for side, marker, color in ((bleeds, "o", POSITIVE), (~bleeds, "s", NEGATIVE)):
+            name = f"{CLASSES['hemorrhage'][int(side is bleeds)]} ({side.sum()})"
+            left.plot(true[side], measured[side], marker, color=color, markersize=3.5, alpha=0.6, label=name)
         left.set(xlim=(-0.1, top), ylim=(-0.1, top), xlabel="true volume, ml", ylabel="measured volume, ml")
+        left.legend(loc="upper left", handlelength=1)
         _millilitres(left, "xy")
-        right.plot(mean, difference, "o", color=NEGATIVE, markersize=3.5, alpha=0.6)
-        for value, style, name in (
-            (bias, "-", "mean"),
-            (bias - spread, ":", ""),
-            (bias + spread, ":", "mean ± 1.96 SD"),
-        ):
-            right.axhline(value, color=INK if style == "-" else MUTED, linestyle=style, linewidth=1)
-            said = number(value, 1) + (f"  {name}" if name else "")
-            right.annotate(
-                said, (1, value), (-2, 3), ("axes fraction", "data"), "offset points", ha="right", fontsize=8
-            )
+        difference, mean = (measured - true)[bleeds], ((measured + true) / 2)[bleeds]
+        right.plot(mean, difference, "o", color=POSITIVE, markersize=3.5, alpha=0.6)
+        lines = (
+            ("volume_bias", "-", "mean"),
+            ("volume_limit_low", ":", ""),
+            ("volume_limit_high", ":", "mean ± 1.96 SD"),
+        )
+        for key, style, name in lines:
+            metric = record(metrics, "intention", key)
+            if metric is None or not known(metric):
+                continue
+            right.axhline(metric["value"], color=INK if style == "-" else MUTED, linestyle=style, linewidth=1)
+            said = number(metric["value"], 1) + (f"  {name}" if name else "")
+            place = (1, metric["value"])
+            right.annotate(said, place, (-2, 3), ("axes fraction", "data"), "offset points", ha="right", fontsize=8)
         right.set(xlim=(-0.1, top), xlabel="mean of both, ml", ylabel="measured − true, ml")
         _millilitres(right, "x")
         return as_svg(figure)

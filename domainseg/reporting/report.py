@@ -75,6 +75,8 @@ def render(content: Content) -> str:
         pointing=interval(record(content.results, "fracture", "pointing_hit")),
         volumes=content.nouns == EXAMS,
         types=sections_volume.type_rows(content),
+        balanced=sections_volume.balanced_rows(content),
+        sizes=sections_volume.size_rows(content),
         mimics=sections_volume.mimic_rows(content),
         published=sections_volume.published_rows(content),
         figures=dict.fromkeys(FIGURES, "")

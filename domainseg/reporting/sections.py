@@ -34,9 +34,11 @@ _KEY: dict[str, tuple[str | tuple[str, ...], ...]] = {  # metrics, or the keys t
     "fracture": (*_KEY_MAIN, "pointing_hit"),
     "hemorrhage": (
         *_KEY_MAIN,
+        "dice",
         "volume_r",
         "volume_bias",
         "false_lesions_per_normal",
+        "lesion_sensitivity",
         *(("froc", f"at_{rate}") for rate in ("0.25", "1", "4")),
     ),
 }

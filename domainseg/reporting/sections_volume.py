@@ -2,36 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from domainseg.evaluation import proportion
-from domainseg.evaluation.tables import clusters_of, numbers, texts
+from domainseg.evaluation.tables import clusters_of, numbers, rows_of, texts
 from domainseg.imaging.hemorrhage import MIMICS, TYPES
 from domainseg.reporting import figures_volume
 from domainseg.reporting.content import Content, record
 from domainseg.reporting.words import METRICS, TITLES, interval, title
 
-_BY_TYPE = ("auc", "sensitivity", "dice", "surface_mm", "volume_r")
+_BY_TYPE = ("auc", "sensitivity", "lesion_sensitivity", "dice", "surface_mm", "volume_r")
+_BALANCED = ("accuracy", "sensitivity", "specificity", "dice", "volume_r_all")
 
 
 def type_rows(content: Content) -> dict[str, Any] | None:
     """Heads and one row a type, the whole first: title, number of exams that have it, figures; None for films."""
     if not set(TYPES) & set(content.results):
         return None
+    return _rows(content, _BY_TYPE)
+
+
+def balanced_rows(content: Content) -> dict[str, Any] | None:
+    """The same for sets of as many exams with it as without, drawn at random; None where there are none."""
+    balanced = {
+        target: {"intention": metrics["intention"]["balanced"]}
+        for target, metrics in content.results.items()
+        if "balanced" in metrics.get("intention", {})
+    }
+    return _rows(replace(content, metrics={content.split: balanced}), _BALANCED) if balanced else None
+
+
+def _rows(content: Content, names: Sequence[str]) -> dict[str, Any]:
     rows = []
     for target in ("hemorrhage", *TYPES, "extra_axial"):
         metrics = content.results.get(target, {})
-        found = [record(metrics, "intention", name) or record(metrics, name) for name in _BY_TYPE]
+        found = [record(metrics, "intention", name) for name in names]
         if not any(found):
             continue
-        have = record(metrics, "intention", "sensitivity")
+        have = record(metrics, "intention", "sensitivity") or record(metrics, "intention", "dice")
         cells = [interval(metric, 2) for metric in found]
         rows.append({"title": title(target, TITLES), "n": have["n"] if have else "–", "cells": cells})
-    return {"heads": [METRICS[name] for name in _BY_TYPE], "rows": rows}
+    return {"heads": [METRICS[name] for name in names], "rows": rows}
+
+
+def size_rows(content: Content) -> list[tuple[str, int, str]]:
+    """Size of true lesions, their number, and the fraction found."""
+    sizes = content.results.get("hemorrhage", {}).get("intention", {}).get("lesion_sensitivity_by_size", {})
+    return [(name, metric["n"], interval(metric, 2)) for name, metric in sizes.items()]
 
 
 def part(content: Content, table: pd.DataFrame | None) -> pd.DataFrame | None:
@@ -92,13 +114,14 @@ def published_rows(content: Content) -> list[dict[str, Any]]:
 
 def draw(content: Content) -> dict[str, str]:
     """The figures that only volumes have, as SVG text by name."""
-    exams, lesions = part(content, content.table), part(content, content.lesions)
-    out: dict[str, str] = {}
-    if exams is None:
-        return out
-    metrics: Mapping[str, Any] = content.results.get("hemorrhage", {})
-    if lesions is not None and (drawn := figures_volume.froc(exams, lesions, metrics)):
+    table, metrics = part(content, content.table), content.results.get("hemorrhage", {})
+    if table is None or not metrics or not {"label_hemorrhage", "score_hemorrhage"} <= set(table):
+        return {}
+    rows = rows_of(table, "hemorrhage")
+    rows = rows.take(rows.intended)
+    out = {}
+    if content.lesions is not None and (drawn := figures_volume.froc_curve(rows, content.lesions, metrics)):
         out["froc"] = drawn
-    if drawn := figures_volume.volumes(exams):
+    if drawn := figures_volume.volumes(rows, metrics):
         out["volumes"] = drawn
     return out

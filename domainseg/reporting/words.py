@@ -24,7 +24,7 @@ class Nouns:
 FILMS = Nouns("film", "films", "hip", "hips")
 EXAMS = Nouns("exam", "exams", "exam", "exams")
 OTHERS = Nouns("film", "films", "case", "cases")
-HEAD_TARGETS = ("head_filter", "hemorrhage", *TYPES)
+_OF_EXAMS = ("head_filter", "hemorrhage", *TYPES)
 
 TITLES = {
     "view_filter": "View filter",
@@ -71,7 +71,7 @@ COLUMNS = {
     "size_class": "Volume of all bleeds",
     "density": "Density",
     "mimic": "Look-alike",
-    "age_class": "Age",
+    "age": "Age",
 }
 METRICS = {
     "auc": "AUC",
@@ -97,7 +97,9 @@ METRICS = {
     "ece": "Expected calibration error",
     "brier": "Brier score",
     "volume_r": "Volume, Pearson r",
+    "volume_r_all": "Volume, Pearson r with normal exams",
     "volume_bias": "Volume, mean difference, ml",
+    "lesion_sensitivity": "Lesions found",
     "dice": "Dice",
     "surface_mm": "Surface distance, mm",
     "false_lesions_per_normal": "False lesions a normal exam",
@@ -136,7 +138,7 @@ REASONS = {  # of exclusions, where the code does not say it
 
 def nouns(target: str | None) -> Nouns:
     """The words for films or exams, after the target that a cascade is for."""
-    return FILMS if target == "fracture" else EXAMS if target in HEAD_TARGETS else OTHERS
+    return FILMS if target == "fracture" else EXAMS if target in _OF_EXAMS else OTHERS
 
 
 def several(count: int, one: str, many: str) -> str:

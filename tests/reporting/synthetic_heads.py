@@ -70,6 +70,9 @@ def _exam(rng: np.random.Generator, number: int) -> tuple[dict[str, Any], list[d
             both = kind in kinds and row[f"volume_ml_{kind}"] > 0
             row[f"dice_{kind}"] = rng.uniform(0.4, 0.9) if both else 0.0
             row[f"surface_mm_{kind}"] = rng.uniform(0.5, 4) if both else np.nan
+    outer = [row.get(f"dice_{kind}", np.nan) for kind in ("subdural", "epidural")]
+    row["true_volume_ml_extra_axial"] = true.get("subdural", 0.0) + true.get("epidural", 0.0)
+    row["dice_extra_axial"] = float(np.nanmean(outer)) if not np.isnan(outer).all() else np.nan
     if excluded:
         return row | {"part": "", "excluded_by": "head_filter", "exclusion_reason": "no_head"}, lesions
     row["score_hemorrhage"] = max((row[f"score_{kind}"] for kind in TYPES), default=0.02)
