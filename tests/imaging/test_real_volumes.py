@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,3 +105,14 @@ def test_brain_window_pictures(shared_data: Path) -> None:
 def test_one_folder_of_many_exams(shared_data: Path, make_series: Callable[..., Path]) -> None:
     with pytest.raises(ImageReadError, match="patients: give each a folder of its own"):
         read_volume(shared_data / "dicom_zoo")
+
+
+@pytest.mark.parametrize("name", ["scct", "scct_stripped"])
+def test_templates_in_cormack_units_can_be_brought_back(name: str, shared_data: Path, tmp_path: Path) -> None:
+    tool = runpy.run_path(str(Path(__file__).resolve().parents[2] / "tools" / "cormack"))
+    tool["main"](str(shared_data / "nifti" / f"{name}.nii.gz"), str(tmp_path / "hu.nii.gz"))
+    volume = read_volume(tmp_path / "hu.nii.gz")
+    soft = volume.voxels[(volume.voxels > -50) & (volume.voxels < 90)]
+    assert 24 <= np.bincount(soft + 50).argmax() - 50 <= 32  # brain, by common knowledge
+    assert abs(volume.voxels[45, 41, 48]) <= 8  # a lateral ventricle: water
+    assert volume.spacing == pytest.approx((2, 2, 2))
