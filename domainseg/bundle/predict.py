@@ -35,11 +35,12 @@ def predict_rows(
     cascade, reading = Cascade(stages), reading_of(stages)
     files = [(image, manifest.path(image)) for image in manifest.images["image"]]
     rows: list[dict[str, Any]] = []
-    for image, film in track(read_ahead(files, reading=reading), description=what, total=len(files)):
+    for image, film in read_ahead(track(files, description=what), reading=reading):
         results = [] if isinstance(film, ImageReadError) else cascade.run(Case.of(image, film))
         if isinstance(film, ImageReadError):
             log.warning("%s: not read: %s", image, film.reason)
         rows += reading.rows(image, film, results, truth)
+        del film, results  # before the next one is read: one volume is in memory at a time
     return rows
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +47,7 @@ class Cascade:
 
 
 def read_ahead(
-    files: Sequence[tuple[str, Path]], workers: int = 2, reading: Reading = FILMS
+    files: Iterable[tuple[str, Path]], workers: int = 2, reading: Reading = FILMS
 ) -> Iterator[tuple[str, Film | Volume | ImageReadError]]:
     """Read films on threads a few ahead of their use, in order; an unreadable one comes back as its error.
 

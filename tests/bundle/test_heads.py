@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from domainseg.bundle import command
 from domainseg.bundle.__main__ import main
 from domainseg.bundle.drawn import Drawn
+from domainseg.bundle.inputs import read_input
 from domainseg.bundle.load import load_bundle
 from domainseg.bundle.predict import predict_rows
 from domainseg.bundle.schema import BundleError
@@ -218,6 +220,21 @@ def test_a_bundle_takes_volumes_of_its_kind_only(bundle: Path, exams: Path) -> N
     assert row["image"] == "volume"
     with pytest.raises(BundleError, match="this bundle is for exams, a Film was given"):
         loaded.predict(Film(pixels=np.zeros((8, 8), np.float32)))
+
+
+def test_one_volume_is_in_memory_at_a_time(bundle: Path, exams: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known: list[weakref.ref[Any]] = []
+
+    def read(path: Path, limit: int | None) -> Any:
+        assert not [one for one in known if one() is not None]
+        volume = read_volume(path)
+        known.append(weakref.ref(volume))
+        return volume
+
+    monkeypatch.setattr("domainseg.bundle.predict.reading_of", lambda stages: replace(VOLUMES, read=read))
+    manifest = read_input(exams / "ward", reading=VOLUMES)
+    assert len(predict_rows(load_bundle(bundle, threads=1).stages, manifest, None)) == 3
+    assert len(known) == 2  # the third cannot be read
 
 
 def test_openvino_agrees(bundle: Path, exams: Path) -> None:
