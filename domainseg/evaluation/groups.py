@@ -64,6 +64,7 @@ def groups_of(rows: Rows, target: str, columns: Sequence[str] = GROUPS) -> Itera
         ages = in_words(numbers(rows.table, "age"), AGES, AGE_NAMES)
         for name in _names(ages):
             yield "age", name, rows.take(ages == name)
+    if target == "hemorrhage":
         held = [set((kinds or "").split("+")) - {""} for kinds in texts(rows.table, "mimic")]
         for name in sorted(set().union(*held)):
             yield "mimic", name, rows.take(np.array([name in kinds for kinds in held], dtype=bool))
