@@ -4,6 +4,7 @@ from domainseg.networks.base import InputSizeError, Network
 from domainseg.networks.fracture import FractureDenseNet
 from domainseg.networks.hemorrhage import UNet, UNet3d
 from domainseg.networks.localizer import LocalizerRegression, LocalizerUNet
+from domainseg.networks.mask_roi import MaskRoiCnn
 from domainseg.networks.small import HeadNet, ImplantNet, ViewNet
 from domainseg.networks.whole_film import WholeFilmDenseNet121
 
@@ -14,6 +15,7 @@ __all__ = [
     "InputSizeError",
     "LocalizerRegression",
     "LocalizerUNet",
+    "MaskRoiCnn",
     "Network",
     "UNet",
     "UNet3d",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from domainseg.imaging.hemorrhage import TYPES
 from domainseg.networks.base import Network, in_float32, kaiming, pools
 from domainseg.networks.localizer import load_encoder
-from domainseg.networks.slices import in_slices
+from domainseg.networks.slices import apart, by_slice, in_slices
 
 OUTPUTS = 1 + len(TYPES)  # any hemorrhage, then the types
 RARE = -4.0  # first logit of any hemorrhage at a pixel: one in fifty
@@ -82,7 +82,7 @@ class UNet3d(Network):
                 f"UNet3d: widths={list(widths)}, slices={slices}: at least 4 widths, and a number of slices with a "
                 "middle."
             )
-        from monai.networks.nets import DynUNet  # late: slow to import
+        from monai.networks.nets.dynunet import DynUNet  # late: slow to import
 
         flat, across, half, levels = [1, 3, 3], [3, 3, 3], [1, 2, 2], len(widths)
         net = DynUNet(
@@ -100,7 +100,7 @@ class UNet3d(Network):
         self.multiple = 2**levels
         self.down = nn.ModuleList([net.input_block, *net.downsamples, net.bottleneck])
         self.up: nn.ModuleList = net.upsamples
-        in_slices(self)
+        in_slices(self, slices)
         self.mask = nn.Conv2d(widths[0], OUTPUTS, 3, padding=1)
         self.presence = nn.Linear(2 * widths[-1], OUTPUTS)
         kaiming(self)
@@ -108,19 +108,22 @@ class UNet3d(Network):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         x = self.prepare(x)
-        x = x.reshape(x.shape[0], self.windows, self.slices, x.shape[2], x.shape[3])
+        x = by_slice(x, self.windows, self.slices)
         levels: list[Tensor] = []
         for block in self.down:
             x = block(x)
             levels.append(x)
-        presence = in_float32(self.presence, pools(x))
-        middle = slice(self.slices // 2, self.slices // 2 + 1)
+        presence = in_float32(self.presence, pools(apart(x, self.slices).transpose(1, 2)))
         for block, level in zip(self.up, range(len(self.up) - 1, -1, -1), strict=True):
             if level == 1:
-                x = x[:, :, middle]
-            x = block(x, levels[level][:, :, middle] if level < 2 else levels[level])
-        x = F.interpolate(x[:, :, 0], scale_factor=2.0, mode="bilinear")
+                x = self._middle(x)
+            x = block(x, self._middle(levels[level]) if level < 2 else levels[level])
+        x = F.interpolate(x, scale_factor=2.0, mode="bilinear")
         return {"mask": in_float32(self.mask, x), "presence": presence}
+
+    def _middle(self, x: Tensor) -> Tensor:
+        """The middle slice of each slab."""
+        return apart(x, self.slices)[:, self.slices // 2]
 
 
 def start(mask: nn.Conv2d) -> None:

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from domainseg.imaging.hemorrhage import TYPES
+from domainseg.networks import MaskRoiCnn
 from domainseg.tasks import ranks
 from domainseg.tasks.fit import FitContext, StepModule, fit
-from domainseg.tasks.hemorrhage_items import Exam, SlabDataset, Windows
+from domainseg.tasks.hemorrhage_items import Exam, LesionDataset, SlabDataset, Windows
 
 NO_TYPE = -1
 
@@ -52,6 +53,57 @@ class DenseModule(StepModule):
         )
 
 
+class DetectorModule(StepModule):
+    """The losses of anchors and boxes (torchvision's), and of what a network learns from faster: a dense map, presence.
+
+    Slabs without masks count for presence only. Weights: objectness and anchor (of the proposals), class, box, mask and
+    type (of the boxes), dense (Dice and cross-entropy of blood at the finest level; without it the network stayed on
+    background), presence.
+    """
+
+    network: MaskRoiCnn
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        steps: int,
+        lr: float,
+        dense: float = 1.0,
+        type: float = 0.5,
+        presence: float = 0.5,
+    ) -> None:
+        super().__init__(network, steps=steps, lr=lr)
+        torchvision = dict.fromkeys(("objectness", "anchor", "class", "box", "mask"), 1.0)
+        self.parts = {**torchvision, "type": type, "dense": dense, "presence": presence}
+
+    def loss(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The parts and their weighted sum."""
+        outputs, losses = self.network.detection_losses(batch["picture"], _targets(batch), batch["outlined"].bool())
+        side = batch["codes"].shape[-1] // outputs["dense"].shape[-1]
+        blood = F.avg_pool2d((batch["codes"] > 0).float()[:, None], side)[:, 0]
+        dice, pixel = blood_losses(outputs["dense"], blood, batch["outlined"], 0.0)
+        losses |= {"dense": dice + pixel, "presence": presence_loss(outputs["presence"], batch["presence"])}
+        return weighted(losses, self.parts)
+
+
+def _targets(batch: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """What the detector's heads learn from, slab by slab."""
+    found = []
+    for boxes, types, instances in zip(batch["boxes"], batch["types"], batch["instances"], strict=True):
+        there = types >= 0
+        numbers = torch.arange(1, 1 + len(types), device=types.device)[there]
+        found.append(
+            {
+                "boxes": boxes[there],
+                "labels": torch.ones_like(types[there]),
+                "types": types[there],
+                "masks": (instances == numbers[:, None, None]).to(torch.uint8),
+            }
+        )
+    return found
+
+
 def weighted(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> dict[str, Tensor]:
     """``loss``, the weighted sum, and each part by its name."""
     loss = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
@@ -66,21 +118,27 @@ def outline_losses(logits: Tensor, codes: Tensor, outlined: Tensor, focal: float
     subarachnoid bleed has few pixels beside an intraparenchymal one (our choice).
     """
     logits = logits.float()
-    known = outlined[:, None, None]
-    blood = (codes > 0).float()
-    probability = logits[:, 0].sigmoid()
-    both = ranks.total((probability * blood * known).sum())
-    sizes = ranks.total(((probability + blood) * known).sum())
-    each = F.binary_cross_entropy_with_logits(logits[:, 0], blood, reduction="none")
-    hard = (probability - blood).abs().detach() ** focal
-    pixel = (each * hard * known).sum() / ranks.count(known.sum() * codes[0].numel())
     typed = (codes >= 1) & (codes <= len(TYPES))
     target = torch.where(typed, codes - 1, NO_TYPE)
     wrong = F.cross_entropy(logits[:, 1:], target, ignore_index=NO_TYPE, reduction="none")
     of_type = F.one_hot(target + 1, len(TYPES) + 1)[..., 1:].float()
     counts = of_type.sum((0, 1, 2))
     mean = (wrong[..., None] * of_type).sum((0, 1, 2)) / ranks.count(counts)
-    return {"dice": 1 - (2 * both + 1) / (sizes + 1), "pixel": pixel, "type": mean.sum() / len(TYPES)}
+    dice, pixel = blood_losses(logits[:, 0], (codes > 0).float(), outlined, focal)
+    return {"dice": dice, "pixel": pixel, "type": mean.sum() / len(TYPES)}
+
+
+def blood_losses(logits: Tensor, blood: Tensor, outlined: Tensor, focal: float) -> tuple[Tensor, Tensor]:
+    """Dice loss over the whole batch and focal binary cross-entropy; logits and blood (0..1) are [B, H, W]."""
+    logits = logits.float()
+    known = outlined[:, None, None]
+    probability = logits.sigmoid()
+    both = ranks.total((probability * blood * known).sum())
+    sizes = ranks.total(((probability + blood) * known).sum())
+    each = F.binary_cross_entropy_with_logits(logits, blood, reduction="none")
+    hard = (probability - blood).abs().detach() ** focal
+    pixel = (each * hard * known).sum() / ranks.count(known.sum() * blood[0].numel())
+    return 1 - (2 * both + 1) / (sizes + 1), pixel
 
 
 def presence_loss(logits: Tensor, presence: Tensor) -> Tensor:
@@ -98,21 +156,30 @@ def fit_hemorrhage(
     windows: Windows,
     positives: float,
     dense: Mapping[str, Any],
+    detector: Mapping[str, Any],
     augment: Mapping[str, Any],
 ) -> None:
     """Train a hemorrhage network in place on slabs of exams.
 
     windows: low and high in HU, as in the stage's preprocessing. positives: share of slabs that show hemorrhage.
-    dense: steps, batch_size, lr and the weights of `DenseModule`. augment: see `SlabAugmenter`.
+    dense: steps, batch_size, lr and the weights of `DenseModule`, for networks that outline. detector: steps,
+    batch_size, lr, min_area (pixels of the smallest lesion) and the weights of `DetectorModule`, for those that detect.
+    augment: see `SlabAugmenter`.
     """
-    slices = int(network.channels) // len(windows)  # type: ignore[arg-type]
-    dataset = SlabDataset(items, slices=slices, windows=windows, augment=augment, seed=context.seed)
-    settings = dict(dense)
+    slabs: dict[str, Any] = {
+        "slices": int(network.channels) // len(windows),  # type: ignore[arg-type]
+        "windows": windows,
+        "augment": augment,
+        "seed": context.seed,
+    }
+    settings = dict(detector if isinstance(network, MaskRoiCnn) else dense)
     batch_size = int(settings.pop("batch_size"))
-    fit(
-        DenseModule(network, **settings),
-        dataset,
-        batch_size=batch_size,
-        context=context,
-        weights=dataset.weights(positives),
-    )
+    dataset: SlabDataset
+    module: StepModule
+    if isinstance(network, MaskRoiCnn):
+        dataset = LesionDataset(items, min_area=int(settings.pop("min_area")), **slabs)
+        module = DetectorModule(network, **settings)
+    else:
+        dataset = SlabDataset(items, **slabs)
+        module = DenseModule(network, **settings)
+    fit(module, dataset, batch_size=batch_size, context=context, weights=dataset.weights(positives))

@@ -20,6 +20,7 @@ HU_ZERO = 1024  # of the stored planes
 AIR = -1000.0
 SHOWN = (-20.0, 100.0)  # HU that an exported brain-window picture keeps
 GREYS = 255  # steps in which it keeps them
+MOST = 24  # lesions of a slice that a detector learns from
 Windows = Sequence[Mapping[str, float]]
 
 
@@ -93,12 +94,54 @@ class SlabDataset(StepDataset):
         return list(positives * each / each.sum() + (1 - positives) * rest)
 
 
+class LesionDataset(SlabDataset):
+    """Slabs with the lesions of the middle slice beside: connected pixels of one type, of at least min_area pixels.
+
+    boxes: float32 [MOST, 4] from edge to edge in pixels. types: int64 [MOST], 1..5, 0 where unknown, -1 where there is
+    no further lesion. instances: int64 [H, W], 0 or 1 + the lesion's number.
+    """
+
+    def __init__(self, exams: Sequence[Exam], *, min_area: int, **settings: Any) -> None:
+        super().__init__(exams, **settings)
+        self.min_area = min_area
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        sample = super().__getitem__(key)
+        boxes, types, instances = lesions_of(sample["codes"].numpy(), self.min_area)
+        return {
+            **sample,
+            "boxes": torch.from_numpy(boxes),
+            "types": torch.from_numpy(types),
+            "instances": torch.from_numpy(instances),
+        }
+
+
+def lesions_of(
+    codes: NDArray[np.int64], min_area: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+    """Boxes, types and instances of codes [H, W] as `LesionDataset` gives them; the largest where there are more."""
+    found = []
+    for code in range(1, UNKNOWN + 1):
+        count, parts, stats, _ = cv2.connectedComponentsWithStats((codes == code).astype(np.uint8), connectivity=8)
+        for part in range(1, count):
+            x, y, width, height, area = (int(value) for value in stats[part])
+            if area >= min_area:
+                found.append((area, [x, y, x + width, y + height], code % UNKNOWN, parts == part))
+    found = sorted(found, key=lambda lesion: -lesion[0])[:MOST]
+    boxes, types = np.zeros((MOST, 4), np.float32), np.full(MOST, -1, np.int64)
+    instances = np.zeros(codes.shape, np.int64)
+    for number, (_, box, code, pixels) in enumerate(found):
+        boxes[number], types[number] = box, code
+        instances[pixels] = 1 + number
+    return boxes, types, instances
+
+
 class SlabAugmenter:
     """Random changes of a slab: the same move for all its slices and codes, then exposure, noise, blur and windows.
 
-    rotate: degrees either way. shift: share of the side either way. scale: 0.1 = from 0.9 to 1.1 times. flip: how likely
-    a left-right flip is (no label here knows sides). hu_shift: HU added, either way. hu_scale: 0.1 = from 0.9 to 1.1
-    times about 0 HU. noise: largest standard deviation in HU. blur: largest sigma in pixels.
+    rotate: degrees either way. shift: share of the side either way. scale: 0.1 = from 0.9 to 1.1 times. flip: how
+    likely a left-right flip is (no label here knows sides). hu_shift: HU added, either way. hu_scale: 0.1 = from 0.9 to
+    1.1 times about 0 HU. noise: largest standard deviation in HU. blur: largest sigma in pixels.
     rendering: probability that the slab is shown as an exported 8-bit picture has it: clipped to SHOWN, in 255 steps.
     drop: probability that one window, any of them, is blank.
     Moves come together, always; noise and blur with probability 0.5 each.

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ INPUT = "image"
 BATCH = "batch"  # name of the dynamic side
 _OURS = "output of the network: "
 _TRACED = 2  # pictures in the example that the network is traced with
+_TRACED_OPSET = 18  # of the older exporter
 
 
 class ExportError(DomainsegError):
@@ -44,8 +46,9 @@ class OnnxModel:
 def to_onnx(network: nn.Module, size: int) -> OnnxModel:
     """Export a network for pictures float32 [B, channels, size, size]. Raises ExportError.
 
-    A network says by its attribute ``channels`` how many planes a picture has (1 where it says nothing), and by
-    ``batch`` how many pictures it takes at a time: "dynamic" (default) or 1.
+    A network says by its attribute ``channels`` how many planes a picture has (1 where it says nothing), by ``batch``
+    how many pictures it takes at a time: "dynamic" (default) or 1, and by ``exporter`` how: "export" (default), or
+    "trace" where operators have no other way to ONNX (torchvision's).
     """
     network = copy.deepcopy(network).cpu().eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
     batch: str | int = getattr(network, "batch", "dynamic")
@@ -54,7 +57,9 @@ def to_onnx(network: nn.Module, size: int) -> OnnxModel:
     with torch.no_grad():
         outputs = {name: tuple(value.shape[1:]) for name, value in network(example).items()}
     try:
-        if batch == 1:
+        if getattr(network, "exporter", "export") == "trace":
+            model = _trace_by_running(network, example, outputs)
+        elif batch == 1:
             model = _trace(network, example, list(outputs), symbolic=False)
         else:
             # With a symbolic batch the tracer reasons about shapes for most of its time (19 s against 8 s for the
@@ -102,6 +107,31 @@ def _trace(network: nn.Module, example: torch.Tensor, outputs: list[str], *, sym
     assert program is not None
     model: onnx.ModelProto = program.model_proto
     _name_outputs(model, outputs)
+    return model
+
+
+def _trace_by_running(
+    network: nn.Module, example: torch.Tensor, outputs: Mapping[str, tuple[int, ...]]
+) -> onnx.ModelProto:
+    """By torch's older exporter, which records what a run does: one batch size, and no branch that depends on data."""
+    stream = BytesIO()
+    with _quiet(), torch.no_grad():
+        torch.onnx.export(
+            network,
+            (example,),
+            stream,  # type: ignore[arg-type]
+            input_names=[INPUT],
+            output_names=[f"{_OURS}{name}" for name in outputs],
+            opset_version=_TRACED_OPSET,
+            dynamo=False,
+        )
+    model = onnx.load_from_string(stream.getvalue())
+    _name_outputs(model, list(outputs))
+    for value in model.graph.output:  # it loses sides behind operators whose answer varies in number
+        sides = value.type.tensor_type.shape.dim
+        del sides[:]
+        for side in (1, *outputs[value.name]):
+            sides.add().dim_value = side
     return model
 
 
