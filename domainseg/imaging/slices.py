@@ -47,10 +47,10 @@ _DERIVED = re.compile(r"\b(min|m)ip\b|rendering|\bvrt?\b|\b3d\b|\bcb[fv]\b|\bmtt
 _BONE = re.compile(r"bone|knochen|osseous|\blungs?\b|sharp", re.I)
 _CONTRAST = re.compile(r"\bct[av]\b|angio|venogra|perfusion|contrast|\bc\+|\bce\b|\bkm\b|arterial|venous|delayed", re.I)
 _NATIVE = re.compile(
-    r"\b(without|w/?o|non?|pre|sine|ohne)[ _-]*(iv[ _-]*)?(contrast|c\+|ce|km)\b|unenhanced|noncontrast", re.I
+    r"\b(without|w/?o|non?|pre|sine|sans|sin|senza|ohne)[ _-]*(iv[ _-]*)?(contrast\w*|ce|km)\b|unenhanced", re.I
 )
 _HEAD = re.compile(r"head|brain|skull|crani|cereb|neuro|sch[aä]?edel|kopf|t[eê]te", re.I)
-_OTHER_PART = re.compile(r"neck|spine|sinus|orbit|fac(e|ial)|temporal|petrous|\biac\b|chest|thorax|abdom|pelvi", re.I)
+_OTHER_PART = re.compile(r"neck|spine|sinus|orbit|\bfac(e|ial)|temporal|petrous|\biac\b|chest|thorax|abdom|pelvi", re.I)
 _SHARP_KERNEL = re.compile(r"bone|edge|lung|sharp|detail|^(?:[cdel]|y[a-e])$|^fc(3|5|8)\d", re.I)  # GE, Philips, Canon
 _SIEMENS_KERNEL = re.compile(r"^(?!fc)[a-z]{1,2}(\d{2})[a-z]?\b", re.I)
 _SHARPEST_SOFT = 54  # of Siemens' numbers, our choice: H31 and J40 are soft, H60 and J70 show bone
