@@ -39,7 +39,7 @@ def draw(rng: np.random.Generator, head: Shape, kind: str, density: str) -> Blee
     """A bleed of a type in a head, by chance."""
     side = int(rng.choice([-1, 1]))
     hu = float(rng.uniform(38, 49) if density == "subacute" else rng.uniform(57, 78))
-    ml = float(np.exp(rng.uniform(np.log(0.6), np.log(70))))
+    ml = float(np.exp(rng.uniform(np.log(0.4), np.log(70))))
     base = Bleed(kind, "", (0, 0, 0), side, ml, 0, hu, float(rng.uniform(0, 256)))
     if kind == "intraparenchymal":
         return _in_brain(rng, head, base)
@@ -92,7 +92,7 @@ def _in_sulci(rng: np.random.Generator, head: Shape, bleed: Bleed) -> Bleed:
         )
     direction = np.array([bleed.side * rng.uniform(0.3, 1), rng.normal(0, 0.8), rng.uniform(0.1, 1.2)])
     centre = direction / np.linalg.norm(direction) * 66 * head.scale
-    return replace(bleed, place=sort, centre=_point(centre), size=float(rng.uniform(12, 32)))
+    return replace(bleed, place=sort, centre=_point(centre), size=float(np.exp(rng.uniform(np.log(8), np.log(30)))))
 
 
 def _along_skull(rng: np.random.Generator, head: Shape, bleed: Bleed) -> Bleed:

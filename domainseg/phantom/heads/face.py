@@ -113,13 +113,14 @@ def _middle(head: Shape, place: Place, hu: Field) -> None:
     if place.z.min() < -50 * s and (part := place.around((0, 15 * s, -90 * s), 50)) is not None:
         window, near = part
         _paint(hu[window], inside(_column(near, -18 * s, 12 * s, 8 * s, -55 * s)), AIR)
-        ring = _column(near, 30 * s, 26 * s, 24 * s, -72 * s)
+        ring = _column(near, 30 * s, 26 * s, 24 * s, 99)
         bone = np.maximum(8 - np.abs(ring - 7), _column(near, 8 * s, 13 * s, 10 * s, -72 * s))
         bone = np.minimum(bone, -72 * s - near.z)
         _paint(hu[window], inside(bone), 500)
         _paint(hu[window], inside(1.8 - np.abs(bone - 1)), CORTEX * 0.8)
-        _paint(hu[window], inside(ring - 13), FLUID + 3)
-        _paint(hu[window], inside(ring - 18), 35)
+        low = inside(-68 * s - near.z)
+        _paint(hu[window], inside(ring - 13) * low, FLUID + 3)
+        _paint(hu[window], inside(ring - 18) * low, 35)
 
 
 def _ear(s: float, place: Place, hu: Field, side: int) -> None:

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
-from domainseg.files import write_bytes
 from domainseg.imaging.hemorrhage import TYPES
-from domainseg.phantom.heads import scanner
+from domainseg.phantom.heads import painted, scanner
 from domainseg.phantom.heads.exam import SimulatedExam, exam
+from domainseg.phantom.heads.nifti import size_class, write_nifti
 from domainseg.phantom.heads.settings import HeadSettings
-
-SIZE_CLASSES = ((3.0, "under 3 ml"), (10.0, "3 to 10 ml"), (30.0, "10 to 30 ml"), (np.inf, "30 ml and over"))
-
-
-def size_class(ml: float) -> str:
-    """The class of a volume in ml."""
-    return next(name for limit, name in SIZE_CLASSES if ml < limit)
 
 
 def write(settings: HeadSettings, index: int, output: Path) -> dict[str, Any]:
     """Write one exam below ``output``; its rows of both tables and the names of its files."""
+    if settings.base is not None:
+        return painted.write(settings, index, output)
     made = exam(settings, index)
     plan, site = made.plan, scanner.SITES[made.plan.site]
     nifti = plan.site == "C"
@@ -80,20 +73,6 @@ def write_labels(path: Path, made: SimulatedExam, labels: NDArray[np.uint8]) -> 
         write_nifti(path, labels, made.scan.affine)
     else:
         write_nifti(path, labels, made.scan.affine, rows_up=False)
-
-
-def write_nifti(path: Path, voxels: NDArray[Any], affine: NDArray[np.float64], *, rows_up: bool = True) -> None:
-    """Write [slices, rows, columns] as .nii.gz; same voxels, same bytes. affine: (column, row, slice) to LPS mm.
-
-    rows_up: the second axis runs from the last row to the first, as converters of DICOM write it.
-    """
-    stored, matrix = voxels.transpose(2, 1, 0), affine.copy()
-    if rows_up:
-        stored = stored[:, ::-1]
-        matrix = affine @ np.array([[1, 0, 0, 0], [0, -1, 0, voxels.shape[1] - 1], [0, 0, 1, 0], [0, 0, 0, 1.0]])
-    image = nibabel.Nifti1Image(stored, np.diag([-1.0, -1, 1, 1]) @ matrix, dtype=voxels.dtype)  # NIfTI is RAS
-    image.header.set_xyzt_units("mm")
-    write_bytes(path, gzip.compress(image.to_bytes(), 1, mtime=0))
 
 
 def write_series(made: SimulatedExam, folder: Path) -> Sequence[str]:

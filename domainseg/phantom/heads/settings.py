@@ -18,7 +18,9 @@ class HeadSettings:
     """Settings of the head phantom; an exam is a function of (seed, index, settings) alone.
 
     sites, departments and types are shares and are normalised. The others are shares of exams or bleeds, 0..1, but
-    ``reduction``, which makes pixels this many times larger and slices its square root thicker.
+    ``reduction``, which makes pixels this many times larger and slices its square root thicker. ``base`` names a folder
+    of exams without bleeds to paint into, instead of simulated heads; of the other settings only seed, bleed, types,
+    subacute and several then matter.
     """
 
     seed: int = 0
@@ -44,6 +46,7 @@ class HeadSettings:
     metal: float = 0.05
     other: float = 0.06
     reduction: float = 1
+    base: str | None = None
 
     def __post_init__(self) -> None:
         for name, known in (("sites", SITES), ("departments", DEPARTMENTS), ("types", TYPES)):

@@ -1,0 +1,100 @@
+"""Exams made from a user's own: ``base=FOLDER`` of exams without bleeds, painted, written with masks and rows."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from domainseg.files import DomainsegError, write_bytes
+from domainseg.imaging.hemorrhage import CODES, TYPES
+from domainseg.imaging.volumes import read_volume
+from domainseg.phantom.heads import brain, cohort
+from domainseg.phantom.heads.nifti import size_class, write_nifti
+from domainseg.phantom.heads.paint import paint
+from domainseg.phantom.heads.settings import HeadSettings
+
+
+@lru_cache(maxsize=2)
+def exams(base: str) -> tuple[str, ...]:
+    """The exams below a folder, as relative paths: NIfTI files, and folders that hold files and no folders."""
+    root = Path(base)
+    if not root.is_dir():
+        raise DomainsegError(f"base={base}: is no folder of exams")
+    found = [path for path in root.rglob("*") if path.is_file() and path.name.lower().endswith((".nii", ".nii.gz"))]
+    nifti = {path.parent for path in found}
+    folders = [path for path in (root, *root.rglob("*")) if path.is_dir() and path not in nifti]
+    found += [path for path in folders if _is_leaf(path)]
+    if not found:
+        raise DomainsegError(f"base={base}: holds no exam, neither a folder of slices nor a NIfTI file")
+    return tuple(sorted(str(path.relative_to(root)) for path in found))
+
+
+def _is_leaf(folder: Path) -> bool:
+    inside = list(folder.iterdir())
+    return bool(inside) and not any(path.is_dir() for path in inside)
+
+
+def write(settings: HeadSettings, index: int, output: Path) -> dict[str, Any]:
+    """Write one painted exam below ``output``; its rows of both tables and the names of its files.
+
+    Exams are taken in turn. A share of 1 - ``bleed`` stays as it is and counts as without a bleed.
+    """
+    assert settings.base is not None
+    names = exams(settings.base)
+    name = names[index % len(names)]
+    planned = cohort.plan(settings, index)
+    volume = read_volume(Path(settings.base) / name)
+    rng = np.random.default_rng([settings.seed, index, 403])
+    voxels, labels = volume.voxels, np.zeros(volume.shape, np.uint8)
+    types: tuple[str, ...] = ()
+    if planned.bleeds:
+        found = brain.find(volume)
+        if found is None:
+            raise DomainsegError(f"base={settings.base}: no brain inside a closed skull found in {name}")
+        done = paint(rng, voxels, found, planned.bleeds, planned.density)
+        low, high = volume.rendering or (-1024, 3071)
+        voxels = np.clip(np.rint(done.voxels), low, high).astype(np.int16)
+        labels, types = done.labels, done.types
+    affine = volume.affine
+    if volume.rendering is not None:
+        path = f"images/{planned.image}"
+        files = _pictures(output / path, path, voxels, volume.rendering)
+    else:
+        assert affine is not None
+        path = f"images/{planned.image}.nii.gz"
+        write_nifti(output / path, voxels, affine, rows_up=False)
+        files = [path]
+    # The patient's name in the tables is made up; exams of one base exam stay together.
+    token = sha256(f"base/{name}".encode()).hexdigest()[:8].upper()
+    image = {"image": planned.image, "path": path, "patient": f"BASE{token}", "group": f"BASE{token}", "site": "base"}
+    ml = 0.0 if affine is None else float(abs(np.linalg.det(affine[:3, :3]))) / 1000
+    row: dict[str, Any] = {"image": planned.image, "part": "head", "label_hemorrhage": int(bool(types))}
+    row |= {f"label_{kind}": int(kind in types) for kind in TYPES}
+    if affine is not None:
+        row |= {f"true_{kind}_ml": round(float((labels == CODES[kind]).sum()) * ml, 4) for kind in TYPES}
+        row["true_ml"] = round(float((labels > 0).sum()) * ml, 4)
+    if types:
+        row |= {"density": planned.density, "mask": f"masks/{planned.image}.nii.gz"}
+        if affine is not None:
+            row["size_class"] = size_class(row["true_ml"])
+        write_nifti(output / row["mask"], labels, np.eye(4) if affine is None else affine, rows_up=False)
+        files.append(row["mask"])
+    whole = {"image": planned.image, "part": "whole", "label_head_filter": 1}
+    return {"image": image, "targets": [whole, row], "files": files}
+
+
+def _pictures(folder: Path, name: str, voxels: NDArray[np.int16], window: tuple[float, float]) -> list[str]:
+    low, high = window
+    files = []
+    for k, picture in enumerate(voxels, start=1):
+        grey = np.rint((picture.astype(np.float32) - low) * (255 / (high - low)))
+        file = f"{k:03d}.png"
+        write_bytes(folder / file, cv2.imencode(".png", np.clip(grey, 0, 255).astype(np.uint8))[1].tobytes())
+        files.append(f"{name}/{file}")
+    return files
