@@ -25,5 +25,5 @@ def hips() -> pd.DataFrame:
 
 @pytest.fixture(scope="session")
 def heads() -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The prediction table and the lesion table of the head CT cascade: 120 exams."""
+    """The prediction table and the lesion table of the head CT cascade: 100 exams."""
     return _loaded(Path(__file__).parent / "synthetic_heads.py").tables()

@@ -22,7 +22,7 @@ Tables = tuple[pd.DataFrame, pd.DataFrame]
 @pytest.fixture(scope="module")
 def run(heads: Tables, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("heads")
-    heads[0].to_parquet(folder / "predictions.parquet")
+    heads[0][heads[0]["split"] == "test"].to_parquet(folder / "predictions.parquet")
     heads[1].to_parquet(folder / "lesions.parquet")
     settings = "pipeline: hemorrhage\ntarget: hemorrhage\nstages: [head_filter, hemorrhage]\n"
     (folder / "config.yaml").write_text(settings)
