@@ -63,6 +63,12 @@ class NotCt(Refusal):
     kind = "not_ct"
 
 
+class NotHounsfield(Refusal):
+    """Voxels whose values cannot be Hounsfield units: another modality, labels, or rescaled."""
+
+    kind = "not_hounsfield"
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Swallow warnings and log records of pydicom, nibabel and the codecs.

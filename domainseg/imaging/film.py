@@ -20,7 +20,8 @@ class ImageReadError(DomainsegError):
 
     ``path`` is for the person at the terminal only: logs and tables name the image, never the path. ``reason`` says
     what was wrong and what to do, and holds no patient data. ``kind`` is the reason that tables give: unreadable, or
-    exceeds_memory, not_ct (another modality where a CT is needed), crashed (a process died at the file) or failed.
+    exceeds_memory, not_ct (another modality where a CT is needed), not_hounsfield (values that no CT has), crashed (a
+    process died at the file) or failed.
     """
 
     kind = "unreadable"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from domainseg.imaging.dicom import MAX_BYTES, Refusal, TooLarge, check_size
+from domainseg.imaging.dicom import MAX_BYTES, NotHounsfield, Refusal, TooLarge, check_size
 from domainseg.imaging.volume import AIR
 
 MAX_VOXELS = MAX_BYTES // 2
@@ -62,19 +62,19 @@ class Hounsfield:
         return np.maximum(hu, np.int16(AIR))
 
     def check(self) -> None:
-        """Raise Refusal when the slices counted cannot be a CT of a person in HU."""
+        """Raise NotHounsfield when the slices counted cannot be a CT of a person in HU."""
         if not self._all:
-            raise Refusal("holds nothing but padding")
+            raise NotHounsfield("holds nothing but padding")
         span = f"its values run from {self._low} to {self._high}"
         if self._air < _LEAST_AIR * self._all:
             windowed = self._low >= 0 and self._high <= 255
             eight = " as grey values of a window do, which cannot be undone" if windowed else ""
-            raise Refusal(
+            raise NotHounsfield(
                 f"holds no Hounsfield units: no air near -1000 is in it, {span}{eight}. Another modality, a label "
                 "volume, or rescaled: export the CT in Hounsfield units"
             )
         if self._soft < _LEAST_SOFT * self._body or not self._soft:
-            raise Refusal(
+            raise NotHounsfield(
                 f"holds no Hounsfield units: no soft tissue between {_SOFT[0]} and {_SOFT[1]} is in it, {span}. "
                 "Export the CT with its rescale slope and intercept"
             )

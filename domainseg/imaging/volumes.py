@@ -24,8 +24,8 @@ def read_volume(path: Path | str, *, max_voxels: int | None = None) -> Volume:
 
     Raises ImageReadError, and nothing else, for what is unreadable, incomplete, ambiguous or implausible, before a
     wrong volume is made of it: two exams in a folder, missing slices, two pictures at one place, slices turned against
-    each other, no rescale slope. Its kind is "not_ct" for other modalities. It is a VolumeTooLargeError for a volume of
-    more than ``max_voxels``, found before memory is taken for it.
+    each other, no rescale slope. Its kind is "not_ct" for other modalities and "not_hounsfield" for values that no CT
+    has. It is a VolumeTooLargeError for a volume of more than ``max_voxels``, found before memory is taken for it.
     """
     from domainseg.imaging.dicom import quiet
 

@@ -111,6 +111,12 @@ def test_slope_intercept_and_holes(tmp_path: Path) -> None:
     assert volume.notes == ("28 voxels without a number (NaN or infinite) are taken for air",)
 
 
+def test_nifti_2(tmp_path: Path) -> None:
+    values = written(tmp_path / "a.nii", stored_affine())
+    nibabel.save(nibabel.Nifti2Image(values, stored_affine()), tmp_path / "b.nii.gz")
+    np.testing.assert_array_equal(read_volume(tmp_path / "b.nii.gz").voxels, read_volume(tmp_path / "a.nii").voxels)
+
+
 def test_qform_and_big_endian(tmp_path: Path) -> None:
     values = written(tmp_path / "a.nii", stored_affine())
     rigid = np.diag([2.0, 2.5, 3.0, 1.0])

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from pydicom import uid
 
 from domainseg.imaging import ImageReadError, Volume, VolumeTooLargeError, read_volume
 from domainseg.imaging.volume import AIR
@@ -43,6 +44,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "feet first, prone": {"positions": [(43.75, 46.5, z) for _, _, z in AXIAL], "turn": (-1, 0, 0, 0, -1, 0)},
     "rows mirrored": {"positions": [(43.75, -46.5, z) for _, _, z in AXIAL], "turn": (-1, 0, 0, 0, 1, 0)},
     "turned in plane": {"positions": [(43.75, -46.5, z) for _, _, z in AXIAL], "turn": (0, 1, 0, -1, 0, 0)},
+    "run-length encoded": {"syntax": uid.RLELossless},
+    "JPEG-LS": {"syntax": uid.JPEGLSLossless},
     "oblique": {"turn": (0.98, 0.198997487, 0, -0.198997487, 0.98, 0)},
     "tilted gantry": {"turn": TILTED},
     "tilted gantry, uneven": {"positions": [(-43.75, -46.5, z) for z in UNEVEN], "turn": TILTED},
@@ -122,7 +125,7 @@ def _without(*missing: int) -> list[tuple[float, float, float]]:
         ({"RescaleSlope": None}, "no RescaleSlope"),
         ({"RescaleIntercept": None}, "no RescaleSlope"),
         ({"RescaleSlope": 0}, "implausible RescaleSlope"),
-        ({"RescaleIntercept": 0}, "no Hounsfield units"),
+        ({"RescaleIntercept": 0}, "no Hounsfield units: no air"),
         ({"RescaleType": "OD"}, "no Hounsfield units"),
         ({"ImagePositionPatient": None}, "no ImagePositionPatient"),
         ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "no right angle"),
@@ -140,7 +143,8 @@ def _without(*missing: int) -> list[tuple[float, float, float]]:
 def test_what_cannot_be_right_is_refused(settings: dict[str, Any], reason: str, make_series: Series) -> None:
     error = refusal(make_series(**settings))
     assert reason in error.reason
-    assert error.kind == ("not_ct" if "MR" in reason else "unreadable")
+    kinds = {"modality MR": "not_ct", "no Hounsfield units: no air": "not_hounsfield"}
+    assert error.kind == kinds.get(reason, "unreadable")
 
 
 def _mixed(make_series: Series, **second: Any) -> Path:
