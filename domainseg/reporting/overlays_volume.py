@@ -28,7 +28,7 @@ Color = tuple[int, int, int]
 
 TILE = 224  # pixels of a slice's side
 COLUMNS = 6
-MOST = 24  # slices of an overlay
+MOST, FEW = 24, 12  # slices of an overlay with lesions, and without
 THICKNESS = 5.0  # mm; thinner slices are averaged to about this
 CLOSE = 64.0  # mm; the side of what is magnified
 BRAIN = (0.0, 80.0)  # HU
@@ -61,8 +61,9 @@ def volume_overlay(volume: Volume, result: Case | Exclusion) -> Picture:
     """
     lines = described(result)
     if isinstance(result, Exclusion):
-        return montage(Case.of(result.image, volume), (), lines, most=COLUMNS * 2)
-    return montage(result, called(result), lines)
+        return montage(Case.of(result.image, volume), (), lines, most=FEW)
+    outlines = called(result)
+    return montage(result, outlines, lines, most=MOST if any(layer.codes.any() for layer in outlines) else FEW)
 
 
 def called(case: Case) -> list[Outlines]:
@@ -113,8 +114,11 @@ def montage(
 
 def _head(case: Case, lines: Sequence[tuple[str, Color]], outlines: Sequence[Outlines], width: int) -> Picture:
     """What stands above the slices: lines of text, the window, and what each colour outlines."""
-    low, high = _window(case.film)
-    told = [*lines, (f"window {low:.0f} to {high:.0f} HU, from below upwards, seen from the feet", PLAIN)]
+    volume = case.film
+    assert isinstance(volume, Volume)
+    low, high = _window(volume)
+    seen = "as exported, sides not known" if volume.affine is None else "seen from the feet"
+    told = [*lines, (f"window {low:.0f} to {high:.0f} HU, from below upwards, {seen}", PLAIN)]
     head = np.zeros((8 + 19 * len(told) + (19 if outlines else 0), width, 3), np.uint8)
     for k, (text, color) in enumerate(told):
         _text(head, text, (6, 18 + 19 * k), color, 0.45)
@@ -236,9 +240,9 @@ def _labels(layer: Outlines, place: range, plane: Affine) -> list[tuple[str, NDA
     return found
 
 
-def _window(film: Any) -> tuple[float, float]:
-    """HU that are shown: the brain's, or as much of them as exported pictures hold."""
-    return BRAIN if film.rendering is None else film.rendering
+def _window(volume: Volume) -> tuple[float, float]:
+    """HU that are shown: the brain's, or those of exported pictures."""
+    return BRAIN if volume.rendering is None else volume.rendering
 
 
 def _text(picture: Picture, text: str, place: tuple[int, int], color: Color, size: float) -> None:

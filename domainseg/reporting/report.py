@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import jinja2
 
+from domainseg.evaluation.published import DIFFERS
 from domainseg.evaluation.tables import Rows, rows_of, texts
 from domainseg.files import atomic_path
 from domainseg.imaging.hemorrhage import TYPES
@@ -78,6 +79,7 @@ def render(content: Content) -> str:
         balanced=sections_volume.balanced_rows(content),
         sizes=sections_volume.size_rows(content),
         mimics=sections_volume.mimic_rows(content),
+        differs=DIFFERS,
         published=sections_volume.published_rows(content),
         figures=dict.fromkeys(FIGURES, "")
         | {name: _image(svg.encode(), "image/svg+xml") for name, svg in draw(content, rows).items()},

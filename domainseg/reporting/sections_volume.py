@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from domainseg.evaluation import proportion
+from domainseg.evaluation.published import PRINTED
 from domainseg.evaluation.tables import clusters_of, numbers, rows_of, texts
 from domainseg.imaging.hemorrhage import MIMICS, TYPES
 from domainseg.reporting import figures_volume
 from domainseg.reporting.content import Content, record
-from domainseg.reporting.words import METRICS, TITLES, interval, title
+from domainseg.reporting.words import METRICS, TITLES, interval, known, title
 
 _BY_TYPE = ("auc", "sensitivity", "lesion_sensitivity", "dice", "surface_mm", "volume_r")
 _BALANCED = ("accuracy", "sensitivity", "specificity", "dice", "volume_r_all")
@@ -107,9 +108,17 @@ def false_lesions(lesions: pd.DataFrame) -> pd.DataFrame:
     return wrong
 
 
-def published_rows(content: Content) -> list[dict[str, Any]]:
-    """Printed figures beside ours."""
-    return []
+def published_rows(content: Content) -> list[dict[str, str]]:
+    """Figures that others printed beside ours, where we have them: on intention, PPV and NPV of scored exams."""
+    rows = []
+    for printed in PRINTED:
+        metrics = content.results.get(printed.target, {})
+        ours = record(metrics, "intention", printed.metric) or record(metrics, printed.metric)
+        if ours is not None and known(ours):
+            name = f"{title(printed.target, TITLES)}: {METRICS[printed.metric]}"
+            shown = {"ours": interval(ours), "printed": f"{printed.value:.3f}", "status": printed.status}
+            rows.append({"name": name, **shown, "source": printed.source, "exams": printed.exams})
+    return rows
 
 
 def draw(content: Content) -> dict[str, str]:

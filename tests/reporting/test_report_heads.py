@@ -135,3 +135,15 @@ def test_one_patient_is_one(heads: Tables) -> None:
     metrics = {"auc": {"value": 0.8, "low": 0.5, "high": 0.9, "n": 2, "n_clusters": 1, "method": "x"}}
     lines = sections.brief(Content("x", {"test": {"hemorrhage": {"intention": metrics}}}))
     assert "on all 2 eligible exams of 1 patient in the test split" in lines[0]
+
+
+def test_printed_figures_stand_beside_ours_and_say_which_are_recalled(run: Path) -> None:
+    content, text = gather(run), text_of(run / "report.html")
+    rows = {(row["name"], row["source"][:5]): row for row in sections_volume.published_rows(content)}
+    metrics = content.results
+    assert rows["Hemorrhage: PPV", "Chang"]["ours"] == interval(metrics["hemorrhage"]["ppv"])
+    assert rows["Hemorrhage: Dice", "INSTA"]["ours"] == interval(metrics["hemorrhage"]["intention"]["dice"])
+    assert rows["Intraparenchymal: Dice", "Chang"]["status"] == "recalled, not verified"
+    assert rows["Hemorrhage: Dice", "INSTA"]["status"] == ""
+    assert "Beside printed figures" in text
+    assert "recalled, not verified" in text
