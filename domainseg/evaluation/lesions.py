@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from domainseg.evaluation.groups import SIZE_NAMES, SIZES, in_words
-from domainseg.evaluation.intervals import Array, Metric, empty, proportion, weighted
+from domainseg.evaluation.intervals import Array, Metric, empty, proportion, weighted, wilson
 from domainseg.evaluation.tables import Rows, numbers, texts
 
 RATES = (0.25, 1.0, 4.0)  # false lesions a scan
@@ -124,6 +124,10 @@ def _at(rate: float, found: Lesions, clusters: NDArray[np.str_], resamples: int,
         return empty()
     metric = weighted(froc(found, rate), clusters, resamples=resamples, seed=seed)
     metric["n"] = len(found.true)
+    if metric["value"] in (0.0, 1.0):  # every resample is the same, or nearly
+        patients = len(np.unique(clusters[found.true_exam]))
+        metric["low"], metric["high"] = wilson(int(metric["value"]) * patients, patients)
+        metric["method"] = "wilson at the number of patients"
     return metric
 
 

@@ -1,0 +1,96 @@
+"""The head's frame: a square around the head, whatever else is in the picture."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from domainseg.cascade.head_box import LENGTH, MARGIN, head_frame
+from domainseg.imaging.volume import AIR, Volume
+
+_spec = spec_from_file_location("heads", Path(__file__).with_name("heads.py"))
+assert _spec is not None
+assert _spec.loader is not None
+heads = module_from_spec(_spec)
+_spec.loader.exec_module(heads)
+SPACING = heads.SPACING
+
+
+def square(volume: Volume) -> tuple[float, float, float]:
+    """Middle (y, x) of the frame in voxels, and its side in mm."""
+    frame = head_frame(volume)
+    depth, height, width = frame.shape
+    assert height == width
+    middle = frame.affine @ np.array([(width - 1) / 2, (height - 1) / 2, 0, 1])
+    corner = frame.affine @ np.array([width, 0, 0, 0])
+    spacing = volume.spacing or (250 / volume.shape[2],) * 3
+    return float(middle[1]), float(middle[0]), float(corner[0] * spacing[0])
+
+
+@pytest.mark.parametrize("clutter", [{}, {"rest": True}, {"shoulders": True}, {"rest": True, "shoulders": True}])
+def test_square_around_the_head(clutter: dict[str, bool]) -> None:
+    volume = heads.head(centre=(110.0, 10.0, -16.0), **clutter)
+    y, x, side = square(volume)
+    assert y == pytest.approx(63.5 + 10 / 2, abs=2)
+    assert x == pytest.approx(63.5 - 16 / 2, abs=2)
+    assert side == pytest.approx(190 * (1 + 2 * MARGIN), abs=10)
+
+
+def test_an_infants_head_is_not_its_shoulders() -> None:
+    infant = heads.head(centre=(140.0, 0.0, 0.0), axes=(55.0, 60.0, 50.0), shoulders=True)
+    assert square(infant)[2] == pytest.approx(120 * (1 + 2 * MARGIN), abs=10)
+
+
+def test_slices_from_the_vertex_down() -> None:
+    frame = head_frame(heads.head(centre=(100.0, 0.0, 0.0), axes=(70.0, 95.0, 75.0)))
+    first, last = frame.affine[2, 3], frame.affine[2, 3] + frame.shape[0] - 1
+    assert first == 0  # less than 200 mm below the vertex
+    assert last * SPACING[2] == pytest.approx(170, abs=2 * SPACING[2])
+    longer = heads.head()
+    thick = Volume(longer.voxels, np.diag([2.0, 2.0, 8.0, 1.0]), source_shape=longer.shape)
+    assert head_frame(thick).shape[0] <= LENGTH / 8 + 1
+
+
+def test_a_head_cut_off_at_the_field_of_view() -> None:
+    frame = head_frame(heads.head(centre=(100.0, -70.0, 0.0)))
+    top = frame.affine @ np.array([0, 0, 0, 1])
+    assert top[1] < 5
+    assert np.linalg.det(frame.affine) == pytest.approx(1)
+
+
+def test_pictures_with_a_white_frame() -> None:
+    volume = heads.head(rest=True)
+    seen = np.clip(volume.voxels, 0, 80)
+    plain = Volume(seen, None, rendering=(0.0, 80.0), source_shape=volume.shape)
+    framed = seen.copy()
+    for edge in (np.s_[:, :2], np.s_[:, -2:], np.s_[:, :, :2], np.s_[:, :, -2:]):
+        framed[edge] = 80
+    inner = seen.copy()  # a line at some distance from the edge
+    for line in (np.s_[:, 8:9, 8:-8], np.s_[:, -9:-8, 8:-8], np.s_[:, 8:-8, 8:9], np.s_[:, 8:-8, -9:-8]):
+        inner[line] = 80
+    want = square(plain)
+    assert want[:2] == pytest.approx((63.5, 63.5), abs=2)
+    assert want[2] / 250 * 128 == pytest.approx(95 * (1 + 2 * MARGIN), abs=6)
+    for other in (framed, inner):
+        found = replace(plain, voxels=other)
+        assert square(found) == pytest.approx(want, abs=4)
+        assert head_frame(found).shape[0] == head_frame(plain).shape[0]
+
+
+def test_nothing_solid_is_all_of_the_volume() -> None:
+    air = Volume(np.full((4, 8, 8), AIR, np.int16), np.eye(4), source_shape=(4, 8, 8))
+    assert head_frame(air).shape == (4, 8, 8)
+    assert (head_frame(air).affine == np.eye(4)).all()
+
+
+def test_unequal_pixels_become_square() -> None:
+    volume = heads.head()
+    squeezed = Volume(volume.voxels[:, ::2], np.diag([2.0, 4.0, 5.0, 1.0]), source_shape=(40, 64, 128))
+    frame = head_frame(squeezed)
+    assert frame.affine[0, 0] == 1
+    assert frame.affine[1, 1] == 0.5
+    assert frame.shape[1] == frame.shape[2]
