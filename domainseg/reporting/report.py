@@ -80,7 +80,7 @@ def render(content: Content) -> str:
         sizes=sections_volume.size_rows(content),
         mimics=sections_volume.mimic_rows(content),
         differs=DIFFERS,
-        published=sections_volume.published_rows(content),
+        published=sections_volume.published(content),
         figures=dict.fromkeys(FIGURES, "")
         | {name: _image(svg.encode(), "image/svg+xml") for name, svg in draw(content, rows).items()},
         curves={

@@ -108,17 +108,23 @@ def false_lesions(lesions: pd.DataFrame) -> pd.DataFrame:
     return wrong
 
 
-def published_rows(content: Content) -> list[dict[str, str]]:
-    """Figures that others printed beside ours, where we have them: on intention, PPV and NPV of scored exams."""
-    rows = []
+def published(content: Content) -> list[dict[str, Any]]:
+    """Figures that others printed beside ours, where we have them: on intention, PPV and NPV of scored exams.
+
+    One block a source and its exams, with rows of name, ours, printed.
+    """
+    blocks: dict[tuple[str, str], list[dict[str, str]]] = {}
     for printed in PRINTED:
         metrics = content.results.get(printed.target, {})
         ours = record(metrics, "intention", printed.metric) or record(metrics, printed.metric)
         if ours is not None and known(ours):
             name = f"{title(printed.target, TITLES)}: {METRICS[printed.metric]}"
-            shown = {"ours": interval(ours), "printed": f"{printed.value:.3f}", "status": printed.status}
-            rows.append({"name": name, **shown, "source": printed.source, "exams": printed.exams})
-    return rows
+            value = f"{printed.value:.4f}".removesuffix("0")
+            exams = f"{printed.exams}; {printed.status}" if printed.status else printed.exams
+            blocks.setdefault((printed.source, exams), []).append(
+                {"name": name, "ours": interval(ours), "printed": value}
+            )
+    return [{"source": source, "exams": exams, "rows": rows} for (source, exams), rows in blocks.items()]
 
 
 def draw(content: Content) -> dict[str, str]:
