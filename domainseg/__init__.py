@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from domainseg.bundle.load import load_bundle
-    from domainseg.imaging import read_film
+    from domainseg.imaging import read_film, read_volume
 
-__all__ = ["load_bundle", "read_film"]
+__all__ = ["load_bundle", "read_film", "read_volume"]
 __version__ = "0.1.0"
 
-_PLACES = {"load_bundle": "domainseg.bundle.load", "read_film": "domainseg.imaging"}
+_PLACES = {
+    "load_bundle": "domainseg.bundle.load",
+    "read_film": "domainseg.imaging",
+    "read_volume": "domainseg.imaging",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -42,6 +42,7 @@ EXTRAS = {
     **dict.fromkeys(["tensorboard", "torch", "torchmetrics", "torchvision"], "train"),
     **dict.fromkeys(["mlflow", "sqlalchemy"], "mlflow"),
     "openvino": "openvino",
+    "highdicom": "seg",
 }
 
 
