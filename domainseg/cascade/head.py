@@ -119,8 +119,13 @@ class HemorrhageDetector:
         return value + self.presence * (float(outputs["presence"][slices, 0].max()) - value)
 
     def decide(self, case: Case, sample: Sample, outputs: Outputs, frozen: Frozen) -> list[Case] | Exclusion:
-        """The exam with its scores, volumes and lesions; nothing is excluded here."""
-        shape = outputs["mask"].shape[-2:] if "mask" in outputs else sample.pixels.shape[-2:]
+        """The exam with its scores, volumes and lesions; nothing is excluded here.
+
+        Raises ValueError for a mask of another size than the pictures: it would be measured in the wrong place.
+        """
+        shape = sample.pixels.shape[-2:]
+        if "mask" in outputs and outputs["mask"].shape[-2:] != shape:
+            raise ValueError(f"a mask of {outputs['mask'].shape[-2:]} for pictures of {shape}")
         depth = len(next(iter(outputs.values())))
         found = self.candidates(outputs, (int(shape[0]), int(shape[1])))
         score = frozen.probability(self.exam_logit(outputs, found))

@@ -18,7 +18,7 @@ from domainseg.bundle import command
 from domainseg.bundle.__main__ import main
 from domainseg.bundle.drawn import Drawn
 from domainseg.bundle.inputs import read_input
-from domainseg.bundle.load import load_bundle
+from domainseg.bundle.load import load_bundle, make_stages
 from domainseg.bundle.predict import predict_rows
 from domainseg.bundle.schema import BundleError
 from domainseg.bundle.workers import Recipe, _Predictor
@@ -253,6 +253,14 @@ def test_boxes_come_one_slab_at_a_time(exams: Path, tmp_path: Path) -> None:
     (lesion,) = row["lesions"]
     assert (lesion["type"], lesion["first_slice"], lesion["last_slice"]) == ("epidural", 0, 22)  # up to the vertex
     assert row["score_hemorrhage"] == pytest.approx(0.95)
+
+
+def test_a_mask_of_another_size_than_the_pictures_is_refused() -> None:
+    """Lesions would be measured in the wrong place."""
+    record = head_record()
+    record["stages"][1]["outputs"]["mask"] = [6, 24, 24]
+    with pytest.raises(BundleError, match=r"hemorrhage: .*a mask of \(24, 24\) for pictures of \(48, 48\)"):
+        make_stages(record, dict.fromkeys(("head_filter", "hemorrhage"), lambda pictures: {}))
 
 
 def test_inspect_verify_and_diff(
