@@ -23,7 +23,7 @@ SPACING = heads.SPACING
 def square(volume: Volume) -> tuple[float, float, float]:
     """Middle (y, x) of the frame in voxels, and its side in mm."""
     frame = head_frame(volume)
-    depth, height, width = frame.shape
+    _, height, width = frame.shape
     assert height == width
     middle = frame.affine @ np.array([(width - 1) / 2, (height - 1) / 2, 0, 1])
     corner = frame.affine @ np.array([width, 0, 0, 0])

@@ -1,0 +1,242 @@
+"""Decisions of the head CT cascade: scores, lesions in patient millimetres, volumes, types."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.special import expit
+from scipy.special import logit as log_odds
+
+from domainseg.cascade.case import Case, Exclusion
+from domainseg.cascade.head import HeadFilter, HemorrhageDetector, labels_on_volume
+from domainseg.cascade.lesions import Grid, divided, measured
+from domainseg.cascade.operations import Sample, preprocess
+from domainseg.cascade.stages import Frozen
+from domainseg.imaging.hemorrhage import CODES, TYPES
+from domainseg.imaging.volume import Volume
+
+SLABS = [{"op": "slabs", "size": 64, "slices": 3, "thickness": 5}, {"op": "window", "low": 0, "high": 80}]
+OPEN = Frozen(threshold=0.5, slope=1.0, intercept=0.0)
+
+
+def volume(depth: int = 20, thickness: float = 5.0) -> Volume:
+    """64 x 64 pixels of 2 mm; x and y turned, so that a mistake of sign shows."""
+    affine = np.array([[0, -2, 0, 50], [2, 0, 0, -30], [0, 0, thickness, 100], [0, 0, 0, 1]], float)
+    return Volume(np.zeros((depth, 64, 64), np.int16), affine, source_shape=(depth, 64, 64))
+
+
+def sample(case: Case) -> Sample:
+    return preprocess(case, SLABS)
+
+
+def outputs(depth: int, *blocks: tuple[tuple[slice, slice, slice], float, dict[str, float]]) -> dict[str, np.ndarray]:
+    """A mask of -6 but for blocks: where, logit of any bleed, logits of types; and a presence head that says 0."""
+    mask = np.zeros((depth, 6, 64, 64), np.float32)
+    mask[:, 0] = -6
+    for (z, y, x), value, types in blocks:
+        mask[z, 0, y, x] = value
+        for name, own in types.items():
+            mask[z, CODES[name], y, x] = own
+    return {"mask": mask, "presence": np.zeros((depth, 6), np.float32)}
+
+
+def decided(found: dict[str, np.ndarray], decision: HemorrhageDetector, case: Case, frozen: Frozen = OPEN) -> Case:
+    result = decision.decide(case, sample(case), found, frozen)
+    assert isinstance(result, list)
+    (out,) = result
+    # What parity compares is what is decided with.
+    assert out.values["score_hemorrhage"] == frozen.probability(decision.logits(found)[""])
+    return out
+
+
+def test_head_filter_keeps_or_excludes() -> None:
+    case = Case.of("a", volume())
+    (kept,) = HeadFilter().decide(case, sample(case), {"head": np.array([2.0], np.float32)}, OPEN)
+    assert isinstance(kept, Case)
+    assert kept.part == "head"
+    assert kept.values["score_head_filter"] == pytest.approx(expit(2.0))
+    lost = HeadFilter().decide(case, sample(case), {"head": np.array([-2.0], np.float32)}, OPEN)
+    assert isinstance(lost, Exclusion)
+    assert (lost.excluded_by, lost.reason) == ("head_filter", "no_head")
+
+
+def test_a_lesion_in_patient_millimetres() -> None:
+    case = Case.of("a", volume())
+    found = decided(
+        outputs(20, (np.s_[4:8, 10:20, 30:36], 3.0, {"subdural": 9})), HemorrhageDetector(), case,
+    )  # fmt: skip
+    (lesion,) = found.lesions
+    ml = 4 * 10 * 6 * 2 * 2 * 5 / 1000
+    assert lesion["type"] == "subdural"
+    assert lesion["ml"] == pytest.approx(ml)
+    assert found.values["volume_ml"] == pytest.approx(ml)
+    assert found.values["volume_ml_subdural"] == pytest.approx(ml)
+    assert (lesion["first_slice"], lesion["last_slice"]) == (4, 7)
+    # The middle of columns 30 to 35, rows 10 to 19, slices 4 to 7 through the volume's affine.
+    centre = [50 - 2 * 14.5, -30 + 2 * 32.5, 100 + 5 * 5.5]
+    assert [lesion[f"{axis}_mm"] for axis in "xyz"] == pytest.approx(centre)
+    half = np.array([20, 12, 20]) / 2
+    assert [lesion[f"box_low_{axis}_mm"] for axis in "xyz"] == pytest.approx(centre - half)
+    assert [lesion[f"box_high_{axis}_mm"] for axis in "xyz"] == pytest.approx(centre + half)
+    assert lesion["diameter_mm"] == pytest.approx(np.sqrt(20**2 + 12**2 + 15**2))  # pixels whole, slices in the middle
+    assert lesion["score"] == found.values["score_hemorrhage"] == pytest.approx(expit(3.0))
+    assert found.values["score_subdural"] == pytest.approx(expit(3.0) * (1 - 4 / (np.exp(9) + 4)))
+    on_voxels = labels_on_volume(found)
+    assert (on_voxels == CODES["subdural"]).sum() == 4 * 10 * 6
+    assert set(np.unique(on_voxels)) == {0, CODES["subdural"]}
+
+
+def test_thin_slices_count_as_many_as_there_are() -> None:
+    thin = Case.of("a", volume(depth=9, thickness=1.25))
+    found = decided(outputs(3, (np.s_[1:3, 0:4, 0:4], 3.0, {"subdural": 9})), HemorrhageDetector(), thin)
+    # Slices 4 to 7 make the second slice of the grid, the ninth alone makes the third.
+    assert found.values["volume_ml"] == pytest.approx(5 * 16 * 4 * 1.25 / 1000)
+    assert (found.lesions[0]["first_slice"], found.lesions[0]["last_slice"]) == (4, 8)
+    assert (labels_on_volume(found) > 0).any(axis=(1, 2)).tolist() == [False] * 4 + [True] * 5
+
+
+def test_a_lesion_of_two_types_is_two_rows() -> None:
+    case = Case.of("a", volume())
+    two = decided(
+        outputs(
+            20,
+            (np.s_[4:8, 10:20, 10:20], 3.0, {"intraparenchymal": 9}),
+            (np.s_[4:8, 10:20, 20:23], 2.0, {"intraventricular": 9}),
+            (np.s_[4:5, 20:21, 10:14], 2.0, {"epidural": 9, "intraparenchymal": 4}),
+        ),
+        HemorrhageDetector(),
+        case,
+    )
+    assert [(row["lesion"], row["type"]) for row in two.lesions] == [(1, "intraparenchymal"), (2, "intraventricular")]
+    # Too little of it is epidural: those voxels have the next type.
+    assert two.values["volume_ml_intraparenchymal"] == pytest.approx(0.02 * (4 * 10 * 10 + 4))
+    share = np.array([4 * 100, 4 * 30]) / (4 * 130 + 4)
+    assert two.values["score_intraparenchymal"] == pytest.approx(expit(3.0) * share[0], rel=0.01)
+    assert two.values["score_intraventricular"] == pytest.approx(expit(3.0) * share[1], rel=0.01)
+    assert divided(np.array([1] * 9 + [2])).tolist() == [1] * 10
+    assert divided(np.array([1] * 8 + [2] * 2)).tolist() == [1] * 8 + [2] * 2
+
+
+def test_only_what_is_called_is_drawn_and_measured() -> None:
+    case = Case.of("a", volume())
+    found = decided(
+        outputs(20, (np.s_[4:8, 10:20, 10:20], 3.0, {"epidural": 9}), (np.s_[12:14, 5:9, 5:9], 0.5, {"subdural": 9})),
+        HemorrhageDetector(),
+        case,
+        Frozen(threshold=0.8),
+    )
+    assert [row["called"] for row in found.lesions] == [1, 0]
+    assert found.values["volume_ml_subdural"] == 0
+    assert found.values["score_subdural"] == pytest.approx(expit(0.5), abs=0.01)  # called or not
+    assert (found.arrays["types"] > 0).sum() == 400
+    assert (found.arrays["lesions"] == 2).sum() == 32
+
+
+def test_an_exam_without_a_candidate_still_has_a_score() -> None:
+    case = Case.of("a", volume())
+    detector = HemorrhageDetector(level=0.5)
+    scores = [
+        decided(outputs(20, (np.s_[3:4, 3:8, 3:8], value, {})), detector, case).values["score_hemorrhage"]
+        for value in (-4.0, -2.0, -1.0)
+    ]
+    assert scores == sorted(scores)
+    assert len(set(scores)) == 3
+    # Strong, but too small to be a candidate: no higher than one.
+    tiny = outputs(20, (np.s_[3:4, 3:8, 3:8], 8.0, {"epidural": 3}))
+    lost = decided(tiny, replace(detector, smallest=100.0), case)
+    assert lost.values["score_hemorrhage"] == pytest.approx(0.5)
+    assert lost.lesions == []
+    assert lost.values["volume_ml"] == 0
+    assert lost.values["score_epidural"] > lost.values["score_subdural"]
+
+
+def test_the_presence_head_weighs_in() -> None:
+    case = Case.of("a", volume())
+    found = outputs(20, (np.s_[4:8, 10:20, 10:20], 3.0, {"epidural": 9}))
+    found["presence"][6] = [-5, -9, -9, 9, -9, -9]
+    found["presence"][15, 0] = 7  # elsewhere
+    detector = HemorrhageDetector(presence=0.25)
+    # In the lesion's slices the head says 0 at most.
+    assert detector.logits(found)[""] == pytest.approx(0.75 * 3)
+    result = decided(found, detector, case)
+    assert result.values["score_epidural"] > result.values["score_subdural"]
+    nothing = outputs(20)
+    nothing["presence"][15, 0] = 7
+    assert detector.logits(nothing)[""] == pytest.approx(0.75 * -6 + 0.25 * 7)
+
+
+def boxes(depth: int) -> dict[str, np.ndarray]:
+    found = {
+        "boxes": np.zeros((depth, 4, 4), np.float32), "scores": np.zeros((depth, 4), np.float32),
+        "labels": np.zeros((depth, 4), np.float32), "types": np.zeros((depth, 4, 5), np.float32),
+        "masks": np.full((depth, 4, 56, 56), 5, np.float32),
+    }  # fmt: skip
+    for z, score in ((5, 0.4), (6, 0.9)):
+        found["boxes"][z, 0], found["scores"][z, 0] = [10, 20, 18, 30], score
+        found["types"][z, 0, 1] = 9
+    return found
+
+
+def test_boxes_are_called_outlined_and_typed() -> None:
+    case = Case.of("a", volume())
+    found = decided(boxes(20), HemorrhageDetector(), case)
+    (lesion,) = found.lesions
+    assert lesion["type"] == TYPES[1]
+    assert lesion["score"] == pytest.approx(0.9)
+    assert lesion["ml"] == pytest.approx(2 * 80 * 0.02)
+    assert found.arrays["types"].shape == (20, 64, 64)
+    nothing = {name: np.zeros_like(array) for name, array in boxes(20).items()}
+    low = decided(nothing, HemorrhageDetector(), case)
+    assert low.lesions == []
+    assert low.values["score_hemorrhage"] < 0.001
+
+
+def test_boxes_call_and_the_mask_outlines() -> None:
+    case = Case.of("a", volume())
+    both = {**boxes(20), **outputs(20, (np.s_[5:7, 20:25, 0:30], 2.0, {"epidural": 9}))}
+    found = decided(both, HemorrhageDetector(mask_weight=0.5), case)
+    (lesion,) = found.lesions
+    assert lesion["type"] == "epidural"
+    assert lesion["ml"] == pytest.approx(2 * 5 * 8 * 0.02)
+    assert lesion["score"] == pytest.approx(expit((log_odds(0.9) + 2) / 2), rel=1e-5)
+
+
+def test_decisions_of_blank_outputs() -> None:
+    """As a bundle tries them: zeros for every output, a volume of almost nothing."""
+    blank = Case.of("blank", Volume(np.zeros((4, 8, 8), np.int16), np.eye(4), source_shape=(4, 8, 8)))
+    found = outputs(8)
+    for outs in (found, boxes(8), {**found, **boxes(8)}):
+        zeros = {name: np.zeros_like(array) for name, array in outs.items()}
+        detector = HemorrhageDetector()
+        detector.logits(zeros)
+        assert detector.decide(blank, sample(blank), zeros, Frozen(threshold=-1.0))
+
+
+def test_pictures_have_no_millilitres() -> None:
+    pictures = Case.of("a", Volume(np.zeros((20, 64, 64), np.int16), None, (0.0, 80.0), (20, 64, 64)))
+    found = decided(outputs(20, (np.s_[4:8, 10:20, 30:36], 3.0, {"subdural": 9})), HemorrhageDetector(), pictures)
+    assert np.isnan(found.values["volume_ml"])
+    assert np.isnan([found.lesions[0][name] for name in ("ml", "x_mm", "diameter_mm", "box_low_z_mm")]).all()
+    assert found.lesions[0]["last_slice"] == 7
+    quiet = decided(outputs(20), HemorrhageDetector(), pictures)
+    assert np.isnan(quiet.values["volume_ml_epidural"])
+
+
+def test_thresholds_of_types_travel_in_the_decision() -> None:
+    assert HemorrhageDetector(threshold_epidural=0.3).thresholds(OPEN)["epidural"] == 0.3
+
+
+def test_longest_diameter_of_a_large_lesion() -> None:
+    rng = np.random.default_rng(0)
+    tilted = volume(40)
+    tilted.affine[1, 2] = 2.0  # type: ignore[index]
+    z, y, x = np.nonzero(np.indices((40, 64, 64)).transpose(1, 2, 3, 0) @ rng.normal(size=3) > 20)
+    grid = Grid(tilted, np.eye(4), np.ones(40, np.intp))
+    row = measured(grid, z, y, x)
+    points = np.stack([x, y, z], axis=1) @ tilted.affine[:3, :3].T
+    some = points[rng.permutation(len(points))[:100]]
+    brute = max(float(np.sqrt(((points - one) ** 2).sum(axis=1)).max()) for one in some)
+    assert brute <= row["diameter_mm"]
+    assert row["diameter_mm"] <= np.linalg.norm(np.ptp(points, axis=0)) + 4  # two half pixels more than the box
