@@ -15,6 +15,7 @@ import numpy as np
 from domainseg.phantom.heads.shapes import AZIMUTHS, Field, Place, Window, directions, inside, look, over_directions
 
 FLOOR = 256  # cells of the map of the skull's floor, 1 mm each, the origin in the middle
+_FAR_FLOOR = np.array([-60, 8], np.float32)
 SPREAD = 40.0  # mm: sulci are no farther than this from any place, in their map
 
 
@@ -27,7 +28,7 @@ class Shape:
     ventricles: float
     lean: float
     walls: Field  # [.., 4]: radius of the cavity, cosine of its slope, thickness of the skull, thickness of the scalp
-    folds: Field  # [.., 4]: mm to the nearest sulcus at the surface, its depth, thickness of the fluid, diploe
+    folds: Field  # [.., 3]: mm to the nearest sulcus at the surface, its depth, thickness of the fluid
     floor: Field  # [FLOOR, FLOOR, 2]: z of the skull's floor, thickness of the bone below
     medial: Field  # [FLOOR, FLOOR, 2]: mm to the nearest sulcus of the medial surface over (y, z), its depth
     air: float
@@ -63,7 +64,7 @@ def shape(rng: np.random.Generator, age: int, sex: str) -> Shape:
     # Deep and shallow sulci, and stretches where a sulcus closes.
     depth = np.clip(13 + 6 * over_directions(rng, 30), 2, 24)
     fluid = np.clip(0.3 + 2.1 * atrophy + (0.4 + 0.4 * atrophy) * over_directions(rng, 45) + 0.5 * (z > 0.6), 0.2, 7)
-    folds = np.stack([near, depth, fluid, over_directions(rng, 12)], -1)
+    folds = np.stack([near, depth, fluid], -1)
     return Shape(
         age=age,
         atrophy=atrophy,
@@ -84,7 +85,7 @@ def distance_to_zero(noise: Field, row: Field | float, level: Field | float) -> 
     down, across = np.gradient(noise)
     rate = np.sqrt((down / row) ** 2 + (across / row / level) ** 2)
     rate = cv2.blur(rate.astype(np.float32), (7, 7))
-    return np.minimum(np.abs(noise) / np.maximum(rate, 0.01), SPREAD).astype(np.float32)
+    return np.asarray(np.minimum(np.abs(noise) / np.maximum(rate, 0.01), SPREAD), np.float32)
 
 
 def _floor(rng: np.random.Generator, size: float) -> Field:
@@ -115,7 +116,7 @@ def _floor(rng: np.random.Generator, size: float) -> Field:
 def _medial(rng: np.random.Generator) -> Field:
     """The medial surface is flat: its sulci are a map over (y, z), a row z, a column y, 1 mm each."""
     noise = cv2.GaussianBlur(rng.standard_normal((FLOOR, FLOOR)).astype(np.float32), (0, 0), 5)
-    noise -= cv2.GaussianBlur(noise, (0, 0), 10)
+    noise = noise - cv2.GaussianBlur(noise, (0, 0), 10)
     near = distance_to_zero(noise / noise.std(), 1.0, 1.0)
     depth = cv2.GaussianBlur(rng.standard_normal((FLOOR, FLOOR)).astype(np.float32), (0, 0), 10)
     return np.stack([near, np.clip(7 + 4 * depth / depth.std(), 0, 16)], -1)
@@ -147,8 +148,8 @@ class Frame:
 
     def cut(self, window: Window) -> Frame:
         """A part of it."""
-        fields = (self.azimuth, self.elevation, self.far, self.radius, self.wall, self.floor, self.under)
-        return Frame(self.place.cut(window), *(f[window] for f in fields), self.skull[window], self.scalp[window])
+        names = ("azimuth", "elevation", "far", "radius", "wall", "floor", "under", "skull", "scalp")
+        return Frame(place=self.place.cut(window), **{name: getattr(self, name)[window] for name in names})
 
 
 def angles(place: Place) -> tuple[Field, Field, Field]:
@@ -164,9 +165,8 @@ def frame(head: Shape, place: Place) -> Frame:
     """Where these voxels lie with respect to the skull."""
     azimuth, elevation, far = angles(place)
     radius, cosine, skull, scalp = np.moveaxis(look(head.walls, azimuth, elevation), -1, 0)
-    floor = (
-        read_map(head.floor, place.x, place.y) if place.z.min() < 10 else np.float32([-60, 8]) + place.x[..., None] * 0
-    )
+    low = bool(place.z.min() < 10)  # higher up the floor is far, wherever it is
+    floor = read_map(head.floor, place.x, place.y) if low else np.broadcast_to(_FAR_FLOOR, (*place.x.shape, 2))
     return Frame(
         place=place,
         azimuth=azimuth,
@@ -194,7 +194,8 @@ def read_map(table: Field, column: Field, row: Field) -> Field:
 def tentorium(place: Place) -> Field:
     """Height in mm above the tentorium; only meant behind the petrous ridges."""
     x = np.abs(place.x)
-    return place.z - (np.float32(14) - np.float32(0.42) * x - np.float32(0.22) * np.maximum(place.y - 40, 0))
+    sheet = np.float32(14) - np.float32(0.42) * x - np.float32(0.22) * np.maximum(place.y - 40, 0)
+    return np.asarray(place.z - sheet)
 
 
 def notch(place: Place) -> Field:
@@ -205,7 +206,8 @@ def notch(place: Place) -> Field:
 
 def falx_distance(head: Shape, place: Place) -> Field:
     """Signed mm from the falx' plane, positive on the left; it is bent a little."""
-    return place.x - np.float32(head.lean) * np.sin(place.y * np.float32(0.03) + np.float32(head.offset))
+    bend = np.sin(place.y * np.float32(0.03) + np.float32(head.offset))
+    return np.asarray(place.x - np.float32(head.lean) * bend)
 
 
 def falx_reach(place: Place) -> Field:

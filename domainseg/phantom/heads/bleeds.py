@@ -126,7 +126,7 @@ def _along_skull(rng: np.random.Generator, head: Shape, bleed: Bleed) -> Bleed:
     return replace(bleed, place="convexity", centre=_point(centre), size=float(peak), thickness=thickness(high))
 
 
-def _point(values: np.ndarray) -> Point:  # type: ignore[type-arg]
+def _point(values: Field) -> Point:
     return float(values[0]), float(values[1]), float(values[2])
 
 
@@ -171,7 +171,7 @@ def cover(bleed: Bleed, head: Shape, where: Frame, moved: Place, inner: Inside) 
             return None
         uneven = np.float32(min(0.16 * bleed.size, 3.0))
         distance = distance + uneven * rough(place, max(12.0, 1.6 * bleed.size), bleed.offset)
-        return inside(distance) * free * (1 - inner.ventricles) * inside(where.depth - 1)
+        return np.asarray(inside(distance) * free * (1 - inner.ventricles) * inside(where.depth - 1))
     if bleed.kind == "intraventricular":
         if inner.ventricles.max() < 0.1:
             return None
@@ -196,19 +196,20 @@ def cover(bleed: Bleed, head: Shape, where: Frame, moved: Place, inner: Inside) 
         )
         thick = np.float32(bleed.size) * np.sqrt(np.clip(1 - u * u - v * v, 0, 1))
         reach = anatomy.falx_reach(moved)
-        return inside(np.minimum(thick - away, away - 0.2)) * reach * inner.cavity * (thick > 0.6)
+        return np.asarray(inside(np.minimum(thick - away, away - 0.2)) * reach * inner.cavity * (thick > 0.6))
     if bleed.place == "tentorium":
         over = anatomy.tentorium(moved)
         u, v = (moved.x - np.float32(bleed.centre[0])) * np.float32(1 / 26), (moved.y - 45) * np.float32(1 / 30)
         thick = np.float32(bleed.size) * np.sqrt(np.clip(1 - u * u - v * v, 0, 1))
         near = (1 - anatomy.notch(place)) * inside(moved.x * bleed.side - 1)
-        return inside(np.minimum(thick - over, over - 0.3)) * near * inner.cavity * (thick > 0.6)
+        return np.asarray(inside(np.minimum(thick - over, over - 0.3)) * near * inner.cavity * (thick > 0.6))
     assert bleed.thickness is not None
     thick = look(bleed.thickness, where.azimuth, where.elevation)
     if thick.max() < 0.5:
         return None
     same = inside(anatomy.falx_distance(head, place) * bleed.side - 1)
-    return inside(thick - where.wall) * free * same * (1 - inner.low) * (thick > 0.6) * inside(where.floor + 1)
+    above = (1 - inner.low) * inside(where.floor + 1)
+    return np.asarray(inside(thick - where.wall) * free * same * above * (thick > 0.6))
 
 
 def hu(bleed: Bleed, place: Place) -> Field:

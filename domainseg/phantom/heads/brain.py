@@ -75,7 +75,7 @@ def _pixel(voxels: NDArray[np.int16]) -> float:
         inside = _inside(picture, max(3, picture.shape[1] // 100))
         columns = np.flatnonzero(inside.sum(0) > 3)
         widest = max(widest, int(columns[-1] - columns[0]) if len(columns) else 0)
-    return WIDTH / max(widest, voxels.shape[2] // 5)
+    return float(WIDTH / max(widest, voxels.shape[2] // 5))
 
 
 def _inside(picture: NDArray[np.int16], gap: int) -> NDArray[np.bool_]:
@@ -106,4 +106,4 @@ def _longest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     if not count:
         return mask
     longest = 1 + int(np.argmax(np.bincount(runs)[1:]))
-    return mask & (runs == longest)[:, None, None]
+    return np.asarray(mask & (runs == longest)[:, None, None])

@@ -157,8 +157,9 @@ def _slice(head: Shape, place: Place, coarse: Place, blood: list[Bleed], alike: 
         inner, codes, looks, filled = _brain(head, where.cut(core), blood, alike)
         body[core] += (inner.hu - body[core]) * inner.cavity
         # Where a slice cuts bone and brain at a slant, their mean looks like blood.
-        share = (bone[core] * (1 - inner.cavity)).mean(0)
-        mixed = (share > 0.015) & (share < 0.12) & (inner.cavity.mean(0) > 0.8)
+        skull = bone[core] * (1 - inner.cavity)
+        share = skull.mean(0)
+        mixed = (share > 0.02) & (share < 0.12) & (skull.min(0) < 0.005) & (inner.cavity.mean(0) > 0.8)
         looks[mixed & (looks == 0)] = MIMIC_CODES["partial_volume"]
         looks[codes > 0] = 0
         rows, columns = (slice(core[n].start + window[n].start, core[n].stop + window[n].start) for n in (1, 2))
@@ -183,15 +184,15 @@ def _brain(
             best = np.maximum(best, share)
     codes, most, filled = np.zeros(shape, np.uint8), np.zeros(shape, np.float32), []
     for bleed in blood:
-        here = bleeds.cover(bleed, head, where, moved, inner)
-        if here is None:
+        blooded = bleeds.cover(bleed, head, where, moved, inner)
+        if blooded is None:
             filled.append(0)
             continue
         if bleed.kind == "intraparenchymal" and bleed.ml > 1.5:  # fluid around it
             ring = bleeds.oedema(bleed, where.place) * inner.brain
             inner.hu[:] -= np.float32(7) * ring
-        inner.hu[:] += (bleeds.hu(bleed, where.place) - inner.hu) * here
-        share = here.mean(0)
+        inner.hu[:] += (bleeds.hu(bleed, where.place) - inner.hu) * blooded
+        share = blooded.mean(0)
         own = (share >= _LEAST.get(bleed.kind, 0.5)) & (share > most)
         codes[own] = CODES[bleed.kind]
         most = np.maximum(most, share)

@@ -53,7 +53,7 @@ def outside(head: Shape, where: Frame, edge: Field) -> Field:
 
 def _column(place: Place, y: float, wide: float, long: float, top: float) -> Field:
     u, v = place.x * np.float32(1 / wide), (place.y - np.float32(y)) * np.float32(1 / long)
-    return np.minimum((1 - np.sqrt(u * u + v * v)) * np.float32(wide), np.float32(top) - place.z)
+    return np.asarray(np.minimum((1 - np.sqrt(u * u + v * v)) * np.float32(wide), np.float32(top) - place.z))
 
 
 def _paint(hu: Field, cover: Field, value: float) -> None:

@@ -62,10 +62,10 @@ def draw(rng: np.random.Generator, head: Shape, share: float) -> list[Mimic]:
     for _ in range(2):
         if often(0.3):
             unit = rng.normal(0, 1, 3) * (1, 0.7, 0.5) + (0, 0, 0.5)
-            centre = unit / np.linalg.norm(unit) * 72 * s
+            at = unit / np.linalg.norm(unit) * 72 * s
             wide = float(rng.uniform(14, 34))
             deep = float(rng.uniform(2.0, 4.5))
-            where = (float(centre[0]), float(centre[1]), float(centre[2]))
+            where = (float(at[0]), float(at[1]), float(at[2]))
             found.append(Mimic("beam_hardening", where, (wide, deep, 0), float(rng.uniform(14, 34))))
     return found
 
@@ -95,8 +95,8 @@ def cover(mimic: Mimic, head: Shape, where: Frame, moved: Place, inner: Inside) 
         return (np.float32(mimic.hu) - inner.hu) * here, here
     centre = mimic.centre
     if mimic.kind == "falx_calcification":
-        bend = anatomy.falx_distance(head, Place(*(np.full((1, 1, 1), k, np.float32) for k in centre), moved.to_voxels))
-        centre = (centre[0] - float(bend[0, 0, 0]), centre[1], centre[2])
+        bend = head.lean * float(np.sin(centre[1] * 0.03 + head.offset))  # it lies in the falx, which is bent
+        centre = (centre[0] + bend, centre[1], centre[2])
     body = ellipsoid(moved, centre, mimic.axes)
     uneven = np.float32(0.2 * min(mimic.axes[1], 4))
     here = inside(body + uneven * rough(place, 8, head.offset + 20)) * inner.cavity * inside(where.depth)

@@ -29,6 +29,7 @@ def write_nifti(path: Path, voxels: NDArray[Any], affine: NDArray[np.float64], *
     if rows_up:
         stored = stored[:, ::-1]
         matrix = affine @ np.array([[1, 0, 0, 0], [0, -1, 0, voxels.shape[1] - 1], [0, 0, 1, 0], [0, 0, 0, 1.0]])
-    image = nibabel.Nifti1Image(stored, np.diag([-1.0, -1, 1, 1]) @ matrix, dtype=voxels.dtype)  # NIfTI is RAS
+    library: Any = nibabel  # it has no types
+    image = library.Nifti1Image(stored, np.diag([-1.0, -1, 1, 1]) @ matrix, dtype=voxels.dtype)  # NIfTI is RAS
     image.header.set_xyzt_units("mm")
     write_bytes(path, gzip.compress(image.to_bytes(), 1, mtime=0))

@@ -20,7 +20,7 @@ def draw(rng: np.random.Generator, kind: str, scanned: Scan) -> Field:
 
 def _oval(place: Place, x: float, y: float, wide: float, long: float) -> Field:
     u, v = (place.x - np.float32(x)) * np.float32(1 / wide), (place.y - np.float32(y)) * np.float32(1 / long)
-    return (1 - np.sqrt(u * u + v * v)) * np.float32(min(wide, long))
+    return np.asarray((1 - np.sqrt(u * u + v * v)) * np.float32(min(wide, long)))
 
 
 def _paint(hu: Field, cover: Field, value: float | Field) -> None:
@@ -44,7 +44,7 @@ def _start(place: Place, edge: Field, fat: float, offset: float) -> Field:
 def _trunk(place: Place, size: float, offset: float) -> Field:
     edge = _oval(place, 0, 0, 165 * size, 115 * size)
     hu = _start(place, edge, 16, offset)
-    wave = np.sin(place.z * np.float32(2 * np.pi / 28) + np.float32(0.03) * place.y)
+    wave = np.sin(place.z * np.float32(2 * np.pi / 28) + np.float32(0.11) * place.y)
     cage = _oval(place, 0, -4, 140 * size, 95 * size)
     high = inside(place.z - 10, 20)
     for side in (-1, 1):

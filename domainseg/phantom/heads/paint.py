@@ -7,6 +7,7 @@ is known to the voxel; how it looks is our choice, plainer than life.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ from domainseg.imaging.hemorrhage import CODES
 from domainseg.phantom.canvas import noise_tile, sample
 from domainseg.phantom.heads.brain import Brain
 
-Field = NDArray[np.float32]
+Field = NDArray[Any]  # float32
 FLUID = 17.0  # HU, smoothed: below it lies fluid
 DEEP, NEAR = 24.0, 26.0  # mm from the skull: ventricles lie deeper, sulci less deep
 SMALLEST_ML = 0.1

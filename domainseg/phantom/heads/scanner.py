@@ -7,7 +7,6 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from domainseg.phantom.heads.shapes import Field
 
@@ -61,8 +60,8 @@ def sharpness(site: Site, picture: Field, pixel: float) -> Field:
     soft = cv2.GaussianBlur(picture, (0, 0), max(site.blur_mm / pixel, 0.25))
     if site.sharpen:  # of soft tissue: the edge of bone would throw a dark line on the brain
         tame = np.clip(soft, -60, 140)
-        soft += np.float32(site.sharpen) * (tame - cv2.GaussianBlur(tame, (0, 0), 1.3 / pixel))
-    return soft
+        soft = soft + np.float32(site.sharpen) * (tame - cv2.GaussianBlur(tame, (0, 0), 1.3 / pixel))
+    return np.asarray(soft)
 
 
 def noise(rng: np.random.Generator, site: Site, picture: Field, pixel: float, thickness: float) -> Field:
@@ -76,7 +75,7 @@ def noise(rng: np.random.Generator, site: Site, picture: Field, pixel: float, th
     dense = cv2.GaussianBlur(small, (0, 0), 7)
     level = np.sqrt(dense * np.float32(1 / 900) + np.float32(0.15))
     level = cv2.resize(level, (columns, rows), interpolation=cv2.INTER_LINEAR)
-    return turned * level * np.float32(site.noise * np.sqrt(5 / thickness))
+    return np.asarray(turned * level * np.float32(site.noise * np.sqrt(5 / thickness)))
 
 
 def rest(site: Site, x: Field, y: Field) -> Field:
@@ -98,14 +97,10 @@ def streaks(rng: np.random.Generator, picture: Field, pixel: float) -> Field:
     amount = dense.sum(1) * np.float32(pixel)
     bars = cv2.GaussianBlur(amount[:, None], (1, 0), 1, sigmaY=4 / pixel) if rows > 3 else amount[:, None]
     bars = np.clip(bars - 18, 0, 50) * np.float32(-0.22)
-    lines = rng.standard_normal(rows).astype(np.float32)
-    lines = (
-        np.convolve(lines, np.hanning(5) / 2, "same").astype(np.float32)[:, None]
-        * np.clip(-bars, 0, 12)
-        * np.float32(0.35)
-    )
+    lines = np.convolve(rng.standard_normal((rows,)), np.hanning(5) / 2, "same")[:, None]
+    lines = np.asarray(lines * np.clip(-bars, 0, 12) * 0.35, np.float32)
     inner = np.exp(-(((np.arange(columns) - columns / 2) * pixel / 45) ** 2)).astype(np.float32)
-    return (bars + lines) * inner[None]
+    return np.asarray((bars + lines) * inner[None])
 
 
 def metal(picture: Field, row: float, column: float, pixel: float, strength: float, phase: float) -> Field:
@@ -125,12 +120,12 @@ def moved(rng: np.random.Generator, picture: Field, pixel: float) -> Field:
     turn = float(rng.normal(0, 2.2))
     shift = rng.normal(0, 2.5, 2) / pixel
     rows, columns = picture.shape
-    warp: NDArray[np.float64] = cv2.getRotationMatrix2D((columns / 2, rows / 2), turn, 1.0)
-    warp[:, 2] += shift
+    warp = np.array(cv2.getRotationMatrix2D((columns / 2, rows / 2), turn, 1.0))
+    warp = np.column_stack([warp[:, :2], warp[:, 2] + shift])
     other = cv2.warpAffine(picture, warp, (columns, rows), borderMode=cv2.BORDER_REPLICATE)
     share = float(rng.uniform(0.3, 0.5))
     mixed = picture * np.float32(1 - share) + other * np.float32(share)
     edges = cv2.blur(other - picture, (1, max(3, round(60 / pixel)))) + cv2.blur(
         other - picture, (max(3, round(60 / pixel)), 1)
     )
-    return mixed + np.float32(0.12) * edges
+    return np.asarray(mixed + np.float32(0.12) * edges)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ from scipy import ndimage
 
 from domainseg.phantom.canvas import noise_tile, sample
 
-Field = NDArray[np.float32]
+Field = NDArray[Any]  # float32
 Point = tuple[float, float, float]
 
 AZIMUTHS, ELEVATIONS = 480, 241  # of the maps over directions: three quarters of a degree
@@ -60,7 +61,7 @@ class Place:
 
 def inside(distance: Field, soft: float = 1.0) -> Field:
     """Coverage 0..1 of a body from the signed distance in mm to its surface, positive inside; the edge is soft."""
-    return np.clip(distance * np.float32(1 / soft) + np.float32(0.5), 0, 1)
+    return np.asarray(np.clip(distance * np.float32(1 / soft) + np.float32(0.5), 0, 1))
 
 
 def ellipsoid(place: Place, centre: Point, axes: Point) -> Field:
@@ -119,9 +120,14 @@ def over_directions(rng: np.random.Generator, length: float, radius: float = 70.
     scale = radius / length * wave
     turn = np.linalg.qr(rng.standard_normal((3, 3)))[0].astype(np.float32) * np.float32(scale)
     start = rng.uniform(0, 64, 3)
-    unit = directions()
+    every = 3 if length >= 30 else 1  # long waves are read from fewer cells
+    unit = [axis[::every, ::every] for axis in directions()]
     places = [sum(turn[k, m] * unit[m] for m in range(3)) + np.float32(start[k]) for k in range(3)]
-    return np.asarray(ndimage.map_coordinates(_solid(wave), places, order=1, mode="grid-wrap"), np.float32)
+    found = np.asarray(ndimage.map_coordinates(_solid(wave), places, order=1, mode="grid-wrap"), np.float32)
+    if every == 1:
+        return found
+    u, v = np.meshgrid(np.arange(AZIMUTHS, dtype=np.float32) / every, np.arange(ELEVATIONS, dtype=np.float32) / every)
+    return np.asarray(cv2.remap(np.concatenate([found, found[:, :1]], axis=1), u, v, cv2.INTER_LINEAR), np.float32)
 
 
 def look(atlas: NDArray[np.float32], azimuth: Field, elevation: Field) -> Field:

@@ -64,7 +64,7 @@ def interior(head: Shape, where: Frame, moved: Place, swell: Field | None = None
     depth, place = where.depth, moved
     cavity = inside(depth, 1.2)
     bend = np.float32(0.045) * np.sin(where.far * np.float32(0.33) + np.float32(5) * where.elevation + head.offset)
-    near, deep, film, _ = np.moveaxis(look(head.folds, where.azimuth + bend, where.elevation + bend), -1, 0)
+    near, deep, film = np.moveaxis(look(head.folds, where.azimuth + bend, where.elevation + bend), -1, 0)
     over = anatomy.tentorium(place)
     behind = place.y > np.float32(8 * s) + np.float32(0.55) * (np.abs(place.x) - 12)
     low = inside(-over, 2) * behind
@@ -173,7 +173,7 @@ def _sinuses(head: Shape, where: Frame, place: Place, falx_mm: Field, over: Fiel
     """Coverage of the superior sagittal and transverse sinuses and the torcula."""
     sagittal = inside(5.5 - 0.9 * where.wall - falx_mm, 1.2) * (place.z > 5) * ((place.y > -40) | (place.z > 40))
     transverse = inside(6.5 - where.wall - np.abs(over + 1), 1.5) * (place.y > 25 * head.scale)
-    return np.maximum(sagittal, transverse)
+    return np.asarray(np.maximum(sagittal, transverse))
 
 
 def skull(head: Shape, where: Frame) -> tuple[Field, Field]:
