@@ -126,6 +126,33 @@ class MaskRoiCnn(Network):
         return outputs, {name: loss * outlined.any() for name, loss in losses.items()}
 
 
+class BoxesAndOutlines(Network):
+    """Two networks on the same slabs: one finds the boxes, the other outlines and says what the slice shows.
+
+    forward(x) as of both: "boxes", "scores", "labels", "types" and "masks" of ``detector``, "mask" and "presence" of
+    ``outliner``.
+    """
+
+    batch = 1
+    exporter = "trace"
+
+    def __init__(self, detector: MaskRoiCnn, outliner: Network, slices: int = 5, windows: int = 3) -> None:
+        super().__init__()
+        if not slices * windows == detector.channels == outliner.channels:
+            raise ValueError(
+                f"BoxesAndOutlines: slices={slices}, windows={windows}, but its networks take {detector.channels} and "
+                f"{outliner.channels} channels; all must agree."
+            )
+        self.channels = slices * windows
+        self.multiple = max(detector.multiple, outliner.multiple)
+        self.input_size = outliner.input_size
+        self.detector, self.outliner = detector, outliner
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        self.prepare(x)  # for its checks; each network centres by itself
+        return {**self.detector(x), **self.outliner(x)}
+
+
 class Anchors(AnchorGenerator):  # type: ignore[misc]
     """torchvision's anchors, laid out outside of a graph that is traced: there they are weights, no computation."""
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from domainseg.imaging.hemorrhage import TYPES
-from domainseg.networks import MaskRoiCnn
+from domainseg.networks import BoxesAndOutlines, MaskRoiCnn
 from domainseg.tasks import ranks
 from domainseg.tasks.fit import FitContext, StepModule, fit
-from domainseg.tasks.hemorrhage_items import Exam, LesionDataset, SlabDataset, Windows
+from domainseg.tasks.hemorrhage_items import Exam, ExamDataset, LesionDataset, SlabDataset, Windows
+from domainseg.tasks.items import balancing
 
 NO_TYPE = -1
 
@@ -87,6 +89,16 @@ class DetectorModule(StepModule):
         return weighted(losses, self.parts)
 
 
+class ExamModule(StepModule):
+    """Labels of whole exams: the slab in which hemorrhage, or a type, is most likely must show it, or none may."""
+
+    def loss(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The loss of presence."""
+        pictures = batch["pictures"]
+        logits = self.network(pictures.flatten(0, 1))["presence"]
+        return {"loss": presence_loss(logits.unflatten(0, pictures.shape[:2]).amax(1), batch["truth"])}
+
+
 def _targets(batch: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
     """What the detector's heads learn from, slab by slab."""
     found = []
@@ -157,14 +169,16 @@ def fit_hemorrhage(
     positives: float,
     dense: Mapping[str, Any],
     detector: Mapping[str, Any],
+    exams: Mapping[str, Any],
     augment: Mapping[str, Any],
 ) -> None:
-    """Train a hemorrhage network in place on slabs of exams.
+    """Train a hemorrhage network in place: slabs of which it is known what they show, then labels of whole exams.
 
     windows: low and high in HU, as in the stage's preprocessing. positives: share of slabs that show hemorrhage.
     dense: steps, batch_size, lr and the weights of `DenseModule`, for networks that outline. detector: steps,
     batch_size, lr, min_area (pixels of the smallest lesion) and the weights of `DetectorModule`, for those that detect.
-    augment: see `SlabAugmenter`.
+    exams: steps, batch_size, lr and slabs (of an exam at a time) for presence, where an exam is known to show
+    hemorrhage and not where; left out where there is none. augment: see `SlabAugmenter`.
     """
     slabs: dict[str, Any] = {
         "slices": int(network.channels) // len(windows),  # type: ignore[arg-type]
@@ -172,14 +186,40 @@ def fit_hemorrhage(
         "augment": augment,
         "seed": context.seed,
     }
-    settings = dict(detector if isinstance(network, MaskRoiCnn) else dense)
-    batch_size = int(settings.pop("batch_size"))
-    dataset: SlabDataset
-    module: StepModule
-    if isinstance(network, MaskRoiCnn):
+    outlines, detects = _parts(network)
+    dataset = SlabDataset(items, **slabs)
+    if outlines is not None and len(dataset):
+        settings = dict(dense)
+        size = int(settings.pop("batch_size"))
+        weights = dataset.weights(positives)
+        fit(DenseModule(outlines, **settings), dataset, batch_size=size, context=context, name="dense", weights=weights)
+    if detects is not None and len(dataset):
+        settings = dict(detector)
+        size = int(settings.pop("batch_size"))
         dataset = LesionDataset(items, min_area=int(settings.pop("min_area")), **slabs)
-        module = DetectorModule(network, **settings)
-    else:
-        dataset = SlabDataset(items, **slabs)
-        module = DenseModule(network, **settings)
-    fit(module, dataset, batch_size=batch_size, context=context, weights=dataset.weights(positives))
+        module = DetectorModule(detects, **settings)
+        weights = dataset.weights(positives)
+        fit(module, dataset, batch_size=size, context=context, name="detector", weights=weights)
+    if exams["steps"] and any(is_weak(exam) for exam in items):
+        whole = ExamDataset(items, count=int(exams["slabs"]), **slabs)
+        fit(
+            ExamModule(outlines or network, steps=exams["steps"], lr=exams["lr"]),
+            whole,
+            batch_size=exams["batch_size"],
+            context=context,
+            name="exams",
+            weights=balancing([int(exam.truth["hemorrhage"]) for exam in whole.exams]),
+        )
+    network.eval()
+
+
+def _parts(network: nn.Module) -> tuple[nn.Module | None, MaskRoiCnn | None]:
+    """What outlines and what detects."""
+    if isinstance(network, BoxesAndOutlines):
+        return network.outliner, network.detector
+    return (None, network) if isinstance(network, MaskRoiCnn) else (network, None)
+
+
+def is_weak(exam: Exam) -> bool:
+    """Whether an exam is known to show hemorrhage, and none of its slices is."""
+    return exam.truth["hemorrhage"] == 1 and not exam.has_mask and bool(np.isnan(exam.slices[:, 0]).all())

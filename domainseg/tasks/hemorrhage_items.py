@@ -94,6 +94,41 @@ class SlabDataset(StepDataset):
         return list(positives * each / each.sum() + (1 - positives) * rest)
 
 
+class ExamDataset(StepDataset):
+    """Whole exams of which is known whether they show hemorrhage, as ``count`` slabs spread over each.
+
+    pictures: float32 [count, windows * slices, H, W]; each is changed by itself.
+    truth: float32 [6], any hemorrhage and each type somewhere in the exam, NaN where unknown.
+    """
+
+    def __init__(
+        self,
+        exams: Sequence[Exam],
+        *,
+        count: int,
+        slices: int,
+        windows: Windows,
+        augment: Mapping[str, float],
+        seed: int,
+    ) -> None:
+        self.exams = [exam for exam in exams if not np.isnan(exam.truth["hemorrhage"])]
+        self.count, self.slices, self.seed = count, slices, seed
+        self.augmenter = SlabAugmenter(windows, **augment)
+        super().__init__([exam.image for exam in self.exams])
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        draw, index = key
+        exam = self.exams[index]
+        planes = exam.planes()
+        depth = planes.shape[1]
+        around = neighbours(depth, self.slices)
+        rng = np.random.default_rng((self.seed, draw, index, 1))
+        where = ((np.arange(self.count) + rng.random(self.count)) * depth / self.count).astype(int)
+        slabs = [self.augmenter(planes[0][around[z]], planes[1][z], exam.rendering, rng)[0] for z in where]
+        truth = np.array([exam.truth[name] for name in ("hemorrhage", *TYPES)], np.float32)
+        return {"pictures": torch.from_numpy(np.stack(slabs)), "truth": torch.from_numpy(truth)}
+
+
 class LesionDataset(SlabDataset):
     """Slabs with the lesions of the middle slice beside: connected pixels of one type, of at least min_area pixels.
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from domainseg.networks import (
+    BoxesAndOutlines,
     FractureDenseNet,
     HeadNet,
     ImplantNet,
@@ -237,6 +238,20 @@ class TestMaskRoiCnn(NetworkContract):
 
     # It exports in its own way, see tests/training/test_onnx_model.py.
     test_onnx_gives_the_same_answers_at_another_batch_size = None  # type: ignore[assignment]
+
+
+class TestBoxesAndOutlines(TestMaskRoiCnn):
+    def build(self) -> Network:
+        detector = super().build()
+        assert isinstance(detector, MaskRoiCnn)
+        return BoxesAndOutlines(detector, UNet3d(slices=3, windows=2, widths=(4, 8, 8, 8)), slices=3, windows=2)
+
+    def shapes(self, b: int, h: int, w: int) -> dict[str, tuple[int, ...]]:
+        return {**super().shapes(b, h, w), "mask": (b, 6, h, w)}
+
+    # Its parts are trained one after the other, each as by itself.
+    test_gradient_reaches_every_parameter = None  # type: ignore[assignment]
+    test_bf16_training_step_is_finite = None  # type: ignore[assignment]
 
 
 class TestLocalizerUNet(NetworkContract):

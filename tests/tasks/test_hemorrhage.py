@@ -17,7 +17,7 @@ from domainseg.cascade.volumes import windowed
 from domainseg.imaging.hemorrhage import TYPES
 from domainseg.networks import MaskRoiCnn, UNet3d
 from domainseg.tasks.fit import FitContext
-from domainseg.tasks.hemorrhage import DenseModule, DetectorModule, fit_hemorrhage
+from domainseg.tasks.hemorrhage import DenseModule, DetectorModule, ExamModule, fit_hemorrhage
 from domainseg.tasks.hemorrhage_items import (
     HU_ZERO,
     Exam,
@@ -230,7 +230,7 @@ def test_without_masks_only_presence_moves_the_detector_but_all_of_it_has_a_grad
 def trained(network: nn.Module, folder: Path, **settings: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Answers on exams that it has not seen, after a short fit, and what they show."""
     context = FitContext(folder, precision="bf16-mixed", progress=False)
-    both = {"dense": settings, "detector": {**settings, "min_area": 4}}
+    both = {"dense": settings, "detector": {**settings, "min_area": 4}, "exams": {"steps": 0}}
     fit_hemorrhage(network, exams(), context, windows=WINDOWS, positives=0.7, augment={}, **both)
     unseen = LesionDataset(
         [exam(seed, seed % 4 < 2) for seed in range(100, 108)],
@@ -251,6 +251,34 @@ def test_a_dense_network_learns_to_outline(tmp_path: Path) -> None:
     answers, truth = trained(network, tmp_path, steps=25, batch_size=8, lr=1e-2)
     found, blood = answers["mask"][:, 0] > 0, truth["codes"] > 0
     assert 2 * (found & blood).sum() / (found.sum() + blood.sum()) > 0.8
+
+
+def test_labels_of_whole_exams_train_presence_by_the_slab_that_shows_most() -> None:
+    logits = torch.tensor([[0.0], [2.0], [-1.0], [-3.0]]).repeat(1, 6)  # two slabs of two exams
+    truth = torch.tensor([[1.0, 1, *[float("nan")] * 4], [0.0] * 6])
+    batch = {"pictures": torch.zeros(2, 2, 1, 4, 4), "truth": truth}
+    loss = ExamModule(Fixed(presence=logits), steps=1, lr=1).loss(batch)["loss"]
+    assert loss == pytest.approx((2 * np.log1p(np.exp(-2)) + 6 * np.log1p(np.exp(-1))) / 8, rel=1e-5)
+
+
+def test_labels_of_whole_exams_alone_are_enough_to_train_on(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = UNet3d(slices=3, windows=2, widths=(4, 8, 8, 8))
+    before = [parameter.clone() for parameter in network.presence.parameters()]
+    weak = [exam(seed, True, has_mask=False) for seed in range(2)]
+    fit_hemorrhage(
+        network,
+        weak,
+        FitContext(tmp_path, progress=False),
+        windows=WINDOWS,
+        positives=0.5,
+        dense={},
+        detector={},
+        exams={"steps": 2, "batch_size": 2, "lr": 1e-2, "slabs": 3},
+        augment={},
+    )
+    assert (tmp_path / "exams.csv").is_file()
+    assert all(not torch.equal(*pair) for pair in zip(before, network.presence.parameters(), strict=True))
 
 
 def test_the_detector_learns_to_find_and_to_tell_apart(tmp_path: Path) -> None:
