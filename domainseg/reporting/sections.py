@@ -45,6 +45,7 @@ _KEY: dict[str, tuple[str | tuple[str, ...], ...]] = {  # metrics, or the keys t
 _VOLUMES = (("volume_r",), ("false_lesions_per_normal",), ("froc", "at_1"))
 _GROUP: dict[str, tuple[str, ...]] = {"localizer": ("within_5mm", "within_6pct"), "location": ("accuracy",)}
 _GROUP_OTHERS = ("auc", "sensitivity", "specificity")
+_GROUP_VOLUMES = ("dice", "volume_r")
 _CALIBRATION = ("calibration_in_the_large", "calibration_slope", "calibration_intercept", "ece", "brier")
 _ENOUGH_TEST = 40
 
@@ -281,8 +282,10 @@ def _step(name: str, left: Any, taken: Any, wrong: Any, sides: Mapping[str, Any]
 
 
 def group_rows(content: Content, target: str) -> list[dict[str, Any]]:
-    """Rows of column, group, n, and figures on intention for one target's groups."""
-    names = _GROUP.get(target, _GROUP_OTHERS)
+    """Rows of column, group, n, and figures on intention with their headings for one target's groups."""
+    there = [metrics for _, _, metrics in groups(content, target)]
+    volumes = tuple(name for name in _GROUP_VOLUMES if any(known(record(metrics, name)) for metrics in there))
+    names = _GROUP.get(target, _GROUP_OTHERS) + volumes
     rows: list[dict[str, Any]] = []
     for column, group, metrics in groups(content, target):
         records = [record(metrics, name) for name in names]
@@ -297,18 +300,17 @@ def group_rows(content: Content, target: str) -> list[dict[str, Any]]:
                 "patients": max(metric["n_clusters"] for metric in shown),
                 "positives": positives["n"] if (positives := record(metrics, "sensitivity")) else "–",
                 "cells": [interval(metric) for metric in records],
+                "heads": [METRICS[name] for name in names],
             }
         )
     if target == "localizer" and all(row["cells"][0] == "–" for row in rows):
-        rows = [{**row, "cells": row["cells"][1:]} for row in rows]
+        rows = [{**row, "cells": row["cells"][1:], "heads": row["heads"][1:]} for row in rows]
     return rows
 
 
 def group_heads(target: str, rows: list[dict[str, Any]]) -> list[str]:
     """Headings of the figures in ``group_rows``."""
-    names = _GROUP.get(target, _GROUP_OTHERS)
-    heads = [METRICS[name] for name in names]
-    return heads[-len(rows[0]["cells"]) :] if rows else heads
+    return list(rows[0]["heads"]) if rows else [METRICS[name] for name in _GROUP.get(target, _GROUP_OTHERS)]
 
 
 def groups(content: Content, target: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
