@@ -89,9 +89,7 @@ class HeadTruth:
             return np.zeros(volume.shape, np.uint8) if self.exam(image)["hemorrhage"] == 0 else None
         out = np.zeros(volume.source_shape, np.uint8)
         for cell, kind in masks:
-            drawn = read_mask(self.manifest.file(cell), volume.source_shape)
-            if kind:
-                drawn = np.where(drawn > 0, CODES[kind], 0).astype(np.uint8)
+            drawn = read_mask(self.manifest.file(cell), volume.source_shape, only=CODES.get(kind))
             np.copyto(out, drawn, where=drawn > 0)
         return np.asarray(volume.from_source(out), np.uint8)
 
@@ -103,7 +101,7 @@ class HeadTruth:
         cell = self.text(image, "mimics")
         if not cell:
             return None
-        drawn = read_mask(self.manifest.file(cell), volume.source_shape, len(MIMICS))
+        drawn = read_mask(self.manifest.file(cell), volume.source_shape, highest=len(MIMICS))
         return np.asarray(volume.from_source(drawn), np.uint8)
 
     def slices(self, image: str, volume: Volume) -> NDArray[np.float64]:
@@ -141,8 +139,11 @@ def slices_of(labels: Codes) -> NDArray[np.float64]:
     return np.asarray(known, np.float64)
 
 
-def read_mask(path: Path, shape: Sequence[int], highest: int = UNKNOWN) -> Codes:
-    """A mask from NIfTI, uint8 of ``shape`` (k, j, i), codes 0 to ``highest``. Raises ImageReadError."""
+def read_mask(path: Path, shape: Sequence[int], *, highest: int = UNKNOWN, only: int | None = None) -> Codes:
+    """A mask from NIfTI, uint8 of ``shape`` (k, j, i), codes 0 to ``highest``; with ``only`` that, where it is above 0.
+
+    Raises ImageReadError.
+    """
     import nibabel
 
     if not path.is_file():
@@ -159,6 +160,8 @@ def read_mask(path: Path, shape: Sequence[int], highest: int = UNKNOWN) -> Codes
     if found[::-1] != tuple(shape):
         want, got = (" x ".join(map(str, sides)) for sides in (tuple(shape)[::-1], found))
         raise ImageReadError(path, f"the mask has {got} voxels, its image {want}: it must lie on the image's own grid")
+    if only is not None:
+        return np.ascontiguousarray(np.where(values > 0, only, 0).astype(np.uint8).T)
     allowed = np.isin(codes := np.unique(values), np.arange(highest + 1))
     if not allowed.all():
         raise ImageReadError(path, f"the mask holds the value {codes[~allowed][0]:g}; allowed are 0 to {highest}")
