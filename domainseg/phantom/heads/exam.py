@@ -18,6 +18,7 @@ from domainseg.phantom.heads.settings import HeadSettings
 from domainseg.phantom.heads.shapes import Field, Place, Window
 
 SIZE = 256  # rows and columns of a slice
+LARGEST = 3.4  # mm of a pixel: readers take coarser ones for slices that are not axial
 SMALLEST_ML = 0.1  # a bleed that fills less is made larger, or left out: nobody would see it
 MIMIC_CODES = {name: code for code, name in enumerate(MIMICS, start=1)}
 # Covered by at least this share, a voxel is blood: thin layers in sulci are outlined by readers as they are seen.
@@ -54,7 +55,7 @@ def exam(settings: HeadSettings, index: int) -> SimulatedExam:
     site = scanner.SITES[planned.site]
     size = round(SIZE / settings.reduction)
     field_mm = rng.uniform(*site.field_mm) * (1.6 if planned.other in ("trunk", "legs") else 1)
-    pixel = round(field_mm / size, 4)
+    pixel = min(round(field_mm / size, 4), LARGEST)
     bottom, top = others.REACH[planned.other] if planned.other else (rng.uniform(-78, -58), rng.uniform(86, 96))
     scanned = scan(
         pixel=pixel,
@@ -78,7 +79,7 @@ def exam(settings: HeadSettings, index: int) -> SimulatedExam:
         blood = [bleeds.draw(rng, head, kind, planned.density) for kind in planned.bleeds]
         alike = mimics.draw(rng, head, settings.mimics)
         artefacts = _artefacts(rng, settings, scanned)
-        clean, labels, found, kinds = _head(head, scanned, blood, alike)
+        clean, labels, found, kinds = draw_head(head, scanned, blood, alike)
         kinds = (*kinds, *(("motion",) if artefacts.motion else ()), *(("metal",) if artefacts.metal else ()))
     voxels = _scanned(rng, site, scanned, planned, clean, labels, found, artefacts)
     return SimulatedExam(planned, scanned, voxels, labels, found, tuple(dict.fromkeys(kinds)))
@@ -105,7 +106,7 @@ def _artefacts(rng: np.random.Generator, settings: HeadSettings, scanned: Scan) 
     return Artefacts(motion, clip)
 
 
-def _head(
+def draw_head(
     head: Shape, scanned: Scan, blood: list[Bleed], alike: list[Mimic]
 ) -> tuple[Field, NDArray[np.uint8], NDArray[np.uint8], tuple[str, ...]]:
     """Slices without noise, codes of bleeds and of look-alikes, and which look-alikes there are.
@@ -161,6 +162,7 @@ def _slice(head: Shape, place: Place, coarse: Place, blood: list[Bleed], alike: 
         share = skull.mean(0)
         mixed = (share > 0.02) & (share < 0.12) & (skull.min(0) < 0.005) & (inner.cavity.mean(0) > 0.8)
         looks[mixed & (looks == 0)] = MIMIC_CODES["partial_volume"]
+        codes[share > 0.25] = 0  # bone outshines the blood that shares a voxel with it
         looks[codes > 0] = 0
         rows, columns = (slice(core[n].start + window[n].start, core[n].stop + window[n].start) for n in (1, 2))
         labels[rows, columns], found[rows, columns] = codes, looks

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from domainseg.imaging.hemorrhage import CODES
-from domainseg.phantom.canvas import noise_tile, sample
-from domainseg.phantom.heads.brain import Brain
+from domainseg.phantom.canvas import sample
+from domainseg.phantom.heads.brain import Brain, smoothed
+from domainseg.phantom.heads.shapes import tile
 
 Field = NDArray[Any]  # float32
 FLUID = 17.0  # HU, smoothed: below it lies fluid
@@ -51,8 +52,7 @@ def paint(
                 continue
             if push is not None:
                 values = _pushed(values, brain, *push)
-            grain = values - _smooth(values, brain.spacing[0])
-            grain *= np.float32(0.9)
+            grain = np.float32(0.9) * (values - smoothed(values, brain.mask, 1.8 / brain.spacing[0]))
             target = np.float32(blood) + np.float32(2.5) * _rough(rng, brain, 12.0) + grain
             values += (target - values) * cover * (labels == 0)
             labels[own] = CODES[kind]
@@ -124,21 +124,17 @@ def _at(rng: np.random.Generator, brain: Brain, where: NDArray[np.bool_]) -> NDA
     return np.array([i - brain.middle[k], j, k], np.float32) * np.array(brain.spacing, np.float32)
 
 
-def _smooth(values: Field, pixel: float) -> Field:
-    return np.stack([cv2.GaussianBlur(picture, (0, 0), 1.8 / pixel) for picture in values])
-
-
 def _rough(rng: np.random.Generator, brain: Brain, length: float) -> Field:
     """Noise in space, mean 0, variance about 1, of waves of about ``length`` mm."""
     x, y, z = brain.grid()
-    tile, k = noise_tile(3.0, 1.0, 256), np.float32(40 / length)
+    k = np.float32(40 / length)
     start = rng.uniform(0, 256, 4).astype(np.float32)
     found = []
     for n in range(len(z)):
         u, v = np.meshgrid(x[n, 0], y[0, :, 0])
         w = z[n, 0, 0] * k
-        one = sample(tile, u * k + np.float32(0.7) * w + start[0], v * k - np.float32(0.7) * w + start[1])
-        two = sample(tile, (v + np.float32(0.6) * u) * k + start[2], np.full_like(u, w + start[3]))
+        one = sample(tile(), u * k + np.float32(0.7) * w + start[0], v * k - np.float32(0.7) * w + start[1])
+        two = sample(tile(), (v + np.float32(0.6) * u) * k + start[2], np.full_like(u, w + start[3]))
         found.append((one + two) * np.float32(0.7))
     return np.stack(found)
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from domainseg.phantom.canvas import noise_tile, sample
+from domainseg.phantom.canvas import sample
 
 Field = NDArray[Any]  # float32
 Point = tuple[float, float, float]
@@ -140,16 +140,27 @@ def look(atlas: NDArray[np.float32], azimuth: Field, elevation: Field) -> Field:
     return np.asarray(found, np.float32).reshape(*u.shape, *atlas.shape[2:])
 
 
+@lru_cache(maxsize=1)
+def tile() -> Field:
+    """Periodic noise, mean 0, variance 1, of waves about 40 cells long, [256, 256]."""
+    white = np.random.default_rng(17).standard_normal((256, 256))
+    noise = ndimage.gaussian_filter(white, 7, mode="wrap") - ndimage.gaussian_filter(white, 16, mode="wrap")
+    noise += 0.35 * ndimage.gaussian_filter(white, 3, mode="wrap") * 3 / 7
+    return np.asarray((noise - noise.mean()) / noise.std(), np.float32)
+
+
 def rough(place: Place, length: float, offset: float) -> Field:
     """Noise in space, mean 0, variance about 1, waves of about ``length`` mm: two crossed tiles.
 
     The same for all thin slices of a piece, [1, rows, columns].
     """
-    k, tile, middle = np.float32(40 / length), noise_tile(3.0, 1.0, 256), len(place.x) // 2
+    k, middle = np.float32(40 / length), len(place.x) // 2
     height, width = place.x.shape[1:]
     # Of every second voxel: the waves are longer.
     x, y, z = (axis[middle, ::2, ::2] * k for axis in (place.x, place.y, place.z))
-    one = sample(tile, x + np.float32(0.7) * z + np.float32(offset), y - np.float32(0.7) * z + np.float32(offset * 1.7))
-    two = sample(tile, y + np.float32(0.6) * x + np.float32(offset * 2.3), z + np.float32(offset * 3.1))
+    one = sample(
+        tile(), x + np.float32(0.7) * z + np.float32(offset), y - np.float32(0.7) * z + np.float32(offset * 1.7)
+    )
+    two = sample(tile(), y + np.float32(0.6) * x + np.float32(offset * 2.3), z + np.float32(offset * 3.1))
     half = (one + two) * np.float32(0.7)
     return np.asarray(cv2.resize(half, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)[None]
