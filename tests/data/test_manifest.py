@@ -271,3 +271,37 @@ def test_the_examples_of_the_page_load(tmp_path):
     both, images, targets = (re.sub("^    ", "", block, flags=re.MULTILINE) for block in blocks if "image," in block)
     assert len(read(tmp_path, both).targets) == 3
     assert truth_table(read(tmp_path, images, targets))["label_fracture"].tolist()[:2] == [1, 0]
+
+
+def test_an_exam_is_a_folder_that_holds_something(tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "1.dcm").write_bytes(b"")
+    (tmp_path / "empty").mkdir()
+    text = "image,path,part,label_hemorrhage\n1,full,head,1\n"
+    assert read(tmp_path, text, check_files=True).missing_files() == []
+    with pytest.raises(ManifestError, match="1 of 2 films are not there: 2"):
+        read(tmp_path, text + "2,empty,head,0\n", check_files=True)
+
+
+def test_what_is_known_of_heads_is_checked(tmp_path):
+    head = "image,part,label_hemorrhage,mask,mask_type,slices_hemorrhage,slices_subdural,density,true_ml\n"
+    # Several masks of one head, each of a type; blanks between slice numbers stand in real tables.
+    good = head + "1,head,1,a.nii.gz,subdural,3,none,fresh,4.5\n1,head,1,b.nii.gz,epidural,3,none,fresh,4.5\n"
+    targets = read(tmp_path, "image\n1\n", good).targets
+    assert targets["mask_type"].tolist() == ["subdural", "epidural"]
+    assert targets["true_ml"].tolist() == [4.5, 4.5]
+    for row, column in (
+        ("1,head,1,a.nii.gz,extradural,,,,", "mask_type"),
+        ("1,head,1,,,-1,,,", "slices_hemorrhage"),
+        ("1,head,1,,,,all,,", "slices_subdural"),
+        ("1,head,1,,,,,old,", "density"),
+        ("1,head,1,,,,,,-2", "true_ml"),
+    ):
+        with pytest.raises(ManifestError, match=f"column {column}"):
+            read(tmp_path, "image\n1\n", head + row + "\n")
+
+
+def test_the_head_filter_is_of_the_whole_exam_and_no_bleed_means_none_of_any_type(tmp_path):
+    targets = "image,part,label_head_filter,label_hemorrhage,label_subdural\n1,whole,1,0,0\n1,head,,,\n"
+    table = truth_table(read(tmp_path, "image\n1\n", targets), ("head",))
+    assert table.loc[0, ["label_head_filter", "label_hemorrhage", "label_subdural"]].tolist() == [1, 0, 0]

@@ -18,7 +18,7 @@ from domainseg.phantom.heads.settings import HeadSettings
 from domainseg.phantom.heads.shapes import Field, Place, Window
 
 SIZE = 256  # rows and columns of a slice
-LARGEST = 3.4  # mm of a pixel: readers take coarser ones for slices that are not axial
+LARGEST = 3.4  # mm of a pixel, of wide fields too: readers take coarser ones for slices that are not axial
 SMALLEST_ML = 0.1  # a bleed that fills less is made larger, or left out: nobody would see it
 MIMIC_CODES = {name: code for code, name in enumerate(MIMICS, start=1)}
 # Covered by at least this share, a voxel is blood: thin layers in sulci are outlined by readers as they are seen.

@@ -59,8 +59,8 @@ class HeadSettings:
         for name in ("bleed", "subacute", "several", "mimics", "thin", "motion", "metal", "other"):
             if not 0 <= getattr(self, name) <= 1:
                 raise DomainsegError(f"phantom.{name} must lie in 0..1, got {getattr(self, name)}")
-        if not 1 <= self.reduction <= 8:
-            raise DomainsegError(f"phantom.reduction must lie in 1..8, got {self.reduction}")
+        if not 1 <= self.reduction <= 3.5:  # coarser pixels are taken for slices that are not axial
+            raise DomainsegError(f"phantom.reduction must lie in 1..3.5, got {self.reduction}")
 
     @staticmethod
     def of(cfg: Mapping[str, Any]) -> HeadSettings:
