@@ -57,8 +57,9 @@ def rewrite(arguments: Sequence[str], *, word: str | None = None) -> list[str]:
     """Turn the arguments as typed into Hydra's grammar.
 
     Values of path keys are quoted; `stage.<name>.network=NAME` becomes `network@stage.<name>.network=NAME`; added
-    groups get their plus; `+experiment=` goes last, since an overlay must follow what it overlays; with ``word`` a bare
-    first argument becomes `+<word>@_global_=<argument>`. Raises UsageError for a path that holds `${`.
+    groups get their plus; `+experiment=` goes last, since an overlay must follow what it overlays, and NAME may stand
+    for the pipeline's own experiment <pipeline>_NAME; with ``word`` a bare first argument becomes
+    `+<word>@_global_=<argument>`. Raises UsageError for a path that holds `${`.
     """
     arguments = list(arguments)
     if word is not None:
@@ -67,8 +68,19 @@ def rewrite(arguments: Sequence[str], *, word: str | None = None) -> list[str]:
             raise UsageError(f"the first argument names the {word}, one of: {known}")
         arguments[0] = f"+{word}@_global_={arguments[0]}"
     rewritten = [_rewrite_one(argument) for argument in arguments]
-    last = [argument for argument in rewritten if typed_key(argument) == "experiment"]
+    last = [_of_pipeline(argument, rewritten) for argument in rewritten if typed_key(argument) == "experiment"]
     return [argument for argument in rewritten if typed_key(argument) != "experiment"] + last
+
+
+def _of_pipeline(experiment: str, arguments: Sequence[str]) -> str:
+    key, _, name = experiment.partition("=")
+    known = options([conf_folder()], "experiment")
+    for argument in arguments:
+        if typed_key(argument) == "pipeline":
+            own = f"{argument.partition('=')[2]}_{name}"
+            if name not in known and own in known:
+                return f"{key}={own}"
+    return experiment
 
 
 def _rewrite_one(argument: str) -> str:

@@ -4,14 +4,14 @@
   python -m domainseg.predict run=DIR input=FILE|FOLDER|MANIFEST [key=value ...]
 
 A cascade that reads volumes takes exams: NIfTI files, and folders that hold DICOM files or pictures of slices.
-It also writes a table of lesions, and on demand masks. A bundle needs no torch. Typed again with the same output, an interrupted prediction goes on where it stopped.
+It also writes a table of lesions, and on demand masks. A bundle needs no torch. Typed again with the same output, an
+interrupted prediction goes on where it stopped.
 Exit code: 0 all was read, 3 some could not be read (excluded_by = read), 1 nothing was done.
 
 Examples:
   python -m domainseg.predict bundle=runs/mine/bundle input=film.dcm
   python -m domainseg.predict bundle=runs/mine/bundle input=export/ output=predictions workers=4 memory_gb=8
   python -m domainseg.predict bundle=runs/head/bundle input=exams/ output=predictions masks=true overlays=true
-  python -m domainseg.predict run=runs/mine input=films.csv output=predictions accelerator=gpu overlays=true
 """
 
 from __future__ import annotations

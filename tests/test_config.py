@@ -326,6 +326,7 @@ def test_other_errors_keep_their_traceback(capsys: pytest.CaptureFixture[str], m
 
 
 def test_bare_word_picks_the_phantom(capsys: pytest.CaptureFixture[str]) -> None:
+    assert rewrite(["+experiment=tiny", "+pipeline=hemorrhage"])[-1] == "+experiment=hemorrhage_tiny"
     assert rewrite(["pelvis", "n=5"], word="phantom") == ["+phantom@_global_=pelvis", "n=5"]
     for argv in ([], ["n=5"], ["pelvys", "n=5"]):
         with pytest.raises(SystemExit) as stop:
@@ -349,7 +350,7 @@ def test_help_lists_pipelines_and_three_examples_and_loads_nothing_slow(command:
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     text, _, loaded = done.stdout.rstrip().rpartition("\n")
     assert text.split("Examples:")[1].split("\n\n")[0].count(f"python -m domainseg.{command}") == 3
-    assert ("+pipeline=\n  hip " in text) == (command == "train")
+    assert ("+pipeline=\n" in text and "\n  hip " in text) == (command == "train")
     assert json.loads(loaded) == []
 
 

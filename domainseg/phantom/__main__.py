@@ -4,7 +4,6 @@
 
 Examples:
   python -m domainseg.phantom pelvis n=500 output=films
-  python -m domainseg.phantom pelvis n=20 seed=7
   python -m domainseg.phantom head n=20 output=heads
   python -m domainseg.phantom pelvis n=500 confounder=severe confounder_by=portable output=confounded
 """

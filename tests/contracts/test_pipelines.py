@@ -17,15 +17,16 @@ from hydra.utils import get_class, get_method
 
 from domainseg import phantom
 from domainseg.bundle.predict import predict_manifest
-from domainseg.cascade.operations import versioned
+from domainseg.cascade.operations import picture_shape, versioned
+from domainseg.cascade.reads import reading_of
 from domainseg.cascade.stages import Frozen
-from domainseg.cascade.truth import Truth
 from domainseg.config import plain
 from domainseg.data.manifest import Manifest, load_manifest
 from domainseg.evaluation.operating import RULES
 from domainseg.networks import Network
 from domainseg.overrides import compose, conf_folder, options, parse, rewrite
 from domainseg.tasks.augment import Augmenter
+from domainseg.tasks.hemorrhage_items import SlabAugmenter
 from domainseg.training.stages import module_of, new_stage
 
 CONF = [conf_folder()]
@@ -52,13 +53,16 @@ def accepts(task: dict[str, Any]) -> None:
     """A task is a function of network, items and context that takes exactly the settings that it is given."""
     settings = {key: value for key, value in task.items() if key != "_target_"}
     inspect.signature(get_method(task["_target_"])).bind("network", "items", "context", **settings)
-    Augmenter(seed=0, **settings["augment"])
+    if task["_target_"] != "domainseg.tasks.hemorrhage.fit_hemorrhage":
+        Augmenter(seed=0, **settings["augment"])
+    else:
+        SlabAugmenter(settings["windows"], **settings["augment"])
 
 
 def whole(name: str, settings: dict[str, Any]) -> None:
     """A stage has all that it needs, and none of it is misspelt."""
     operations = versioned(settings["preprocessing"])
-    assert operations[0]["op"] == "fit"
+    assert picture_shape(operations)[0] >= 1
     assert isinstance(operations[0]["size"], int)
     decision = get_class(settings["decision"]["_target_"])
     inspect.signature(decision).bind(**{key: v for key, v in settings["decision"].items() if key != "_target_"})
@@ -93,7 +97,7 @@ def test_experiments_compose_on_their_pipelines(pipeline: str, experiment: str) 
         whole(name, cfg["stage"][name])
         known, changed = base["stage"][name], cfg["stage"][name]
         assert set(known) == set(changed)
-        for key in ("patch", "tail", "whole", "augment"):
+        for key in ("patch", "tail", "whole", "dense", "detector"):
             if key in known["task"]:
                 assert set(known["task"][key]) == set(changed["task"][key]), f"{name}.task.{key}"
     for name, baseline in cfg["baselines"].items():
@@ -107,7 +111,7 @@ def test_experiments_hold_no_settings_of_data_sources() -> None:
         assert "data" not in yaml.safe_load((CONF[0] / "experiment" / f"{name}.yaml").read_text()), name
 
 
-@pytest.mark.parametrize("experiment", ["tiny", "hip_long"])
+@pytest.mark.parametrize("experiment", ["hip_tiny", "hip_long"])
 @pytest.mark.parametrize("source", ["manifest", "fracatlas"])
 def test_a_source_that_is_typed_wins_over_that_of_the_experiment(experiment: str, source: str) -> None:
     """In any order of typing, and with none of the settings that belong to the simulation."""
@@ -120,19 +124,25 @@ def test_a_source_that_is_typed_wins_over_that_of_the_experiment(experiment: str
 
 def test_films_of_an_experiment_and_single_settings_typed_beside_it() -> None:
     base = composed("hip")["data"]
-    assert composed("hip", "tiny")["data"] == {**base, "n": 48, "reduction": 4}
+    assert composed("hip", "hip_tiny")["data"] == {**base, "n": 48, "reduction": 4}
     assert composed("hip", "hip_long")["data"] == {**base, "n": 2000}
     for order in permutations(["+pipeline=hip", "+experiment=tiny", "data.n=30", "data.workers=1"]):
         data = plain(compose("train", parse(rewrite(order), CONF)[0], CONF))["data"]
         assert data == {**base, "n": 30, "reduction": 4, "workers": 1}
 
 
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    """One coarse simulated pelvis film with two hips."""
-    folder = tmp_path_factory.mktemp("film")
-    settings = {"views": {"pelvis_ap": 1.0}, "turned": 0.0, "fracture": 1.0, "reduction": 6}
-    phantom.simulate({"n": 1, "seed": 3, "workers": 1, **settings}, folder)
+PHANTOMS: dict[str, tuple[dict[str, Any], list[str]]] = {  # settings, and the parts of a film or exam
+    "hip": (
+        {"views": {"pelvis_ap": 1.0}, "turned": 0.0, "fracture": 1.0, "reduction": 6},
+        ["hip_left", "hip_right"],
+    ),
+    "hemorrhage": ({"kind": "head", "other": 0.0, "reduction": 3}, ["head"]),
+}
+
+
+def simulated(pipeline: str, folder: Path) -> Manifest:
+    """One coarse simulated film or exam: a pelvis with two hips, a head."""
+    phantom.simulate({"n": 1, "seed": 3, "workers": 1, **PHANTOMS[pipeline][0]}, folder)
     return load_manifest(folder / "images.parquet", folder / "targets.parquet")
 
 
@@ -150,17 +160,18 @@ HIP_COLUMNS = {
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
-def test_an_untrained_cascade_fills_the_table(pipeline: str, manifest: Manifest, tmp_path: Path) -> None:
-    cfg = composed(pipeline)
+def test_an_untrained_cascade_fills_the_table(pipeline: str, tmp_path: Path) -> None:
+    cfg, manifest = composed(pipeline), simulated(pipeline, tmp_path)
     stages = [new_stage(name, cfg["stage"][name], "cpu", seed=0) for name in cfg["stages"]]
-    closed = predict_manifest(stages, manifest, Truth(manifest), b"key")
+    truth = reading_of(stages).truth(manifest)
+    closed = predict_manifest(stages, manifest, truth, b"key")
     # With thresholds that let all pass, every stage has its say.
     thresholds = {name: 2.0 if name == "implant_filter" else -1.0 for name in cfg["stages"]}
     passing = [replace(stage, frozen=Frozen(threshold=thresholds[stage.name])) for stage in stages]
-    opened = predict_manifest(passing, manifest, Truth(manifest), b"key")
+    opened = predict_manifest(passing, manifest, truth, b"key")
     for table in (closed, opened):
         assert needed(cfg) <= set(table)
-        assert list(table["part"]) == ["hip_left", "hip_right"]
+        assert list(table["part"]) == PHANTOMS[pipeline][1]
         assert (table["patient"] != manifest.images["patient"].iloc[0]).all()
     assert (opened["excluded_by"] == "").all()
     for name in cfg["stages"]:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a finished run in run/ and its exams in exams/."""
     folder = tmp_path_factory.mktemp("e2e")
-    argv = ("+pipeline=hemorrhage", "+experiment=hemorrhage_tiny", "data.root=exams", "trainer.threads=1")
+    argv = ("+pipeline=hemorrhage", "+experiment=tiny", "data.root=exams", "trainer.threads=1")
     command("train", *argv, "output=run", cwd=folder)
     return folder
 
