@@ -97,12 +97,19 @@ def _kinds(labels: NDArray[np.uint8]) -> dict[str, tuple[int, ...]]:
 
 
 def _true_volumes(labels: NDArray[np.uint8], volume: Volume) -> dict[str, float]:
-    counts = np.bincount(labels.ravel(), minlength=UNKNOWN + 1)
+    counts = np.bincount(labels[labels > 0], minlength=UNKNOWN + 1)
     return {
         "true_volume_ml" + ("" if name == "hemorrhage" else f"_{name}"): float(counts[list(codes)].sum())
         * volume.voxel_ml
         for name, codes in _kinds(labels).items()
     }
+
+
+def _around(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> tuple[slice, ...]:
+    """The part of two volumes in which either has anything; something small where neither has."""
+    both = (one > 0) | (other > 0)
+    places = [np.flatnonzero(both.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    return tuple(slice(int(at[0]), int(at[-1]) + 1) if len(at) else slice(0, 1) for at in places)
 
 
 def _compared(
@@ -116,16 +123,15 @@ def _compared(
     from domainseg.cascade.overlap import dice, matches, resembled, surface_mm, true_lesions
 
     scored = case is not None and "types" in case.arrays
-    true = true_lesions(labels)
+    true = true_lesions(labels, volume)
     row: dict[str, Any] = {}
     found: list[list[int]] = [[] for _ in true]
     if case is not None and scored:
         drawn = labels_on_volume(case)
-        either = np.flatnonzero((labels | drawn).any(axis=(1, 2)))
-        low, high = (int(either[0]), int(either[-1]) + 1) if len(either) else (0, 0)
-        near, far = labels[low:high], drawn[low:high]
+        here = _around(labels, drawn)
         for name, codes in _kinds(labels).items():
-            found_there, true_there = np.isin(far, codes), np.isin(near, codes)
+            chosen = np.isin(np.arange(256), codes)
+            found_there, true_there = chosen[drawn[here]], chosen[labels[here]]
             row[f"dice_{name}"] = dice(found_there, true_there)
             row[f"surface_mm_{name}"] = surface_mm(found_there, true_there, volume.affine)
         numbers = on_volume(case.arrays["lesions"], case.arrays["grid"], volume.shape)

@@ -22,7 +22,7 @@ from domainseg.cascade.candidates import Candidate, logit, top
 from domainseg.cascade.case import Case
 from domainseg.cascade.head import HemorrhageDetector
 from domainseg.cascade.head_truth import HeadTruth
-from domainseg.cascade.operations import preprocess
+from domainseg.cascade.operations import Sample, preprocess
 from domainseg.cascade.overlap import TrueLesion, dice, matches, true_lesions
 from domainseg.cascade.stages import Frozen, Outputs, Stage
 from domainseg.evaluation.calibration import fit_platt
@@ -87,7 +87,7 @@ class Tuned:
             kept=kept,
             shape=tuple(shape),
             truth=codes,
-            lesions=None if codes is None else true_lesions(codes),
+            lesions=None if codes is None else true_lesions(codes, _place(sample, case.film)),
             size=(sample.pictures.shape[-2], sample.pictures.shape[-1]),
         )
 
@@ -100,6 +100,13 @@ class Tuned:
             dense[:, self.where] = self.kept
             outputs["mask"] = dense.reshape(self.shape[1], self.shape[0], *self.shape[2:]).swapaxes(0, 1)
         return outputs
+
+
+def _place(sample: Sample, volume: Volume) -> Volume:
+    """A volume whose voxels are those of the grid, for the size of specks."""
+    affine = None if volume.affine is None else volume.affine @ sample.affine
+    shape = (sample.count, *sample.pictures.shape[-2:])
+    return Volume(np.broadcast_to(np.int16(0), shape), affine, source_shape=shape)
 
 
 def _strongest(dense: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.float16]]:

@@ -11,6 +11,7 @@ import pytest
 
 from domainseg.cascade.head_box import LENGTH, MARGIN, head_frame
 from domainseg.imaging.volume import AIR, Volume
+from domainseg.imaging.volumes import read_volume
 
 _spec = spec_from_file_location("heads", Path(__file__).with_name("heads.py"))
 assert _spec is not None
@@ -94,3 +95,22 @@ def test_unequal_pixels_become_square() -> None:
     assert frame.affine[0, 0] == 1
     assert frame.affine[1, 1] == 0.5
     assert frame.shape[1] == frame.shape[2]
+
+
+@pytest.mark.real_data
+def test_real_heads_fill_their_square(shared_data: Path) -> None:
+    """Two renderings on head rests (one an infant's) and a tilted series: the skull is inside and fills the square."""
+    for folder in ("ct_ich/brain/053", "ct_ich/brain/085", "head_ct_dicom/ge_human"):
+        volume = read_volume(shared_data / folder)
+        frame = head_frame(volume)
+        upper = volume.voxels[-len(volume.voxels) // 2 :]
+        bright = upper > (300 if volume.rendering is None else 90)
+        # The skull's outermost lines: where a hundredth of its bright voxels lies beyond.
+        for axis, row in ((2, 0), (1, 1)):
+            along = np.cumsum(bright.any(axis=0).sum(axis=2 - axis).astype(float))
+            low, high = np.searchsorted(along / along[-1], [0.04, 0.96])
+            start = frame.affine[row, 3]
+            side = frame.shape[1] * frame.affine[row, row]
+            assert start - 2 <= low
+            assert high <= start + side + 2
+            assert high - low > 0.5 * side

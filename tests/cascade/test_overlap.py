@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import binary_erosion, distance_transform_edt, gaussian_filter
 
 from domainseg.cascade.overlap import dice, matches, resembled, surface_mm, true_lesions
 from domainseg.imaging.hemorrhage import MIMICS, UNKNOWN
+from domainseg.imaging.volume import Volume
 
 
 @pytest.fixture(scope="module")
@@ -17,8 +17,18 @@ def pair() -> tuple[np.ndarray, np.ndarray]:
     return smooth[0] > 0.02, smooth[0] + 0.4 * smooth[1] > 0.02
 
 
+def test_as_distance_transforms(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    spacing = (5.0, 0.5, 0.7)  # of z, y, x
+    edges = [mask & ~binary_erosion(mask) for mask in pair]
+    away = [distance_transform_edt(~edge, spacing) for edge in edges]
+    want = np.concatenate([away[1][edges[0]], away[0][edges[1]]]).mean()
+    assert surface_mm(*pair, np.diag([0.7, 0.5, 5.0, 1.0])) == pytest.approx(want)
+
+
+@pytest.mark.slow  # to import monai
 @pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")  # monai's own call of its own function
 def test_as_monai(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    import torch
     from monai.metrics import compute_average_surface_distance, compute_dice
 
     one, other = (torch.from_numpy(mask[None, None]) for mask in pair)
@@ -74,3 +84,16 @@ def test_look_alikes_are_named() -> None:
     predicted[1, 2:5, 2:5], predicted[2, 6:8, 6:8] = 1, 2
     mimics[1, 4:9, 2:5] = 1 + MIMICS.index("metal")
     assert resembled(predicted, mimics) == {1: "metal"}
+
+
+def test_specks_belong_to_the_nearest_lesion() -> None:
+    drawn = np.zeros((8, 20, 20), np.uint8)
+    drawn[1:3, 2:8, 2:8] = 4
+    drawn[6, 12:18, 12:18] = 4
+    drawn[1, 10, 3] = drawn[4, 15, 15] = 4  # 0.02 ml each
+    place = Volume(np.zeros(drawn.shape, np.int16), np.diag([2, 2, 5, 1.0]), source_shape=drawn.shape)
+    assert len(true_lesions(drawn)) == 4
+    assert sorted(len(one.z) for one in true_lesions(drawn, place)) == [37, 73]
+    only = np.where(np.indices(drawn.shape)[0] == 4, drawn, 0).astype(np.uint8)
+    only[4, 2, 2:4] = 4
+    assert [len(one.z) for one in true_lesions(only, place)] == [3]  # small as it is, it is what there is
