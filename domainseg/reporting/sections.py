@@ -146,8 +146,9 @@ def warnings(content: Content) -> list[str]:
         stage = stage_title(str(threshold["stage"]))
         if threshold.get("provisional"):
             out.append(
-                f"{stage}: the threshold is provisional; it was chosen on {threshold.get('n_positive', 'few')} tune "
-                "cases of the class it must keep (fewer than 40)."
+                f"{stage}: the threshold is provisional; it was chosen on "
+                f"{several(threshold.get('n_positive', 'few'), 'tune case', 'tune cases')} of the class it must keep "
+                "(fewer than 40)."
             )
         if threshold.get("reached") is False and threshold.get("n_positive"):
             out.append(
@@ -164,7 +165,8 @@ def warnings(content: Content) -> list[str]:
                 few += [f"{target} {positives}"] if positives < _ENOUGH_TEST else []
             elif fewer < _ENOUGH_TEST and target != "localizer":
                 which = CLASSES.get(target, ("negative", "positive"))[int(positives == fewer)]
-                out.append(f"{name}: only {fewer} scored cases of the class “{which}”; read the intervals.")
+                told = several(fewer, "scored case", "scored cases")
+                out.append(f"{name}: only {told} of the class “{which}”; read the intervals.")
         if area is not None and area["method"].startswith("degenerate"):
             out.append(f"{name}: the AUC is {number(area['value'])} on these cases; its interval is an exact bound.")
         lost, kept = (record(metrics, f"false_exclusion_{side}") for side in ("positive", "negative"))

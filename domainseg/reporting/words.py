@@ -141,8 +141,8 @@ def nouns(target: str | None) -> Nouns:
     return FILMS if target == "fracture" else EXAMS if target in _OF_EXAMS else OTHERS
 
 
-def several(count: int, one: str, many: str) -> str:
-    """1 film, 2 films."""
+def several(count: int | str, one: str, many: str) -> str:
+    """1 film, 2 films, few films."""
     return f"{count} {one if count == 1 else many}"
 
 

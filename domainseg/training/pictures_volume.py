@@ -40,8 +40,8 @@ KINDS = 8  # kinds of look-alikes, one false lesion each
 MOST = 12  # slices of an exam
 
 GROUPS = {
-    "best": "Bleeds found and outlined best",
-    "worst": "Bleeds found and outlined worst",
+    "best": "Bleeds outlined best",
+    "worst": "Bleeds outlined worst, or called for something else",
     "missed": "Bleeds missed",
     "wrongly_excluded": "Bleeds wrongly excluded",
     "false_lesion": "False lesions",
@@ -100,7 +100,9 @@ def choose(table: pd.DataFrame, lesions: pd.DataFrame | None) -> list[Shown]:
     found = scored[call]
     by = ["dice_hemorrhage", "score_hemorrhage"] if "dice_hemorrhage" in found else ["score_hemorrhage"]
     found = found.sort_values(by, ascending=False, na_position="last", kind="stable")
-    best = _varied(found)
+    # One that was called for something else is none of the best.
+    hit = found["dice_hemorrhage"] != 0 if "dice_hemorrhage" in found else found["score_hemorrhage"].notna()
+    best = _varied(found[hit])
     rest = found[~found["image"].isin(best["image"])]
     missed = scored[~call]
     if "true_volume_ml" in missed:

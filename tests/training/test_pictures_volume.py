@@ -39,7 +39,7 @@ def table() -> pd.DataFrame:
             exam("also_good", dice_hemorrhage=0.8),
             exam("other_type", dice_hemorrhage=0.7, label_subdural=0.0, label_epidural=1.0),
             exam("fair", dice_hemorrhage=0.6),
-            exam("bad", dice_hemorrhage=0.1),
+            exam("bad", dice_hemorrhage=0.0),
             exam("small_miss", score_hemorrhage=0.2, true_volume_ml=1.0, dice_hemorrhage=0.0),
             exam("large_miss", score_hemorrhage=0.1, true_volume_ml=20.0, dice_hemorrhage=0.0),
             exam("lost", score_hemorrhage=np.nan, excluded_by="head_filter", exclusion_reason="no_head"),
@@ -152,7 +152,7 @@ def test_pictures_are_written_with_captions_under_headings(
     written = {path.name for path in (tmp_path / "pictures").glob("*.png")}
     assert written == {*captions, "contact_sheet.png"}
     assert "worst_1.png" not in captions, "cannot be read"
-    assert captions["worst_2.png"]["group"] == "Bleeds found and outlined worst"
+    assert captions["worst_2.png"]["group"] == "Bleeds outlined worst, or called for something else"
     for name in ("best_1.png", "false_lesion_2.png"):
         picture = cv2.imread(str(tmp_path / "pictures" / name))
         assert picture is not None
