@@ -1,4 +1,4 @@
-"""A contact sheet: films of a manifest side by side, as whole pictures and as hips, to be looked at."""
+"""A contact sheet: films or exams of a manifest side by side, to be looked at."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from numpy.typing import NDArray
 
 from domainseg.files import write_bytes
 from domainseg.imaging import geometry, read_film
+from domainseg.phantom.heads.sheet import tiles as head_tiles
 
 _TILE = 320
 
 
 def contact_sheet(manifest_folder: Path | str, path: Path | str, *, columns: int = 6) -> Path:
-    """Write a PNG with films of every view and hips of every kind (2.9 head diameters wide); returns path.
+    """Write a PNG with films of every view and hips of every kind (2.9 head diameters wide), or head CT; returns path.
 
     manifest_folder holds images.parquet, targets.parquet and what they name, as ``simulate`` writes it.
     """
     folder, path = Path(manifest_folder), Path(path)
     images = pd.read_parquet(folder / "images.parquet")
     targets = pd.read_parquet(folder / "targets.parquet")
+    if "label_hemorrhage" in targets:
+        return _write(head_tiles(folder, images, targets, columns), path, columns)
     tiles = []
     for _, rows in images.groupby(["projection", "body_part"], sort=True):
         for row in rows.head(columns if rows["projection"].iloc[0] == "pelvis_ap" else 2).to_dict("records"):
@@ -42,8 +45,12 @@ def contact_sheet(manifest_folder: Path | str, path: Path | str, *, columns: int
             tile = geometry.warp(film.pixels, turn @ square, (_TILE, _TILE))
             name = f"{kind or 'normal'} {row['fracture_place'] if kind else ''}"
             tiles.append(_labelled(tile, name))
+    return _write(tiles, path, columns)
+
+
+def _write(tiles: list[NDArray[np.uint8]], path: Path, columns: int) -> Path:
     while len(tiles) % columns:
-        tiles.append(np.zeros((_TILE, _TILE), np.uint8))
+        tiles.append(np.zeros_like(tiles[0]))
     sheet = np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
     write_bytes(path, cv2.imencode(".png", sheet)[1].tobytes())
     return path

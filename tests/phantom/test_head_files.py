@@ -15,7 +15,7 @@ from domainseg.data.manifest import load_manifest
 from domainseg.files import DomainsegError
 from domainseg.imaging.hemorrhage import TYPES
 from domainseg.imaging.volumes import read_volume
-from domainseg.phantom import simulate
+from domainseg.phantom import contact_sheet, simulate
 from domainseg.phantom.heads import files, painted
 from domainseg.phantom.heads.exam import exam
 from domainseg.phantom.heads.nifti import size_class
@@ -78,6 +78,10 @@ def test_the_same_settings_give_the_same_bytes_and_complete_exams_are_kept(made,
     before = {path: path.stat().st_mtime_ns for path in (made / "images").rglob("*")}
     simulate(CFG, made)
     assert {path: path.stat().st_mtime_ns for path in (made / "images").rglob("*")} == before
+
+
+def test_a_contact_sheet_is_drawn(made, tmp_path):
+    assert contact_sheet(made, tmp_path / "sheet.png").stat().st_size > 100_000
 
 
 def test_an_unknown_kind_is_refused(tmp_path):
