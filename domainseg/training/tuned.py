@@ -36,7 +36,7 @@ from domainseg.training.freeze import middle_of_gap
 LEVELS = (0.5, 0.3, 0.15, 0.7)
 BOX_LEVELS = (0.05, 0.1, 0.2, 0.02)
 SMALLEST = (4.0, 8.0, 16.0, 32.0)
-PRESENCE = (0.0, 0.25, 0.5)
+PRESENCE = (0.0, 0.25, 0.5, 1.0)  # 1: networks that learned from labels of slices alone outline nothing
 MASK_WEIGHTS = (0.0, 0.3, 0.6)
 OUTLINES = (0.5, 0.4, 0.6, 0.3, 0.7, 0.2)
 ENOUGH = 0.005

@@ -26,12 +26,14 @@ class Exams:
     """Simulated tune exams: each one's number stands in its voxels, so that the network knows it again.
 
     speckle: one voxel of false certainty in every exam. halo: the network is sure of a rim around the bleed as well.
+    blind: its mask says nothing, its presence head all.
     """
 
     count: int = 24
     speckle: bool = False
     halo: bool = False
     masks: bool = True
+    blind: bool = False
     image: dict[str, int] = field(default_factory=dict)
 
     def bleed(self, number: int) -> np.ndarray:
@@ -69,6 +71,9 @@ class Exams:
             if self.speckle:
                 mask[1, 0, 25:27, 25:28] = rng.normal(4, 1)
             found = {"mask": mask, "presence": rng.normal(0, 1, (SHAPE[0], 6)).astype(np.float32)}
+            if self.blind:
+                mask[:, 0] = rng.normal(-1, 1, SHAPE)
+                found["presence"][:, 0] = np.where(where.any((1, 2)), 3, -3)
             if boxes:
                 found |= {
                     "boxes": np.tile(np.array([8, 8, 14, 14], np.float32), (6, 2, 1)),
@@ -125,8 +130,12 @@ def test_thresholds_of_types_keep_what_the_rule_asks() -> None:
 
 
 def test_labels_without_masks_tune_the_exam_alone() -> None:
-    exams = Exams(masks=False)
-    _, record = tune_hemorrhage(exams.stage(), exams, "sensitivity_0.95")
+    exams = Exams(masks=False, blind=True)
+    stage, record = tune_hemorrhage(exams.stage(), exams, "sensitivity_0.95")
+    assert isinstance(stage.decision, HemorrhageDetector)
+    assert stage.decision.presence > 0
+    chosen = [entry for entry in record["calls"] if entry["presence"] == stage.decision.presence]
+    assert max(entry["auc"] for entry in chosen) == 1
     assert "lesion_sensitivity_at_1" not in record["calls"][0]
     assert record["outlines"] == []
 
