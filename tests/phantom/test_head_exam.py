@@ -128,16 +128,16 @@ def test_the_plans_have_the_shares_that_were_asked_for():
 
 def test_an_exam_is_a_function_of_seed_and_index_and_every_planned_type_is_there():
     settings = HeadSettings(seed=2, reduction=3, bleed=1.0, other=0.0, several=1.0)
-    for index in range(4):
+    for index in range(2):
         made = exam(settings, index)
         assert set(made.types) == set(made.plan.bleeds)
         assert made.ml() >= 0.1
         assert sum(made.ml(kind) for kind in TYPES) == pytest.approx(made.ml())
         assert not made.mimics[made.labels > 0].any()
-    again = exam(settings, 3)
+    again = exam(settings, 1)
     assert again.voxels.tobytes() == made.voxels.tobytes()
     assert again.labels.tobytes() == made.labels.tobytes()
-    assert exam(HeadSettings(seed=3, reduction=3), 3).voxels.tobytes() != made.voxels.tobytes()
+    assert exam(HeadSettings(seed=3, reduction=3), 1).voxels.tobytes() != made.voxels.tobytes()
 
 
 def test_other_parts_of_the_body_have_no_labels():
