@@ -102,19 +102,20 @@ def dense_candidates(mask: Logits, level: float, outline: float, smallest: float
     labels, count = connected(any_bleed >= logit(level))
     where = np.flatnonzero(labels)
     numbers = labels.ravel()[where]
-    values = any_bleed.ravel()[where]
-    highest = np.full(count + 1, -np.inf)
-    np.maximum.at(highest, numbers, values)
-    sizes = np.bincount(numbers, minlength=count + 1)
-    fit = 1 + np.flatnonzero(sizes[1:] >= smallest)
-    strongest = fit[np.argsort(-highest[fit], kind="stable")][: 4 * MOST]
+    logits = any_bleed.ravel()
+    if not count:
+        return []
     order = np.argsort(numbers, kind="stable")
+    sizes = np.bincount(numbers, minlength=count + 1)[1:]
     starts = np.concatenate([[0], np.cumsum(sizes)])
+    highest = np.maximum.reduceat(logits[where[order]], starts[:-1])
+    fit = np.flatnonzero(sizes >= smallest)
+    strongest = fit[np.argsort(-highest[fit], kind="stable")][: 4 * MOST]
     found = []
     for number in strongest:
         own = where[order[starts[number] : starts[number + 1]]]
-        strength = top(any_bleed.ravel()[own])
-        inside = own[any_bleed.ravel()[own] >= logit(outline)]
+        strength = top(logits[own])
+        inside = own[logits[own] >= logit(outline)]
         z, y, x = np.unravel_index(inside if len(inside) else own, labels.shape)
         found.append(Candidate(z, y, x, strength, softmax(mask[z, 1:, y, x])))
     return sorted(found, key=lambda one: -one.logit)[:MOST]
