@@ -18,6 +18,7 @@ from domainseg.tasks.hemorrhage_items import Exam, ExamDataset, LesionDataset, S
 from domainseg.tasks.items import balancing
 
 NO_TYPE = -1
+FLOOR = 2e-3  # share of the pixels that count as blood at least, for batches without any
 
 
 class DenseModule(StepModule):
@@ -35,7 +36,7 @@ class DenseModule(StepModule):
         lr: float,
         focal: float = 1.0,
         dice: float = 1.0,
-        pixel: float = 2.0,
+        pixel: float = 1.0,
         type: float = 0.5,
         presence: float = 0.5,
     ) -> None:
@@ -84,7 +85,7 @@ class DetectorModule(StepModule):
         outputs, losses = self.network.detection_losses(batch["picture"], _targets(batch), batch["outlined"].bool())
         side = batch["codes"].shape[-1] // outputs["dense"].shape[-1]
         blood = F.avg_pool2d((batch["codes"] > 0).float()[:, None], side)[:, 0]
-        dice, pixel = blood_losses(outputs["dense"], blood, batch["outlined"], 0.0)
+        dice, pixel = blood_losses(outputs["dense"], blood, batch["outlined"], 1.0)
         losses |= {"dense": dice + pixel, "presence": presence_loss(outputs["presence"], batch["presence"])}
         return weighted(losses, self.parts)
 
@@ -141,7 +142,11 @@ def outline_losses(logits: Tensor, codes: Tensor, outlined: Tensor, focal: float
 
 
 def blood_losses(logits: Tensor, blood: Tensor, outlined: Tensor, focal: float) -> tuple[Tensor, Tensor]:
-    """Dice loss over the whole batch and focal binary cross-entropy; logits and blood (0..1) are [B, H, W]."""
+    """Dice loss over the whole batch and focal binary cross-entropy; logits and blood (0..1) are [B, H, W].
+
+    The latter is a sum over pixels by the number of those that show blood. A mean over all pixels is so small beside
+    the type's loss that a hundred steps went by before anything was outlined.
+    """
     logits = logits.float()
     known = outlined[:, None, None]
     probability = logits.sigmoid()
@@ -149,7 +154,8 @@ def blood_losses(logits: Tensor, blood: Tensor, outlined: Tensor, focal: float) 
     sizes = ranks.total(((probability + blood) * known).sum())
     each = F.binary_cross_entropy_with_logits(logits, blood, reduction="none")
     hard = (probability - blood).abs().detach() ** focal
-    pixel = (each * hard * known).sum() / ranks.count(known.sum() * blood[0].numel())
+    pixels = (blood * known).sum() + known.sum() * blood[0].numel() * FLOOR
+    pixel = (each * hard * known).sum() / ranks.count(pixels)
     return 1 - (2 * both + 1) / (sizes + 1), pixel
 
 
