@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from domainseg.phantom.film import HipTruth, SimulatedFilm, film
-from domainseg.phantom.heads.exam import SimulatedExam, exam
 from domainseg.phantom.heads.settings import HeadSettings
 from domainseg.phantom.settings import Settings
 from domainseg.phantom.sheet import contact_sheet
@@ -15,10 +14,8 @@ __all__ = [
     "HeadSettings",
     "HipTruth",
     "Settings",
-    "SimulatedExam",
     "SimulatedFilm",
     "contact_sheet",
-    "exam",
     "film",
     "simulate",
 ]

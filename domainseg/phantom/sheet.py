@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from domainseg.files import write_bytes
 from domainseg.imaging import geometry, read_film
-from domainseg.phantom.heads.sheet import tiles as head_tiles
 
 _TILE = 320
 
@@ -25,6 +24,8 @@ def contact_sheet(manifest_folder: Path | str, path: Path | str, *, columns: int
     images = pd.read_parquet(folder / "images.parquet")
     targets = pd.read_parquet(folder / "targets.parquet")
     if "label_hemorrhage" in targets:
+        from domainseg.phantom.heads.sheet import tiles as head_tiles  # late: scipy
+
         return _write(head_tiles(folder, images, targets, columns), path, columns)
     tiles = []
     for _, rows in images.groupby(["projection", "body_part"], sort=True):

@@ -16,7 +16,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from domainseg.files import DomainsegError, atomic_path, hash_json, read_json, remove_partial, write_json
 from domainseg.phantom import film_rows
-from domainseg.phantom.heads import files as exam_files
 from domainseg.phantom.heads.settings import HeadSettings
 from domainseg.phantom.settings import Settings
 
@@ -110,6 +109,8 @@ def _one(job: tuple[int, AnySettings, Path, str]) -> dict[str, Any]:
         if found["key"] == key and all((output / name).is_file() for name in found["files"]):
             return found
     if isinstance(settings, HeadSettings):
+        from domainseg.phantom.heads import files as exam_files  # late: scipy, which --help has no time for
+
         row = exam_files.write(settings, index, output)
     else:
         row = film_rows.write(settings, index, output)
