@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import nibabel
@@ -30,7 +31,8 @@ def tiles(folder: Path, images: pd.DataFrame, targets: pd.DataFrame, columns: in
     for code, kind in enumerate(TYPES, start=1):
         for row in heads[heads[f"label_{kind}"] == 1].head(columns // 2).to_dict("records"):
             volume = read_volume(folder / row["path"])
-            stored = np.asarray(nibabel.load(folder / row["mask"]).dataobj).transpose(2, 1, 0)
+            image: Any = nibabel.load(folder / row["mask"])
+            stored = np.asarray(image.dataobj).transpose(2, 1, 0)
             labels = volume.from_source(stored)
             k = int((labels == code).sum((1, 2)).argmax())
             found.append(_tile(volume.voxels[k], f"{row['site']} {kind} {row['density']}"))
