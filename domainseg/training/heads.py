@@ -112,7 +112,7 @@ class HeadSampler(Sampler):
                 continue
             assert isinstance(volume, Volume)
             labels, slices = self.truth.labels(image, volume), self.truth.slices(image, volume)
-            if labels is None and np.isnan(slices).all():
+            if labels is None and np.isnan(slices).all() and np.isnan(known["hemorrhage"]):
                 report["without_truth"] += 1
                 continue
             (case,) = before.run(Case.of(image, volume))
