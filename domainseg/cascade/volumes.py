@@ -21,6 +21,7 @@ Pixels = NDArray[np.float32]
 Settings = Sequence[Mapping[str, Any]]
 PROJECTIONS = 6  # channels of ``projections``
 SOFT, BONE = (-20.0, 100.0), (100.0, 1000.0)  # HU of the windows that projections are made of
+THICK, FIELD = 5.0, 250.0  # mm: slices of projections; side of an exported picture of a head (our choice)
 
 
 def window(voxels: NDArray[Any], *, low: float, high: float) -> Pixels:
@@ -145,19 +146,19 @@ def channels(operations: Settings) -> int:
 def projections(case: Case, operations: Settings) -> tuple[Pixels, Affine]:
     """[1, 6, size, size] in 0..1: along z, y and x the mean of the soft-tissue window and the highest bone.
 
-    What part of a body it is shows here at a glance. Without spacing slices are taken for 5 mm apart. The affine leads
-    from (x, y) of the first channel to the frame's plane.
+    What part of a body it is shows here at a glance. Without spacing, slices are taken for THICK apart and the picture
+    for FIELD wide. The affine leads from (x, y) of the first channel to the frame's plane.
     """
     size = int(operations[0]["size"])
-    voxels, affine = grid(case, size, 5.0)
+    voxels, affine = grid(case, size, THICK)
     volume = case.film
     assert isinstance(volume, Volume)
     soft, bone = (window(voxels, low=low, high=high) for low, high in (SOFT, BONE))
     planes = []
-    rows, aspect = len(voxels), 1.0
+    rows, aspect = len(voxels), THICK / (FIELD / size)
     if volume.spacing is not None:
         pixel = volume.spacing[0] * float(np.hypot(*affine[:2, 0]))
-        aspect = group_size(volume, 5.0) * volume.spacing[2] / pixel
+        aspect = group_size(volume, THICK) * volume.spacing[2] / pixel
     for axis in range(3):
         for values in (soft.mean(axis=axis), bone.max(axis=axis)):
             if axis:  # z runs up: turned so that the head is on top, stretched to square pixels, in the middle

@@ -24,7 +24,7 @@ from domainseg.data.cache import cache_key
 from domainseg.imaging import ImageReadError
 from domainseg.imaging.hemorrhage import TYPES
 from domainseg.imaging.volume import VOLUME_READER_VERSION, Volume
-from domainseg.tasks.hemorrhage_items import HU_ZERO, Exam
+from domainseg.tasks.hemorrhage_items import HU_ZERO, SHOWN, Exam
 from domainseg.tasks.items import Item, as_uint16
 from domainseg.training.samples import Films, Sampler
 from domainseg.training.tuned import tune_hemorrhage
@@ -98,8 +98,12 @@ class HeadSampler(Sampler):
                 report["unreadable"] += 1
             elif not np.isnan(label):
                 report[f"used_label_{int(label)}"] += 1
-                planes = ViewPlanes(self, self._key(image, stage, Case.of(image, volume)), image, stage.preprocessing)
-                items.append(Item(image, "", planes, np.eye(4), {"label": int(label)}, channels=len(planes())))
+                assert isinstance(volume, Volume)
+                key = self._key(image, stage, Case.of(image, volume))
+                # Exported pictures come to the filter as well: each exam is shown as they would show it, too.
+                for pictures in (False,) if volume.rendering else (False, True):
+                    planes = ViewPlanes(self, {**key, "pictures": pictures}, image, stage.preprocessing, pictures)
+                    items.append(Item(image, "", planes, np.eye(4), {"label": int(label)}, channels=len(planes())))
         return self.all_of(items, report)
 
     def exams(self, stage: Stage, before: Cascade, report: Counter[str]) -> list[Exam]:
@@ -165,12 +169,13 @@ class HeadSampler(Sampler):
 
 @dataclass
 class ViewPlanes:
-    """The projections of an exam, uint16 [6, H, W], from the cache or built anew."""
+    """The projections of an exam, uint16 [6, H, W], from the cache or built anew; ``pictures``: as exported ones."""
 
     sampler: HeadSampler | None
     key: dict[str, Any]
     image: str
     preprocessing: Sequence[Mapping[str, Any]]
+    pictures: bool
 
     def __call__(self) -> NDArray[np.uint16]:
         assert self.sampler is not None
@@ -181,7 +186,13 @@ class ViewPlanes:
 
     def _build(self) -> tuple[NDArray[np.uint16], dict[str, Any]]:
         assert self.sampler is not None
-        case = Case.of(self.image, self.sampler.films.get(self.image))
+        volume = self.sampler.films.get(self.image)
+        assert isinstance(volume, Volume)
+        if self.pictures:
+            thick = volume.voxels[:: volumes.group_size(volume, volumes.THICK)]  # few people export thin slices
+            shown = np.clip(thick, int(SHOWN[0]), int(SHOWN[1])).astype(np.int16)
+            volume = replace(volume, voxels=shown, affine=None, rendering=SHOWN)
+        case = Case.of(self.image, volume)
         return as_uint16(preprocess(case, self.preprocessing).pixels[0]), {}
 
 
