@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -89,9 +88,16 @@ class HeadTruth:
             return np.zeros(volume.shape, np.uint8) if self.exam(image)["hemorrhage"] == 0 else None
         out = np.zeros(volume.source_shape, np.uint8)
         for cell, kind in masks:
-            drawn = read_mask(self.manifest.file(cell), volume.source_shape, only=CODES.get(kind))
+            drawn = read_mask(self.manifest.file(cell), volume, only=CODES.get(kind))
             np.copyto(out, drawn, where=drawn > 0)
         return np.asarray(volume.from_source(out), np.uint8)
+
+    def readable(self, image: str, volume: Volume) -> Codes | None:
+        """``labels``, None also where a mask cannot be read."""
+        try:
+            return self.labels(image, volume)
+        except ImageReadError:
+            return None
 
     def mimics(self, image: str, volume: Volume) -> Codes | None:
         """What looks like a bleed and is none, as codes on the volume's voxels (0 is none, 1, 2, ... are MIMICS).
@@ -101,7 +107,7 @@ class HeadTruth:
         cell = self.text(image, "mimics")
         if not cell:
             return None
-        drawn = read_mask(self.manifest.file(cell), volume.source_shape, highest=len(MIMICS))
+        drawn = read_mask(self.manifest.file(cell), volume, highest=len(MIMICS))
         return np.asarray(volume.from_source(drawn), np.uint8)
 
     def slices(self, image: str, volume: Volume) -> NDArray[np.float64]:
@@ -113,7 +119,8 @@ class HeadTruth:
         if labels is not None:
             return slices_of(labels)
         exam = self.exam(image)
-        depth = volume.source_shape[0]
+        # Axial slices of the source: its own axis that runs along the body, which in NIfTI need not be the third.
+        depth = volume.source_shape[2 - volume.source_axes[2][0]]
         known = np.full((depth, 1 + len(TYPES)), np.nan)
         for column, name in enumerate(("hemorrhage", *TYPES)):
             cell = self.text(image, f"slices_{name}")
@@ -139,33 +146,18 @@ def slices_of(labels: Codes) -> NDArray[np.float64]:
     return np.asarray(known, np.float64)
 
 
-def read_mask(path: Path, shape: Sequence[int], *, highest: int = UNKNOWN, only: int | None = None) -> Codes:
-    """A mask from NIfTI, uint8 of ``shape`` (k, j, i), codes 0 to ``highest``; with ``only`` that, where it is above 0.
+def read_mask(path: Path, volume: Volume, *, highest: int = UNKNOWN, only: int | None = None) -> Codes:
+    """A mask from NIfTI in the order of the volume's source, uint8 of ``source_shape``, codes 0 to ``highest``; with
+    ``only`` that, where it is above 0.
 
-    Raises ImageReadError.
+    Raises ImageReadError, also for a mask whose header says that it does not lie on the source.
     """
-    import nibabel
+    from domainseg.imaging.nifti import read_labels, source_affine
 
     if not path.is_file():
         raise ImageReadError(path, "the mask is not there")
-    try:
-        image: Any = nibabel.load(path)
-        found = tuple(int(side) for side in image.shape)
-        while len(found) > 3 and found[-1] == 1:
-            found = found[:-1]
-        if found[::-1] == tuple(shape):
-            values = np.asanyarray(image.dataobj).reshape(found)
-    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError, TypeError, zlib.error) as error:
-        raise ImageReadError(path, f"the mask cannot be read as NIfTI ({type(error).__name__})") from error
-    if found[::-1] != tuple(shape):
-        want, got = (" x ".join(map(str, sides)) for sides in (tuple(shape)[::-1], found))
-        raise ImageReadError(path, f"the mask has {got} voxels, its image {want}: it must lie on the image's own grid")
-    if only is not None:
-        return np.ascontiguousarray(np.where(values > 0, only, 0).astype(np.uint8).T)
-    allowed = np.isin(codes := np.unique(values), np.arange(highest + 1))
-    if not allowed.all():
-        raise ImageReadError(path, f"the mask holds the value {codes[~allowed][0]:g}; allowed are 0 to {highest}")
-    return np.ascontiguousarray(values.astype(np.uint8).T)
+    place = None if volume.affine is None else source_affine(volume)[0]
+    return read_labels(path, volume.source_shape, highest=highest, only=only, place=place)
 
 
 def _listed(cell: str, depth: int, source: str, image: str) -> list[int]:

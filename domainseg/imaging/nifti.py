@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -17,7 +17,8 @@ from domainseg.imaging.axes import axes_of, stored_view, turned_affine, turned_s
 from domainseg.imaging.dicom import Refusal
 from domainseg.imaging.geometry import Affine
 from domainseg.imaging.hounsfield import Hounsfield, check_voxels, to_int16
-from domainseg.imaging.volume import Volume
+from domainseg.imaging.reading import one_error
+from domainseg.imaging.volume import Volume, VolumeTooLargeError
 
 SUFFIXES = (".nii", ".nii.gz")
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS to LPS and back
@@ -33,7 +34,7 @@ def read_nifti(path: Path, max_voxels: int | None) -> Volume:
         header = _header(stream)
         shape, dtype = _shape(header), _dtype(header)
         check_voxels(*shape, max_voxels)
-        affine, notes = _affine(header)
+        affine, notes = _affine(header, shape)
         slope, intercept = (1.0 if value is None else float(value) for value in _scaling(header))
         axes = axes_of(affine)
         placed = turned_affine(affine, shape, axes)
@@ -72,6 +73,72 @@ def _fill(view: NDArray[np.int16], stream: BinaryIO, dtype: np.dtype[Any], slope
         raise Refusal("holds more voxels than its header says: damaged")
     counted.check()
     return holes
+
+
+def read_labels(
+    path: Path, shape: Sequence[int], *, highest: int, only: int | None = None, place: Affine | None = None
+) -> NDArray[np.uint8]:
+    """Label volume of a NIfTI file, uint8 of ``shape`` (k, j, i): codes 0 to ``highest``; with ``only`` that, where it
+    is above 0.
+
+    place: 4x4 from (i, j, k) of the image that it belongs to to LPS millimetres, None where that is unknown. A file
+    that says another place (an axis that runs the other way, more than a voxel apart at a corner) is refused: its
+    labels would lie on the wrong side or slice. One without sform and qform, or with the identity, says nothing.
+    Raises ImageReadError; no more is read than the image has voxels.
+    """
+    with one_error(path, VolumeTooLargeError), _opened(path) as stream:
+        header = _header(stream)
+        found, dtype = _shape(header), _dtype(header)
+        if found != tuple(shape):
+            want, got = (" x ".join(map(str, sides[::-1])) for sides in (tuple(shape), found))
+            raise Refusal(f"the mask has {got} voxels, its image {want}: it must lie on the image's own grid")
+        if place is not None:
+            _check_place(header, found, place)
+        slope, intercept = (
+            default if value is None else float(value)
+            for value, default in zip(_scaling(header), (1.0, 0.0), strict=True)
+        )
+        out = np.empty(found, np.uint8)
+        size = found[1] * found[2] * dtype.itemsize
+        for number in range(len(out)):
+            data = stream.read(size)
+            if len(data) != size:
+                raise Refusal(f"ends inside slice {number + 1} of {len(out)}: cut off")
+            values = np.frombuffer(data, dtype).reshape(found[1:])
+            if (slope, intercept) != (1, 0):
+                values = values * slope + intercept
+            if only is not None:
+                out[number] = np.where(values > 0, only, 0)
+                continue
+            odd = ~np.isin(values, np.arange(highest + 1))
+            if odd.any():
+                raise Refusal(f"the mask holds the value {values[odd][0]:g}; allowed are 0 to {highest}")
+            out[number] = values
+        if stream.read(1):
+            raise Refusal("holds more voxels than its header says: damaged")
+    return out
+
+
+def _check_place(header: Any, shape: tuple[int, int, int], place: Affine) -> None:
+    """Refuse a label volume whose header puts its corners elsewhere than ``place`` does."""
+    forms = [header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]]
+    known = [form for form in forms if form is not None and not np.allclose(form, np.eye(4))]
+    if not known:
+        return
+    said = _LPS @ np.asarray(known[0], np.float64)
+    if (apart := _apart(said, place, shape)) > 1:
+        turned = axes_of(said) != axes_of(place)
+        what = "its axes run the other way" if turned else f"it lies up to {apart:.1f} voxels beside it"
+        raise Refusal(
+            f"the mask's header says that it does not lie on its image: {what}. Resample it onto the image's own grid"
+        )
+
+
+def _apart(one: Affine, other: Affine, shape: tuple[int, int, int]) -> float:
+    """How far two affines put the corners of an array (k, j, i) from each other, in voxels of its finest axis."""
+    corners = np.array([(i, j, k, 1) for k in (0, shape[0] - 1) for j in (0, shape[1] - 1) for i in (0, shape[2] - 1)])
+    distance = float(np.linalg.norm((corners @ (one - other).T)[:, :3], axis=1).max())
+    return distance / float(np.linalg.norm(other[:3, :3], axis=0).min())
 
 
 @contextmanager
@@ -149,7 +216,7 @@ def _scaling(header: Any) -> tuple[float | None, float | None]:
     return slope, intercept
 
 
-def _affine(header: Any) -> tuple[Affine, list[str]]:
+def _affine(header: Any, shape: tuple[int, int, int]) -> tuple[Affine, list[str]]:
     """Stored (i, j, k) to LPS millimetres, by the sform, else the qform, and what to note."""
     if header.get_xyzt_units()[0] not in ("mm", "unknown"):
         raise Refusal("its lengths are not millimetres (xyzt_units): convert it")
@@ -168,7 +235,9 @@ def _affine(header: Any) -> tuple[Affine, list[str]]:
         raise Refusal(f"its {found[0][0]} says voxels of {' x '.join(f'{length:.3g}' for length in spacing)} mm")
     if abs(np.linalg.det(affine[:3, :3] / spacing)) < 0.5:
         raise Refusal(f"its {found[0][0]} is singular or nearly so: its axes lie in one plane")
-    differ = len(found) == 2 and not np.allclose(affine, found[1][1], atol=0.5 * float(spacing.min()))
+    differ = len(found) == 2 and not _apart(np.asarray(found[1][1], np.float64), affine, shape) <= 0.5
+    if differ and axes_of(affine) != axes_of(np.asarray(found[1][1], np.float64)):
+        raise Refusal("its sform and qform disagree on which way its axes run, so its sides are unknown: mend one")
     return _LPS @ affine, ["its sform and qform differ: the sform was taken"] if differ else []
 
 
@@ -182,7 +251,7 @@ def write_labels(volume: Volume, labels: NDArray[Any], path: Path | str) -> Path
     """
     path = Path(path)
     array = np.asfortranarray(volume.to_source(np.asarray(labels).astype(np.uint8)).transpose(2, 1, 0))
-    affine, even = _source_affine(volume)
+    affine, even = source_affine(volume)
     image = _IMAGE(array, _LPS @ affine)
     image.set_sform(_LPS @ affine if even else None, 1 if even else 0)
     image.set_qform(None, 0)
@@ -194,7 +263,7 @@ def write_labels(volume: Volume, labels: NDArray[Any], path: Path | str) -> Path
     return path
 
 
-def _source_affine(volume: Volume) -> tuple[Affine, bool]:
+def source_affine(volume: Volume) -> tuple[Affine, bool]:
     """From (i, j, k) of the source as ``source_shape`` counts it to LPS millimetres, and whether it holds throughout.
 
     Where slices are uneven it leads from the first to the last.

@@ -22,6 +22,7 @@ from domainseg.cascade.table import LESION_COLUMNS, lesion_table, prediction_tab
 from domainseg.data.manifest import ManifestError, build_manifest
 from domainseg.imaging import ImageReadError
 from domainseg.imaging.hemorrhage import CODES, MIMICS, TYPES, UNKNOWN
+from domainseg.imaging.nifti import write_labels
 from domainseg.imaging.volume import Volume
 
 SHAPE = (12, 32, 32)  # z, y, x
@@ -106,13 +107,46 @@ def test_a_wrong_mask_is_told(make: Make, tmp_path: Path) -> None:
         make({"mask": np.zeros((11, 32, 32), np.uint8)}).labels("a", volume())
     with pytest.raises(ImageReadError, match="the value 9; allowed are 0 to 6"):
         make({"mask": codes() + 9}).labels("a", volume())
-    with pytest.raises(ImageReadError, match=r"the value 0\.2"):
+    with pytest.raises(ImageReadError, match=r"the value 0\.[25]"):
         make({"mask": codes() * np.float32(0.1)}).labels("a", volume())
     with pytest.raises(ImageReadError, match="not there"):
         make({"mask": "nowhere.nii"}).labels("a", volume())
     (tmp_path / "bad.nii.gz").write_bytes(b"\x1f\x8b nothing")
-    with pytest.raises(ImageReadError, match="cannot be read as NIfTI"):
+    with pytest.raises(ImageReadError, match="compressed part is damaged"):
         make({"mask": "bad.nii.gz"}).labels("a", volume())
+
+
+def test_a_mask_that_says_another_place_is_refused(make: Make, tmp_path: Path) -> None:
+    """As a converter writes it: rows from the back to the front. Taken as stored it would be front to back."""
+    there = volume()
+    write_labels(there, codes(), tmp_path / "right.nii.gz")
+    found = make({"mask": "right.nii.gz"}).labels("a", there)
+    assert found is not None
+    assert (found == codes()).all()
+    image = nibabel.load(tmp_path / "right.nii.gz")
+    flip = np.diag([1.0, -1, 1, 1])
+    flip[1, 3] = 31
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj)[:, ::-1], image.affine @ flip), tmp_path / "rows.nii.gz")
+    with pytest.raises(ImageReadError, match="its axes run the other way"):
+        make({"mask": "rows.nii.gz"}).labels("a", there)
+    beside = image.affine.copy()
+    beside[2, 3] += 10  # two slices
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), beside), tmp_path / "beside.nii.gz")
+    with pytest.raises(ImageReadError, match=r"up to 2\.5 voxels beside"):
+        make({"mask": "beside.nii.gz"}).labels("a", there)
+
+
+def test_slices_of_a_source_whose_third_axis_is_not_the_bodys(make: Make) -> None:
+    sagittal = Volume(
+        np.zeros((12, 32, 7), np.int16),
+        np.diag([4.0, 4.0, 5.0, 1.0]),
+        source_shape=(7, 12, 32),  # stored as (back, head, left)
+        source_axes=((2, 1), (0, 1), (1, 1)),
+        source_z=np.arange(12.0),
+    )
+    known = make({"slices_hemorrhage": "10"}).slices("a", sagittal)
+    assert known[:, 0].tolist() == [0.0] * 10 + [1, 0]
+    assert np.isnan(make({"label_hemorrhage": 1}).slices("a", sagittal)).all()
 
 
 def test_slices_from_lists_or_masks(make: Make) -> None:
@@ -218,6 +252,18 @@ def test_every_exam_has_a_row_and_its_true_lesions(make: Make) -> None:
     assert unread["label_subdural"] == 1
     (other,) = volume_rows("a", volume(), [gone], make({"part": "whole", "label_head_filter": 0}))
     assert (other["part"], other["label_head_filter"]) == ("", 0)
+
+
+def test_an_exam_whose_mask_cannot_be_read_is_judged_by_its_labels(make: Make) -> None:
+    truth = make({"label_hemorrhage": 1, "label_subdural": 1, "mask": "nowhere.nii.gz"})
+    (row,) = volume_rows("a", volume(), [decided(codes())], truth)
+    assert (row["label_subdural"], row["outlined"]) == (1, 0)
+    assert row["score_hemorrhage"] > 0.5
+    assert row["notes"] == "one; two; mask not read: unreadable"
+    assert "dice_hemorrhage" not in row
+    assert truth.readable("a", volume()) is None
+    assert volume_rows("a", volume(), [], make({"label_hemorrhage": 1}))[0]["outlined"] == 0
+    assert volume_rows("a", volume(), [], make({"label_hemorrhage": 0}))[0]["outlined"] == 1
 
 
 def test_the_table_has_thresholds_and_eligibility_of_types(make: Make) -> None:

@@ -129,9 +129,15 @@ def test_qform_and_big_endian(tmp_path: Path) -> None:
     volume = read_volume(tmp_path / "b.nii")
     np.testing.assert_array_equal(volume.to_source(volume.voxels).transpose(2, 1, 0), values)
     np.testing.assert_allclose(ras(volume, (0, volume.shape[1] - 1, volume.shape[2] - 1)), (0, 0, 0), atol=1e-6)
-    image.set_sform(np.diag([-2.0, 2.5, 3.0, 1.0]), 1)
+    moved = rigid.copy()
+    moved[1, 2] = 0.1  # less than half a voxel a slice, and over 27 slices more than a voxel
+    image.set_sform(moved, 1)
     nibabel.save(image, tmp_path / "c.nii")
     assert read_volume(tmp_path / "c.nii").notes == ("its sform and qform differ: the sform was taken",)
+    image.set_sform(np.diag([-2.0, 2.5, 3.0, 1.0]), 1)
+    nibabel.save(image, tmp_path / "d.nii")
+    with pytest.raises(ImageReadError, match="its sides are unknown"):
+        read_volume(tmp_path / "d.nii")
 
 
 def _changed(change: Callable[[bytearray], object]) -> Callable[[bytes], bytes]:
