@@ -59,13 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def inspect(bundle: Verified, console: Console) -> None:
     """Print what a bundle says of itself."""
     record = bundle.record
+    versions = {f"versions when {when}": found for when, found in record["versions"].items()}
     facts = _table("Bundle", "", "")
     for key, value in (
         ("SHA-256", bundle.sha256),
         ("pipeline, target", f"{record['pipeline']}, {record['target']}"),
-        ("made", record.get("created", "")),
+        *((("made", record["created"]),) if "created" in record else ()),
         (f"schema, {reads_of(record)} reader", f"{record['schema']}, {record['reader']}"),
-        *((f"version of {name}", version) for name, version in record["versions"].items()),
+        *((when, _listed(found)) for when, found in versions.items()),
     ):
         facts.add_row(key, str(value))
     console.print(facts)
@@ -144,6 +145,10 @@ def _flat(value: Any, where: str = "") -> list[tuple[str, str]]:
     if not isinstance(value, dict):
         return [(where, _number(value) if isinstance(value, float) else str(value))]
     return [row for key, inner in value.items() for row in _flat(inner, f"{where}.{key}" if where else str(key))]
+
+
+def _listed(found: Any) -> str:
+    return ", ".join(f"{name} {each}" for name, each in found.items()) if isinstance(found, dict) else str(found)
 
 
 def _number(value: Any) -> str:

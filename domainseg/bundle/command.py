@@ -49,7 +49,8 @@ def predict_command(model: Model, cfg: Mapping[str, Any], output: Path, first: W
     table = predict_table(model, manifest, key, output, cfg, first)
     unread = int((table.drop_duplicates("image")["excluded_by"] == "read").sum())
     scored = int((table["excluded_by"] == "").sum())
-    log.info("%d %s, %d cases scored, %d not read", len(manifest), reading.plural, scored, unread)
+    read = len(manifest) - unread
+    log.info("%s read: %d of %d; cases with a score: %d", reading.plural, read, len(manifest), scored)
     return 1 if unread == len(manifest) else 3 if unread else 0
 
 

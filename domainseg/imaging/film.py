@@ -32,6 +32,9 @@ class ImageReadError(DomainsegError):
         self.reason = reason
         self.kind = kind or self.kind
 
+    def __reduce__(self) -> tuple[type[ImageReadError], tuple[Path, str, str]]:
+        return type(self), (self.path, self.reason, self.kind)  # whole from another process
+
 
 class FilmTooLargeError(ImageReadError):
     """A film with more pixels than the caller has memory for (``max_pixels`` of ``read_film``)."""

@@ -28,6 +28,7 @@ Color = tuple[int, int, int]
 
 TILE = 224  # pixels of a slice's side
 COLUMNS = 6
+NAMED = 8  # lesions above a picture
 MOST, FEW = 24, 12  # slices of an overlay with lesions, and without
 THICKNESS = 5.0  # mm; thinner slices are averaged to about this
 CLOSE = 64.0  # mm; the side of what is magnified
@@ -57,7 +58,8 @@ def draw_volume_overlay(volume: Volume, result: Case | Exclusion, path: Path) ->
 def volume_overlay(volume: Volume, result: Case | Exclusion) -> Picture:
     """The slices with called lesions and their neighbours, or a few of all where there is none, 8-bit BGR [h, w, 3].
 
-    Above them stand the exam's score or why it was excluded, and each called lesion with its score and volume.
+    Above them stand the exam's score or why it was excluded, and each called lesion with its score and volume, by the
+    number that it has in the table of lesions and beside its outlines.
     """
     lines = described(result)
     if isinstance(result, Exclusion):
@@ -73,7 +75,7 @@ def called(case: Case) -> list[Outlines]:
     volume = case.film
     assert isinstance(volume, Volume)
     numbers = on_volume(case.arrays["lesions"], case.arrays["grid"], volume.shape)
-    said = {int(lesion["lesion"]): f"{lesion['score']:.2f}" for lesion in case.lesions if lesion["called"]}
+    said = {int(lesion["lesion"]): str(lesion["lesion"]) for lesion in case.lesions if lesion["called"]}
     return [Outlines(labels_on_volume(case), CALLED, "called", numbers, said)]
 
 
@@ -85,8 +87,10 @@ def described(result: Case | Exclusion) -> list[tuple[str, Color]]:
     found = [lesion for lesion in result.lesions if lesion["called"]]
     score = result.values.get("score_hemorrhage", float("nan"))
     lines = [(f"hemorrhage {score:.2f}, lesions called: {len(found)}", CALLED if found else PLAIN)]
-    said = [f"{lesion['type'] or 'hemorrhage'} {lesion['score']:.2f}{_ml(lesion)}" for lesion in found]
-    return lines + [(", ".join(said[k : k + 4]), CALLED) for k in range(0, min(len(said), 8), 4)]
+    said = [f"{each['lesion']}: {each['type'] or 'hemorrhage'} {each['score']:.2f}{_ml(each)}" for each in found]
+    if len(said) > NAMED:
+        said[NAMED - 1 :] = [f"and {len(said) - NAMED + 1} more in the table of lesions"]
+    return lines + [("; ".join(said[k : k + 4]), CALLED) for k in range(0, len(said), 4)]
 
 
 def _ml(lesion: Mapping[str, Any]) -> str:
@@ -182,7 +186,7 @@ def choose(places: Sequence[range], outlines: Sequence[Outlines], most: int) -> 
 
 
 def page(case: Case, place: range, outlines: Sequence[Outlines], tile: int = TILE) -> Picture:
-    """One page of a case's frame, 8-bit BGR [tile, tile, 3], with outlines, scores, its slices and sides."""
+    """One page of a case's frame, 8-bit BGR [tile, tile, 3], with outlines, lesions' numbers, its slices and sides."""
     volume = case.film
     assert isinstance(volume, Volume)
     plane = to_voxels(case, tile)

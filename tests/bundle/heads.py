@@ -108,7 +108,7 @@ def head_record() -> dict[str, Any]:
         "pipeline": "toy_heads",
         "target": "hemorrhage",
         "created": "2026-01-01T00:00:00+00:00",
-        "versions": {"domainseg": "0"},
+        "versions": {"exported": {"domainseg": "0", "onnx": "1"}},
         "reader": "1",
         "stages": [
             {

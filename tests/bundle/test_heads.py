@@ -270,6 +270,7 @@ def test_inspect_verify_and_diff(
     assert main(["inspect", str(bundle)]) == main(["verify", str(bundle)]) == 0
     shown = capsys.readouterr().out
     for text in (
+        "domainseg 0, onnx 1",
         "hemorrhage_detector",
         "9 x 48 x 48",
         "6 x 32 x 32",

@@ -20,6 +20,7 @@ from domainseg.reporting.overlays_volume import (
     called,
     choose,
     closeup,
+    described,
     draw_volume_overlay,
     montage,
     page,
@@ -82,7 +83,16 @@ def test_outlines_surround_what_is_called_and_nothing_else(case: Case) -> None:
     assert abs(y.min() - 20 * scale) < 3
     assert abs(y.max() - 30 * scale) < 3
     assert not colored(page(case, range(6, 8), [layer]), CALLED).any(), "the candidate that was not called"
-    assert colored(page(case, range(20, 22), [layer]), CALLED).sum() > lines.sum(), "the score beside it"
+    assert colored(page(case, range(20, 22), [layer]), CALLED).sum() > lines.sum(), "its number beside it"
+    assert layer.said == {1: "1"}
+
+
+def test_lesions_are_told_by_their_numbers_and_what_is_left_out_is_said(case: Case) -> None:
+    assert [text for text, _ in described(case)][1:] == ["1: intraparenchymal 0.90 1.0 ml"]
+    many = replace(case, lesions=[{**case.lesions[0], "lesion": number} for number in range(1, 12)])
+    lines = [text for text, _ in described(many)]
+    assert len(lines) == 3
+    assert lines[2].endswith("7: intraparenchymal 0.90 1.0 ml; and 4 more in the table of lesions")
 
 
 def test_thin_slices_are_averaged_and_source_slices_named(case: Case, volume: Volume) -> None:
