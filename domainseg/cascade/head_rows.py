@@ -5,6 +5,7 @@ Without pandas: a bundle that reads one exam has no time to import it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ from domainseg.imaging.volume import Volume
 if TYPE_CHECKING:
     from domainseg.cascade.head_truth import HeadTruth
 
+log = logging.getLogger(__name__)
+
 # Types that Chang et al. 2018 give as one: outside the brain, under the skull.
 JOINED = {"extra_axial": ("subdural", "epidural")}
 
@@ -32,6 +35,7 @@ def volume_rows(
 ) -> list[dict[str, Any]]:
     """The row of one exam; its key ``lesions`` holds the rows of the lesion table (plain values only).
 
+    outlined: 1 where masks tell where the bleeds are, or there are none; 0 where only labels are known.
     Predicted lesions come first, then, where a mask is known, the true ones. An exam that was not read or taken for no
     head still has its true volumes and lesions, so that what was lost can be counted.
     """
@@ -53,11 +57,17 @@ def volume_rows(
         row |= _truth(image, truth)
         if truth.has(image):
             row["part"] = "head"
+        row["outlined"] = int(bool(truth.files(image)) or row["label_hemorrhage"] == 0)
         if isinstance(volume, Volume):
-            labels = truth.labels(image, volume)
+            try:
+                labels, mimics = truth.labels(image, volume), truth.mimics(image, volume)
+            except ImageReadError as error:  # its scores and labels still count, its outlines are unknown
+                log.warning("%s: judged without its mask: %s", image, error.reason)
+                labels = mimics = None
+                row |= {"outlined": 0, "notes": "; ".join([*volume.notes, f"mask not read: {error.kind}"])}
             if labels is not None:
                 row |= _true_volumes(labels, volume)
-                lesions, measures = _compared(volume, labels, truth.mimics(image, volume), case, lesions)
+                lesions, measures = _compared(volume, labels, mimics, case, lesions)
                 row |= measures
     for column in ("matched", "mimic"):
         for lesion in lesions:

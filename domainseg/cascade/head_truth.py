@@ -78,6 +78,10 @@ class HeadTruth:
         """The files of the exam's masks."""
         return [self.manifest.file(cell) for cell, _ in self._masks(image)]
 
+    def kinds(self, image: str) -> list[str]:
+        """The one type that each of these masks shows, "" where its codes tell."""
+        return [kind for _, kind in self._masks(image)]
+
     def labels(self, image: str, volume: Volume) -> Codes | None:
         """Codes on the volume's voxels, uint8 [z, y, x]; zeros where a hemorrhage is known to be absent, else None.
 

@@ -56,8 +56,11 @@ class Lessons(Protocol):
     def positives(self, items: Sequence[Any]) -> int:
         """How many samples show what the stage looks for."""
 
-    def tuned(self, stage: Stage, before: Sequence[Stage]) -> tuple[Stage, dict[str, Any]]:
-        """The stage with the decision's own numbers chosen on tune, and what to write down about that."""
+    def tuned(self, stage: Stage, before: Sequence[Stage], previous: Stage | None) -> tuple[Stage, dict[str, Any]]:
+        """The stage with the decision's own numbers chosen on tune, and what to write down about that.
+
+        previous: the stage of init_from. Where its threshold is kept (FEW), so are the numbers that it belongs to.
+        """
 
     def asked(self, target: str, table: pd.DataFrame) -> pd.DataFrame:
         """The rows of a tune table, made with an open threshold, that choose the threshold of ``target``."""
@@ -111,13 +114,13 @@ class Builder:
         previous = None
         if start is not None:
             load_weights(stage, start)
-            previous = load_stage(start, accelerator).frozen
+            previous = load_stage(start, accelerator)
         started = time.monotonic()
         report: Counter[str] = Counter()
         items = self.lessons.items(stage, before, report)
         self.fit(stage, items, folder, report)
-        stage, chosen = self.lessons.tuned(stage, before)
-        stage = self.freeze(stage, before, folder, previous, chosen)
+        stage, chosen = self.lessons.tuned(stage, before, previous)
+        stage = self.freeze(stage, before, folder, previous and previous.frozen, chosen)
         settings = {**settings, "decision": {**settings["decision"], **_numbers(stage)}}
         seconds = round(time.monotonic() - started)
         cohort = dict(sorted(report.items()))
@@ -220,6 +223,9 @@ def _excludes_above(stage: Stage) -> bool:
 def _why_none(report: Mapping[str, int]) -> str:
     """Why a stage has no training sample, from what was counted on the way."""
     said = [f"{report['unreadable']} films unreadable"] if report.get("unreadable") else []
+    said += (
+        [f"{report['mask_unreadable']} exams with a mask that cannot be read"] if report.get("mask_unreadable") else []
+    )
     by: Counter[str] = Counter()
     for key, count in report.items():
         if key.startswith("excluded_by_"):

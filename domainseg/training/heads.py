@@ -21,11 +21,12 @@ from domainseg.cascade.operations import preprocess, versioned
 from domainseg.cascade.reads import VOLUMES
 from domainseg.cascade.stages import Stage
 from domainseg.data.cache import cache_key
-from domainseg.imaging import ImageReadError
+from domainseg.imaging import Film, ImageReadError
 from domainseg.imaging.hemorrhage import TYPES
 from domainseg.imaging.volume import VOLUME_READER_VERSION, Volume
 from domainseg.tasks.hemorrhage_items import HU_ZERO, SHOWN, Exam
 from domainseg.tasks.items import Item, as_uint16
+from domainseg.training.builder import FEW
 from domainseg.training.samples import Films, Sampler
 from domainseg.training.tuned import tune_hemorrhage
 
@@ -63,21 +64,34 @@ class Heads:
         """How many samples show what the stage looks for."""
         return int(sum(item.truth.get("label", item.truth.get("hemorrhage", 0)) == 1 for item in items))
 
-    def tuned(self, stage: Stage, before: Sequence[Stage]) -> tuple[Stage, dict[str, Any]]:
+    def tuned(self, stage: Stage, before: Sequence[Stage], previous: Stage | None) -> tuple[Stage, dict[str, Any]]:
         """The detector's own numbers (candidates, outlines, suppression, types' thresholds), chosen on tune."""
         if stage.decision.target != "hemorrhage":
             return stage, {}
+        if previous is not None:  # what tune is too poor to choose stays as it was, not as an untrained stage has it
+            stage = replace(stage, decision=previous.decision)
+            bleeds = sum(exam["hemorrhage"] == 1 for exam in self._asked())
+            if bleeds < FEW:  # the threshold of init_from is kept, and means something with its numbers only
+                return stage, {"kept": f"{bleeds} exams with hemorrhage on tune: the numbers of init_from"}
         rule = str(self.builder.cfg["stage"][stage.name]["rule"])
         return tune_hemorrhage(stage, self._tune_cases(Cascade(before)), rule)
+
+    def _asked(self) -> list[Mapping[str, float]]:
+        """Labels of the tune exams that the threshold is chosen on: those that are not known to be no head."""
+        truth = HeadTruth(self.builder.tune)
+        exams = [truth.exam(image) for image in self.builder.tune.images["image"]]
+        return [exam for exam in exams if exam["head_filter"] != 0]
 
     def _tune_cases(self, before: Cascade) -> Iterator[tuple[Case, HeadTruth]]:
         sampler = self._sampler(self.builder.tune)
         for image, volume in sampler.films.each("hemorrhage: numbers of the decision", share=False):
-            if isinstance(volume, ImageReadError):
-                continue
-            for result in before.run(Case.of(image, volume)):
-                if isinstance(result, Case):
-                    yield result, sampler.truth
+            # An exam that is known to be no head is none of those that the threshold is chosen on.
+            cases: list[Case] = []
+            if not isinstance(volume, ImageReadError) and sampler.truth.exam(image)["head_filter"] != 0:
+                cases += [result for result in before.run(Case.of(image, volume)) if isinstance(result, Case)]
+            del volume  # before the next one is read: one volume is in memory at a time
+            while cases:
+                yield cases.pop(), sampler.truth
 
     def asked(self, target: str, table: pd.DataFrame) -> pd.DataFrame:
         """The rows of a tune table, made with an open threshold, that choose the threshold of ``target``."""
@@ -104,29 +118,41 @@ class HeadSampler(Sampler):
                 for pictures in (False,) if volume.rendering else (False, True):
                     planes = ViewPlanes(self, {**key, "pictures": pictures}, image, stage.preprocessing, pictures)
                     items.append(Item(image, "", planes, np.eye(4), {"label": int(label)}, channels=len(planes())))
+            del volume
         return self.all_of(items, report)
 
     def exams(self, stage: Stage, before: Cascade, report: Counter[str]) -> list[Exam]:
         """Exams that the head filter lets through and of which a mask or a label is known."""
         items = []
         for image, volume in self.films.each(f"{stage.name}: samples"):
-            known = self.truth.exam(image)
-            if isinstance(volume, ImageReadError):
-                report["unreadable"] += 1
-                continue
-            assert isinstance(volume, Volume)
-            labels, slices = self.truth.labels(image, volume), self.truth.slices(image, volume)
-            if labels is None and np.isnan(slices).all() and np.isnan(known["hemorrhage"]):
-                report["without_truth"] += 1
-                continue
-            (case,) = before.run(Case.of(image, volume))
-            label = "unknown" if np.isnan(known["hemorrhage"]) else int(known["hemorrhage"])
-            if isinstance(case, Exclusion):
-                report[f"excluded_by_{case.excluded_by}_label_{label}"] += 1
-                continue
-            report[f"used_label_{label}"] += 1
-            items.append(self._exam(stage, case, known, labels, slices))
+            items += self._exams_of(stage, before, image, volume, report)
+            del volume  # before the next one is read: one volume is in memory at a time
         return self.all_of(items, report)
+
+    def _exams_of(
+        self, stage: Stage, before: Cascade, image: str, volume: Film | Volume | ImageReadError, report: Counter[str]
+    ) -> list[Exam]:
+        known = self.truth.exam(image)
+        if isinstance(volume, ImageReadError):
+            report["unreadable"] += 1
+            return []
+        assert isinstance(volume, Volume)
+        try:
+            labels, slices = self.truth.labels(image, volume), self.truth.slices(image, volume)
+        except ImageReadError as error:  # one exam does not end a run
+            log.warning("%s: left out: %s", image, error.reason)
+            report["mask_unreadable"] += 1
+            return []
+        if labels is None and np.isnan(slices).all() and np.isnan(known["hemorrhage"]):
+            report["without_truth"] += 1
+            return []
+        (case,) = before.run(Case.of(image, volume))
+        label = "unknown" if np.isnan(known["hemorrhage"]) else int(known["hemorrhage"])
+        if isinstance(case, Exclusion):
+            report[f"excluded_by_{case.excluded_by}_label_{label}"] += 1
+            return []
+        report[f"used_label_{label}"] += 1
+        return [self._exam(stage, case, known, labels, slices)]
 
     def _exam(
         self,
@@ -139,7 +165,8 @@ class HeadSampler(Sampler):
         size, thickness = int(stage.preprocessing[0]["size"]), float(stage.preprocessing[0]["thickness"])
         frame = replace(case, film=_NO_VOLUME, values={}, arrays={})
         key = self._key(case.image, stage, case)
-        key["masks"] = [self.films.file_sha256(path) for path in self.truth.files(case.image)]
+        masks = zip(self.truth.files(case.image), self.truth.kinds(case.image), strict=True)
+        key["masks"] = [[self.films.file_sha256(path), kind] for path, kind in masks]
         planes = SlabPlanes(self, key, frame, size, thickness, labels is not None)
         planes()
         volume = case.film

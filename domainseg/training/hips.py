@@ -83,7 +83,7 @@ class Hips:
         """How many samples show what the stage looks for; all of them where that is not the question."""
         return int(sum(item.truth.get("label", item.truth.get("fracture", 1)) for item in items))
 
-    def tuned(self, stage: Stage, before: Sequence[Stage]) -> tuple[Stage, dict[str, Any]]:
+    def tuned(self, stage: Stage, before: Sequence[Stage], previous: Stage | None) -> tuple[Stage, dict[str, Any]]:
         """No decision here has numbers of its own to choose."""
         return stage, {}
 

@@ -81,10 +81,12 @@ class Films:
         """This process's share of the films (all, without ``share``) in order, read ahead, with a progress bar."""
         names = list(self.manifest.images["image"]) if images is None else list(images)
         files = [(name, self.manifest.path(name)) for name in (ranks.share(names) if share else names)]
-        for image, film in track(read_ahead(files, self.workers, self.reading), description=what, total=len(files)):
+        for image, film in read_ahead(track(files, description=what), self.workers, self.reading):
             if not isinstance(film, ImageReadError):
                 self._held = (image, film)
             yield image, film
+            del film  # before the next one is read: one volume is in memory at a time
+            self._held = None
 
 
 @dataclass

@@ -9,6 +9,7 @@ ENOUGH stays at its simplest: tune exams are few.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -28,9 +29,12 @@ from domainseg.cascade.stages import Frozen, Outputs, Stage
 from domainseg.evaluation.calibration import fit_platt
 from domainseg.evaluation.operating import choose_threshold
 from domainseg.evaluation.roc import auc
+from domainseg.imaging import ImageReadError
 from domainseg.imaging.hemorrhage import TYPES
 from domainseg.imaging.volume import Volume
 from domainseg.training.freeze import middle_of_gap
+
+log = logging.getLogger(__name__)
 
 # What is tried, the simplest first.
 LEVELS = (0.5, 0.3, 0.15, 0.7)
@@ -70,7 +74,11 @@ class Tuned:
         outputs = {name: np.asarray(array, np.float32) for name, array in stage.network(sample.pictures).items()}
         settings = stage.preprocessing[0]
         assert isinstance(case.film, Volume)
-        codes = truth.labels(case.image, case.film)
+        try:
+            codes = truth.labels(case.image, case.film)
+        except ImageReadError as error:  # its label still counts
+            log.warning("%s: its mask is left out: %s", case.image, error.reason)
+            codes = None
         if codes is not None:
             codes = volumes.on_grid(case, codes, int(settings["size"]), float(settings["thickness"]))
         dense = outputs.pop("mask", None)
@@ -142,8 +150,11 @@ def tune_hemorrhage(stage: Stage, exams: Iterable[tuple[Case, HeadTruth]], rule:
     """
     decision = stage.decision
     assert isinstance(decision, HemorrhageDetector)
-    tuned = [Tuned.of(stage, case, truth) for case, truth in exams]
-    tuned = [exam for exam in tuned if not np.isnan(exam.labels["hemorrhage"])]
+    tuned = []
+    for case, truth in exams:
+        if not np.isnan(truth.exam(case.image)["hemorrhage"]):
+            tuned.append(Tuned.of(stage, case, truth))
+        del case  # before the next volume is read
     labels = np.array([exam.labels["hemorrhage"] for exam in tuned])
     record: dict[str, Any] = {"exams": len(tuned), "with_hemorrhage": int((labels == 1).sum()), "rule": rule}
     if len(np.unique(labels)) < 2:

@@ -1,0 +1,116 @@
+"""Lessons of the head CT cascade: what becomes of masks, which numbers are kept, and one volume at a time."""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+
+from domainseg.cascade.cascade import Cascade
+from domainseg.cascade.head import HemorrhageDetector
+from domainseg.cascade.head_truth import HeadTruth
+from domainseg.cascade.reads import VOLUMES
+from domainseg.cascade.stages import Stage
+from domainseg.data.cache import Cache
+from domainseg.data.manifest import Manifest, build_manifest
+from domainseg.imaging.hemorrhage import CODES
+from domainseg.imaging.volume import Volume
+from domainseg.training import heads
+from domainseg.training.heads import Heads, HeadSampler
+from domainseg.training.samples import Films
+
+SHAPE = (4, 16, 16)
+SLABS = [{"op": "slabs", "size": 16, "slices": 3, "thickness": 5}, {"op": "window", "low": 0, "high": 80}]
+read: list[weakref.ref[Volume]] = []
+
+
+def one_at_a_time(path: Path, memory: Any) -> Volume:
+    assert not [old for old in read if old() is not None]
+    made = Volume(np.full(SHAPE, 30, np.int16), np.diag([1.0, 1.0, 5.0, 1.0]), source_shape=SHAPE)
+    read.append(weakref.ref(made))
+    return made
+
+
+ONE = replace(VOLUMES, read=one_at_a_time)
+
+
+def exams(folder: Path, kinds: list[str], **columns: Any) -> Manifest:
+    """An exam for each kind of mask; its mask is binary. "missing": its file is not there."""
+    images, targets = [], []
+    for number, kind in enumerate(kinds):
+        (folder / f"e{number}.nii").write_bytes(f"exam {number}".encode())
+        images.append({"image": f"e{number}", "path": f"e{number}.nii", "patient": str(number), "split": "train"})
+        row = {"image": f"e{number}", "part": "head", "label_hemorrhage": 1, **columns}
+        if kind:
+            row |= {"mask": f"m{number}.nii.gz", "mask_type": kind if kind in CODES else ""}
+            if kind != "missing":
+                drawn = np.zeros(SHAPE[::-1], np.uint8)
+                drawn[4:9, 4:9, 1:3] = 1
+                image = nibabel.Nifti1Image(drawn, np.eye(4))  # type: ignore[no-untyped-call]
+                nibabel.save(image, folder / f"m{number}.nii.gz")
+        targets.append(row)
+    return build_manifest(pd.DataFrame(images), pd.DataFrame(targets, dtype=object).fillna(""), folder, "mine")
+
+
+def blind(pictures: np.ndarray) -> dict[str, np.ndarray]:
+    return {"mask": np.full((len(pictures), 6, 16, 16), -5, np.float32)}
+
+
+STAGE = Stage("hemorrhage", SLABS, HemorrhageDetector(), blind)
+
+
+@pytest.fixture(autouse=True)
+def reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    read.clear()
+    monkeypatch.setattr(heads, "VOLUMES", ONE)
+
+
+def sampler(manifest: Manifest, folder: Path) -> HeadSampler:
+    return HeadSampler(Films(manifest, reading=ONE), HeadTruth(manifest), Cache(folder / "cache", 10**8))
+
+
+def test_a_mask_that_is_said_to_show_another_type_is_drawn_anew(tmp_path: Path) -> None:
+    for kind in ("subdural", "epidural"):
+        (exam,) = sampler(exams(tmp_path, [kind]), tmp_path).exams(STAGE, Cascade([]), Counter())
+        assert set(np.unique(exam.planes()[1])) == {0, CODES[kind]}
+
+
+def test_a_mask_that_cannot_be_read_costs_its_exam_and_not_the_run(tmp_path: Path) -> None:
+    report: Counter[str] = Counter()
+    found = sampler(exams(tmp_path, ["subdural", "missing", ""]), tmp_path).exams(STAGE, Cascade([]), report)
+    assert [exam.image for exam in found] == ["e0", "e2"]
+    assert report == {"used_label_1": 2, "mask_unreadable": 1}
+
+
+def lessons(tune: Manifest, folder: Path) -> Heads:
+    cfg = {"seed": 0, "stage": {"hemorrhage": {"rule": "sensitivity_0.95"}}}
+    return Heads(SimpleNamespace(cfg=cfg, tune=tune, cache=Cache(folder / "cache", 10**8)))  # type: ignore[arg-type]
+
+
+def test_a_threshold_that_is_kept_keeps_its_numbers(tmp_path: Path) -> None:
+    previous = replace(STAGE, decision=HemorrhageDetector(level=0.15, presence=0.5, threshold_subdural=0.07))
+    few = lessons(exams(tmp_path, ["subdural"] * 2), tmp_path)
+    stage, record = few.tuned(STAGE, [], previous)
+    assert stage.decision == previous.decision
+    assert "init_from" in record["kept"]
+    assert not read  # nothing is read for it
+    # Many of one kind choose a threshold and no numbers: those of init_from stay.
+    many = lessons(exams(tmp_path, ["subdural"] * 12), tmp_path)
+    stage, record = many.tuned(STAGE, [], previous)
+    assert stage.decision == previous.decision
+    assert record["exams"] == 12
+
+
+def test_numbers_are_chosen_on_the_exams_that_choose_the_threshold(tmp_path: Path) -> None:
+    other = lessons(exams(tmp_path, ["subdural", "missing"], label_head_filter=0), tmp_path)
+    assert other.tuned(STAGE, [], None)[1]["exams"] == 0
+    some = lessons(exams(tmp_path, ["subdural", "missing"]), tmp_path)
+    assert some.tuned(STAGE, [], None)[1]["exams"] == 2
