@@ -86,7 +86,7 @@ def _metrics(rows: Rows, target: str, resamples: int, seed: int, lesions: pd.Dat
         **_areas(scored),
         **_decisions(scored, ("accuracy", "sensitivity", "specificity", "ppv", "npv"), resamples, seed),
         "prevalence": proportion(scored.label == 1, scored.clusters, resamples=resamples, seed=seed),
-        **calibration(scored.label, scored.score, scored.clusters, resamples=min(resamples, 500), seed=seed),
+        **({} if target in TYPES else _calibration(scored, resamples, seed)),
         **_coverage(rows, target, resamples, seed),
         "intention": {
             **_areas(judged),
@@ -101,6 +101,11 @@ def _metrics(rows: Rows, target: str, resamples: int, seed: int, lesions: pd.Dat
     if target in HEAD_TARGETS:
         _of_lesions(out, rows, target, resamples, seed, lesions)
     return out
+
+
+def _calibration(scored: Rows, resamples: int, seed: int) -> dict[str, Metric]:
+    """Of all targets but the types of hemorrhage: the score of a type is no probability of its own."""
+    return calibration(scored.label, scored.score, scored.clusters, resamples=min(resamples, 500), seed=seed)
 
 
 def _of_lesions(out: Metrics, rows: Rows, target: str, resamples: int, seed: int, lesions: pd.DataFrame | None) -> None:

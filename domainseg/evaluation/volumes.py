@@ -25,7 +25,8 @@ def overlap_metrics(rows: Rows, name: str, resamples: int, seed: int) -> Pair:
     voxels. volume_r: Pearson's r of measured and true millilitres, a missed one having measured 0; volume_r_all: the
     same over all exams whose true volume is known, those without it having 0. volume_bias and volume_limit_low, _high:
     mean of measured minus true millilitres and 1.96 standard deviations to either side of it. Conditional: scored
-    exams. On intention: eligible exams; an excluded one has Dice 0 and volume 0. Nothing without the columns.
+    exams. On intention: eligible exams; an excluded one has Dice 0 and volume 0, unless there is no mask to measure a
+    scored one against (column outlined = 0). Nothing without the columns.
     """
     if f"dice_{name}" not in rows.table:
         return {}, {}
@@ -44,7 +45,8 @@ def joined_rows(rows: Rows, name: str) -> Rows:
 def _overlap(rows: Rows, name: str, resamples: int, seed: int) -> dict[str, Metric]:
     lost = np.isnan(rows.score)
     dice = numbers(rows.table, f"dice_{name}")
-    dice = np.where(lost & (rows.label == 1), 0.0, dice)
+    outlined = numbers(rows.table, "outlined") != 0  # a table without the column says nothing else
+    dice = np.where(lost & (rows.label == 1) & outlined, 0.0, dice)
     surface = numbers(rows.table, f"surface_mm_{name}")
     true, measured = _volumes(rows, name)
     measured = np.where(lost, 0.0, measured)

@@ -96,6 +96,24 @@ def test_excluded_exams_have_no_overlap_and_no_volume() -> None:
     assert get(metrics, "test.subdural.intention.surface_mm")["n"] == 18  # there is nothing to measure on the others
 
 
+def test_excluded_exams_without_masks_are_not_measured() -> None:
+    lost = table()
+    measured = [name for name in lost if name.startswith(("score", "dice", "surface", "volume"))]
+    lost.loc[:5, measured] = np.nan
+    lost["outlined"] = 1
+    lost.loc[:3, "outlined"] = 0
+    metrics = evaluate(lost, resamples=20)
+    assert get(metrics, "test.hemorrhage.intention.dice")["n"] == 20
+    assert get(metrics, "test.hemorrhage.intention.dice")["value"] == pytest.approx(0.8 * 18 / 20)
+    assert get(metrics, "test.extra_axial.intention.dice")["n"] == 20
+
+
+def test_scores_of_types_are_not_judged_as_probabilities() -> None:
+    metrics = evaluate(table(), resamples=20)
+    assert "brier" in metrics["test"]["hemorrhage"]
+    assert not {"brier", "ece", "calibration_slope"} & set(metrics["test"]["subdural"])
+
+
 def test_printed_figures_name_metrics_that_we_have() -> None:
     metrics = evaluate(table(), resamples=20)
     for printed in PRINTED:
