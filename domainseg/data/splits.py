@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from domainseg.data.manifest import Manifest, ManifestError
-from domainseg.data.tables import SPLITS, is_binary_label
+from domainseg.data.tables import SPLITS, is_binary_label, is_date
 from domainseg.files import atomic_path
 
 log = logging.getLogger(__name__)
@@ -174,6 +174,8 @@ def _by_date(
         first = ", ".join(images.loc[without, "image"].head(5))
         raise ManifestError(f"data.split=by_date: {int(without.sum())} films have no date: {first}")
     _shares(fractions, 1, 1)  # refuses what are no shares
+    if date is not None and not is_date(date := str(date)):
+        raise ManifestError(f"data.date={date}: is no date as YYYY-MM-DD")
     dates = sorted(images.loc[member, "date"])
     first_day = date if date is not None else dates[min(len(dates) - 1, round(len(dates) * (1 - fractions["test"])))]
     later = images["date"] >= first_day

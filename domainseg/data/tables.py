@@ -57,12 +57,12 @@ def _number(low: float = -np.inf, high: float = np.inf, *, above: bool = False) 
     return check
 
 
-def _is_date(cell: str) -> bool:
+def is_date(cell: str) -> bool:
+    """Whether a text is a date as YYYY-MM-DD, so that the order of texts is that of days."""
     try:
-        datetime.date.fromisoformat(cell)
+        return datetime.date.fromisoformat(cell).isoformat() == cell
     except ValueError:
         return False
-    return len(cell) == 10
 
 
 def _is_box(cell: str) -> bool:
@@ -95,7 +95,7 @@ RULES: dict[str, tuple[Callable[[str], bool], str]] = {
     "split": _one_of(*SPLITS),
     "portable": _BINARY,
     "sex": _one_of("F", "M", "O"),
-    "date": (_is_date, "a date as YYYY-MM-DD"),
+    "date": (is_date, "a date as YYYY-MM-DD"),
     "age": (_number(0, 130), "a number of years from 0 to 130"),
     "x": (_number(), "a number of source pixels"),
     "y": (_number(), "a number of source pixels"),

@@ -251,6 +251,9 @@ def test_by_date_says_what_it_cannot_divide():
     films = dated()
     with pytest.raises(ManifestError, match=r"before it.*dates run from 2024-01"):
         assign_splits(manifest(films), seed=0, fractions=FRACTIONS, by_date=True, date="2031-01-01")
+    for odd in ("2024-6-1", "20240601", "June"):  # as texts these do not lie where they do as days
+        with pytest.raises(ManifestError, match="no date as YYYY-MM-DD"):
+            assign_splits(manifest(films), seed=0, fractions=FRACTIONS, by_date=True, date=odd)
     undated = dated()
     undated.loc[:1, "date"] = ""
     with pytest.raises(ManifestError, match="2 films have no date: i0, i1"):
