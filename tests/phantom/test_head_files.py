@@ -17,8 +17,10 @@ from domainseg.imaging.hemorrhage import TYPES
 from domainseg.imaging.volumes import read_volume
 from domainseg.phantom import contact_sheet, simulate
 from domainseg.phantom.heads import files, painted
+from domainseg.phantom.heads.brain import Brain
 from domainseg.phantom.heads.exam import exam
 from domainseg.phantom.heads.nifti import size_class
+from domainseg.phantom.heads.paint import _pushed
 from domainseg.phantom.heads.settings import HeadSettings
 
 CFG = {"kind": "head", "n": 4, "seed": 3, "reduction": 3.5, "bleed": 1.0, "other": 0.2, "workers": 1}
@@ -126,6 +128,17 @@ def test_bleeds_are_painted_into_a_series_where_the_mask_says(base, tmp_path, ki
     assert np.median(after.voxels[mask > 0]) > np.median(before.voxels[mask > 0]) + 5
     bone = before.voxels > 300
     np.testing.assert_array_equal(after.voxels[bone], before.voxels[bone])  # the skull stays as it was
+
+
+def test_a_bleed_that_another_pushes_aside_is_labelled_where_it_went():
+    disc = np.hypot(*(np.mgrid[:96, :96] - 47.5)) < 40
+    brain = Brain(disc[None], np.zeros(1), np.zeros(1), (2.0, 2.0, 5.0), np.full(1, 47.5, np.float32))
+    blood = (np.hypot(*(np.mgrid[:96, :96] - np.array([47.5, 75])[:, None, None])) < 8)[None]
+    centre = np.array([38.0 * 2, 47.5 * 2, 0], np.float32)  # at the skull, on the patient's left
+    pushed, labels = _pushed(np.where(blood, 70, 30).astype(np.float32), blood.astype(np.uint8), brain, centre, 8, 30)
+    assert ((pushed > 50) != (labels > 0)).sum() < 12  # pixels at the edge
+    assert np.nonzero(labels)[2].mean() < 75 - 2  # to the right, by more than two of four pixels
+    assert ((labels > 0) != blood).sum() > 60
 
 
 def test_bleeds_are_painted_into_pictures(base, tmp_path):

@@ -7,7 +7,6 @@ positions among the pictures that are there, from 0, as ``read_volume`` orders t
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +14,8 @@ import pandas as pd
 from domainseg.data.manifest import Manifest, build_manifest
 from domainseg.data.tables import ManifestError
 from domainseg.imaging.hemorrhage import TYPES
+from domainseg.imaging.picture_stack import natural
+from domainseg.imaging.slices import lies_beside
 
 
 def load(root: Path | str) -> Manifest:
@@ -51,7 +52,8 @@ def _image(number: str, patient: pd.Series) -> dict[str, str]:
 def _head(root: Path, name: str, rows: pd.DataFrame) -> dict[str, str]:
     """Labels of an exam and of its slices. A picture without a row leaves the slices unknown; the exam's labels are
     those of all rows, as in the patients' table."""
-    pictures = sorted((root / "brain" / name).iterdir(), key=lambda path: int(re.findall(r"\d+", path.stem)[-1]))
+    found = [path for path in (root / "brain" / name).iterdir() if not lies_beside(path)]
+    pictures = sorted(found, key=lambda path: natural(path.stem))
     place = {f"brain/{name}/{path.name}": str(k) for k, path in enumerate(pictures)}
     columns = {kind: rows[kind.capitalize()] == "1" for kind in TYPES}
     columns = {"hemorrhage": rows["No_Hemorrhage"] == "0", **columns}

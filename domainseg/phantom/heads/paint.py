@@ -51,7 +51,8 @@ def paint(
             if own.sum() * brain.ml < SMALLEST_ML:
                 continue
             if push is not None:
-                values = _pushed(values, brain, *push)
+                values, labels = _pushed(values, labels, brain, *push)
+                own &= labels == 0
             grain = np.float32(0.9) * (values - smoothed(values, brain.mask, 1.8 / brain.spacing[0]))
             target = np.float32(blood) + np.float32(2.5) * _rough(rng, brain, 12.0) + grain
             values += (target - values) * cover * (labels == 0)
@@ -139,10 +140,15 @@ def _rough(rng: np.random.Generator, brain: Brain, length: float) -> Field:
     return np.stack(found)
 
 
-def _pushed(values: Field, brain: Brain, centre: NDArray[np.float32], push: float, reach: float) -> Field:
-    """The volume with the brain pushed away from a place at the skull, in plane, most at that place."""
+def _pushed(
+    values: Field, labels: NDArray[np.uint8], brain: Brain, centre: NDArray[np.float32], push: float, reach: float
+) -> tuple[Field, NDArray[np.uint8]]:
+    """The volume with the brain pushed away from a place at the skull, in plane, most at that place.
+
+    Bleeds that are there already move with the brain, and so do their labels.
+    """
     x, y, z = brain.grid()
-    out = values.copy()
+    out, drawn = values.copy(), labels.copy()
     h, w = values.shape[1:]
     columns, rows = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
     for k in range(len(values)):
@@ -154,14 +160,12 @@ def _pushed(values: Field, brain: Brain, centre: NDArray[np.float32], push: floa
         r2 = (x[k] - centre[0]) ** 2 + (y[0] - centre[1]) ** 2 + (z[k] - centre[2]) ** 2
         # Nothing moves at the skull itself: bone stays where it is.
         fall = np.exp(-r2 / np.float32(2 * max(reach, 20.0) ** 2)) * brain.mask[k]
-        moved = cv2.remap(
-            values[k],
-            columns + np.float32(outward[0]) * fall,
-            rows + np.float32(outward[1]) * fall,
-            cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
+        there = columns + np.float32(outward[0]) * fall, rows + np.float32(outward[1]) * fall
+        moved = cv2.remap(values[k], *there, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         # What would come from the skull is brain of the mean density.
         moved = np.where(brain.mask[k] & (moved > 90), np.float32(32), moved)
         out[k] = np.where(brain.mask[k], moved, values[k])
-    return out
+        if labels[k].any():
+            labelled = cv2.remap(labels[k], *there, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+            drawn[k] = np.where(brain.mask[k], labelled, 0)
+    return out, drawn

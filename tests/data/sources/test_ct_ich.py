@@ -43,6 +43,14 @@ def test_slices_are_counted_among_the_pictures_that_are_there(tmp_path):
     assert manifest.path("007").is_dir()
 
 
+def test_what_file_browsers_leave_beside_pictures_changes_nothing(tmp_path):
+    root = folder(tmp_path, [2, 3, 9, 10, 11])
+    for name in (".DS_Store", "Thumbs.db"):
+        (root / "brain" / "007" / name).write_bytes(b"x")
+    targets = ct_ich.load(root).targets
+    assert targets[targets["part"] == "head"].iloc[0]["slices_subdural"] == "2 4"
+
+
 def test_a_picture_without_a_row_leaves_the_slices_unknown(tmp_path):
     targets = ct_ich.load(folder(tmp_path, [2, 11], extra=[5])).targets
     head = targets[targets["part"] == "head"].iloc[0]
