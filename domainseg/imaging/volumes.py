@@ -46,7 +46,9 @@ def _volume(path: Path, max_voxels: int | None) -> Volume:
     files = _files(path)
     pictures = [file for file in files if _begins_as_picture(file)]
     if any(file.name.lower().endswith(SUFFIXES) for file in files):
-        raise Refusal("is a folder with NIfTI files: give the file")
+        raise Refusal(
+            "is a folder with NIfTI files: give each by its own name, and slices beside them a folder of their own"
+        )
     others = [file for file in files if file not in set(pictures) and not lies_beside(file)]
     if not pictures:
         return read_series(files, max_voxels)

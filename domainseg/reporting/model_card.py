@@ -26,9 +26,19 @@ ALWAYS = (
 OF_EXAMS = (
     "It looks for fresh and subacute bleeds on CT without contrast: an exam without a call is no normal one.",
     "Scores of types rank exams; they are no probabilities. A type is a guess from place, shape and density.",
+    "An exam may be called though no lesion is called: specificity counts that, false lesions do not.",
     "Volumes are those of called lesions. Exported pictures have no spacing: there they are unknown.",
     "Groups by age tell whether children were among the exams; where none were, it has not been tested on them.",
 )
+NUMBERS = {
+    "level": "a candidate's voxels: probability from",
+    "outline": "outline: probability from",
+    "smallest": "a candidate's smallest size, voxels of the slabs' grid",
+    "presence": "weight of the slice's answer beside the voxels'",
+    "box_level": "boxes: score from (detector only)",
+    "overlap": "boxes are one from this overlap, IoU (detector only)",
+    "mask_weight": "weight of the mask beside the box (detector only)",
+}
 
 
 def model_card(record: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
@@ -119,7 +129,7 @@ def _limits(words: Nouns, *, simulated: bool) -> list[str]:
 def _number_rows(stages: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
     """Settings of the decisions on exams, most of them chosen on tune."""
     return [
-        (title(stage["name"], TITLES), name.replace("_", " "), f"{value:.4g}")
+        (title(stage["name"], TITLES), NUMBERS.get(name, name.replace("_", " ")), f"{value:.4g}")
         for stage in stages
         for name, value in stage.get("decision", {}).items()
         if isinstance(value, (int, float))

@@ -218,5 +218,6 @@ def test_a_bundle_that_reads_exams_is_told_in_their_words(
     assert rows(card, "Exclusions") == [["Head filter", "no head CT that can be read for hemorrhage", "9", "10"]]
     subdural = metrics["test"]["subdural"]["intention"]["sensitivity"]
     assert rows(card, "By type, on intention")[1][:2] == ["Subdural", str(subdural["n"])]
-    assert "| Hemorrhage | level | 0.35 |" in card
+    assert "| Hemorrhage | a candidate's voxels: probability from | 0.35 |" in card
+    assert "but 0," not in card
     assert {len(row) for row in rows(card, "The same answers everywhere")} == {3}
