@@ -114,3 +114,10 @@ def test_numbers_are_chosen_on_the_exams_that_choose_the_threshold(tmp_path: Pat
     assert other.tuned(STAGE, [], None)[1]["exams"] == 0
     some = lessons(exams(tmp_path, ["subdural", "missing"]), tmp_path)
     assert some.tuned(STAGE, [], None)[1]["exams"] == 2
+
+
+def test_an_exam_of_which_only_a_type_is_known_to_be_absent_teaches_nothing(tmp_path: Path) -> None:
+    report: Counter[str] = Counter()
+    manifest = exams(tmp_path, [""], label_hemorrhage="", label_subdural=0, slices_subdural="none")
+    assert sampler(manifest, tmp_path).exams(STAGE, Cascade([]), report) == []
+    assert report == {"without_truth": 1}
