@@ -99,7 +99,7 @@ class Truth:
     def __init__(self, manifest: Any) -> None:
         pass
 
-    def labels(self, image: str, volume: Volume) -> Any:
+    def readable(self, image: str, volume: Volume) -> Any:
         codes = np.zeros(volume.shape, np.uint8)
         codes[10:13, 20:30, 30:40] = 2
         return codes
