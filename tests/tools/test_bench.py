@@ -114,7 +114,7 @@ def test_a_miss_in_the_short_form_is_measured_once_more(bench: Any, monkeypatch:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("topic", ["inference", "exam", "reading", "intervals", "cascade", "memory"])
+@pytest.mark.parametrize("topic", ["inference", "reading", "intervals", "cascade", "memory"])
 def test_topic_runs(bench: Any, toy: Any, topic: str) -> None:
     rows = bench(topic).measure(toy).rows
     assert rows
