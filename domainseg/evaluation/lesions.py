@@ -42,9 +42,7 @@ class Lesions:
 
 def lesions_of(exams: pd.DataFrame, lesions: pd.DataFrame) -> Lesions:
     """The lesions of these exams out of the lesion table; with folds, an exam's lesions are those of its fold."""
-    keys = ["image", "fold"] if "fold" in exams and "fold" in lesions else ["image"]
-    places = {key: place for place, key in enumerate(zip(*(texts(exams, name) for name in keys), strict=True))}
-    place = np.array([places.get(key, -1) for key in zip(*(texts(lesions, name) for name in keys), strict=True)], int)
+    place = _exam_of(exams, lesions)
     here, source, score = place >= 0, texts(lesions, "source"), numbers(lesions, "score")
     false = here & (source == "predicted") & (numbers(lesions, "matched") == 0)
     true = here & (source == "truth")
@@ -59,18 +57,28 @@ def lesions_of(exams: pd.DataFrame, lesions: pd.DataFrame) -> Lesions:
     )
 
 
+def _exam_of(exams: pd.DataFrame, lesions: pd.DataFrame) -> NDArray[np.intp]:
+    """Which row of the exams each lesion belongs to, -1 where none of them."""
+    keys = ["image", "fold"] if "fold" in exams and "fold" in lesions else ["image"]
+    places = {key: place for place, key in enumerate(zip(*(texts(exams, name) for name in keys), strict=True))}
+    names = zip(*(texts(lesions, name) for name in keys), strict=True)
+    return np.array([places.get(key, -1) for key in names], np.intp)
+
+
 def lesion_metrics(rows: Rows, lesions: pd.DataFrame | None, resamples: int, seed: int) -> Pair:
     """Of the target hemorrhage: false lesions, FROC, lesion sensitivity at the frozen threshold, also by size.
 
     Conditional: scored exams. On intention: eligible exams; an excluded exam has found nothing, and one without a bleed
-    counts as one false lesion, for somebody has to read it (our choice). Without a lesion table only
-    false_lesions_per_normal.
+    counts as one false lesion, for somebody has to read it (our choice). called_without_lesion: fraction of the called
+    exams in which no lesion is called, so that nothing is shown and 0 ml are measured; what such exams are called for
+    counts in no other figure of lesions. Without a lesion table only false_lesions_per_normal.
     """
     scored = rows.take(rows.scored)
     asked = rows.take(rows.intended)
     conditional: dict[str, Any] = {"false_lesions_per_normal": _per_normal(scored, resamples, seed)}
     intention: dict[str, Any] = {"false_lesions_per_normal": _per_normal(asked, resamples, seed)}
     if lesions is not None:
+        conditional["called_without_lesion"] = _nothing_shown(scored, lesions, resamples, seed)
         conditional |= _found(scored, lesions, resamples, seed)
         intention |= _found(asked, lesions, resamples, seed)
     return conditional, intention
@@ -91,6 +99,13 @@ def _per_normal(rows: Rows, resamples: int, seed: int) -> Metric:
     if "false_lesions" not in rows.table or not normal.any():
         return empty()
     return weighted(mean(count[normal]), rows.clusters[normal], resamples=resamples, seed=seed)
+
+
+def _nothing_shown(rows: Rows, lesions: pd.DataFrame, resamples: int, seed: int) -> Metric:
+    called = np.flatnonzero(rows.score >= rows.threshold)
+    shown = (texts(lesions, "source") == "predicted") & (numbers(lesions, "called") == 1)
+    nothing = ~np.isin(called, _exam_of(rows.table, lesions)[shown])
+    return proportion(nothing, rows.clusters[called], resamples=resamples, seed=seed)
 
 
 def _found(rows: Rows, lesions: pd.DataFrame, resamples: int, seed: int) -> dict[str, Any]:

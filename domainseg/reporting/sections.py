@@ -37,6 +37,7 @@ _KEY: dict[str, tuple[str | tuple[str, ...], ...]] = {  # metrics, or the keys t
         "dice",
         "volume_r",
         "volume_bias",
+        "called_without_lesion",
         "false_lesions_per_normal",
         "lesion_sensitivity",
         *(("froc", f"at_{rate}") for rate in ("0.25", "1", "4")),
@@ -174,6 +175,12 @@ def warnings(content: Content) -> list[str]:
             out.append(
                 f"{name}: positives are wrongly excluded more often than negatives; the scored cases are selected."
             )
+    nothing = record(content.results, "hemorrhage", "called_without_lesion")
+    if nothing is not None and nothing["n"] and nothing["value"]:
+        out.append(
+            f"Hemorrhage: of the {nothing['n']} exams called, {round(nothing['value'] * nothing['n'])} have no lesion "
+            "that is called: nothing is outlined in them, 0 ml are measured, and they count as no false lesion."
+        )
     if few:
         out.append(f"Few scored exams of some types ({', '.join(few)}); read their intervals.")
     rules = {str(t["stage"]): str(t.get("rule", "")) for t in content.thresholds if not t.get("provisional")}

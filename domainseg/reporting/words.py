@@ -102,6 +102,7 @@ METRICS = {
     "lesion_sensitivity": "Lesions found",
     "dice": "Dice",
     "surface_mm": "Surface distance, mm",
+    "called_without_lesion": "Called exams without a called lesion",
     "false_lesions_per_normal": "False lesions a normal exam",
     "at_0.25": "Lesions found at 0.25 false a scan",
     "at_1": "Lesions found at 1 false a scan",

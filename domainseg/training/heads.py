@@ -27,7 +27,7 @@ from domainseg.imaging.volume import VOLUME_READER_VERSION, Volume
 from domainseg.tasks.hemorrhage_items import HU_ZERO, SHOWN, Exam
 from domainseg.tasks.items import Item, as_uint16
 from domainseg.training.builder import FEW
-from domainseg.training.samples import Films, Sampler
+from domainseg.training.samples import CachedPlanes, Films, Sampler
 from domainseg.training.tuned import tune_hemorrhage
 
 if TYPE_CHECKING:
@@ -196,24 +196,14 @@ class HeadSampler(Sampler):
 
 
 @dataclass
-class ViewPlanes:
-    """The projections of an exam, uint16 [6, H, W], from the cache or built anew; ``pictures``: as exported ones."""
+class ViewPlanes(CachedPlanes):
+    """The projections of an exam, [6, H, W]; ``pictures``: as exported ones."""
 
-    sampler: HeadSampler | None
-    key: dict[str, Any]
     image: str
     preprocessing: Sequence[Mapping[str, Any]]
     pictures: bool
 
-    def __call__(self) -> NDArray[np.uint16]:
-        assert self.sampler is not None
-        return self.sampler.cache.get(self.key, self._build)[0]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "sampler": None}
-
     def _build(self) -> tuple[NDArray[np.uint16], dict[str, Any]]:
-        assert self.sampler is not None
         volume = self.sampler.films.get(self.image)
         assert isinstance(volume, Volume)
         if self.pictures:
@@ -225,25 +215,15 @@ class ViewPlanes:
 
 
 @dataclass
-class SlabPlanes:
-    """An exam on the grid of its slabs, uint16 [2, Z, H, W]: HU + HU_ZERO, and the codes of its mask."""
+class SlabPlanes(CachedPlanes):
+    """An exam on the grid of its slabs, [2, Z, H, W]: HU + HU_ZERO, and the codes of its mask."""
 
-    sampler: HeadSampler | None
-    key: dict[str, Any]
     frame: Case
     size: int
     thickness: float
     has_mask: bool
 
-    def __call__(self) -> NDArray[np.uint16]:
-        assert self.sampler is not None
-        return self.sampler.cache.get(self.key, self._build)[0]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "sampler": None}
-
     def _build(self) -> tuple[NDArray[np.uint16], dict[str, Any]]:
-        assert self.sampler is not None
         volume = self.sampler.films.get(self.frame.image)
         assert isinstance(volume, Volume)
         case = replace(self.frame, film=volume)

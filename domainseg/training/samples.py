@@ -238,29 +238,37 @@ class Sampler:
 
 
 @dataclass
-class Planes:
-    """The planes of an item: from the cache, or built anew when they are no longer there.
+class CachedPlanes:
+    """The planes of a sample, uint16: from the cache, or built anew when they are no longer there.
 
-    It travels between processes without its sampler (films, truth and cache), which the other process has as well.
+    They travel between processes without their sampler (films, truth and cache), which the other process has as well.
     """
 
-    sampler: Sampler | None
+    sampler: Any
     key: dict[str, Any]
+
+    def __call__(self) -> NDArray[np.uint16]:
+        planes: NDArray[np.uint16] = self.sampler.cache.get(self.key, self._build)[0]
+        return planes
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "sampler": None}
+
+    def _build(self) -> tuple[NDArray[np.uint16], dict[str, Any]]:
+        raise NotImplementedError
+
+
+@dataclass
+class Planes(CachedPlanes):
+    """A film's frame [1 + masks, H, W]: the preprocessed picture and its masks."""
+
     frame: Case
     preprocessing: Sequence[Mapping[str, Any]]
     masks: Mapping[str, Any]
     affine: NDArray[np.float64]
     shape: tuple[int, int]
 
-    def __call__(self) -> NDArray[np.uint16]:
-        assert self.sampler is not None
-        return self.sampler.cache.get(self.key, self._build)[0]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "sampler": None}
-
     def _build(self) -> tuple[NDArray[np.uint16], dict[str, Any]]:
-        assert self.sampler is not None
         film = self.sampler.films.get(self.frame.image)
         pixels = preprocess(replace(self.frame, film=film), self.preprocessing).pixels
         if not np.isfinite(pixels).all():  # as integers they would be some grey, and nobody would notice

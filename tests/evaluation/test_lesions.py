@@ -147,3 +147,13 @@ def test_exams_that_are_no_heads_are_not_asked_for_bleeds() -> None:
     assert list(metrics["test"])[:3] == ["head_filter", "hemorrhage", "subdural"]
     assert get(metrics, "test.hemorrhage.intention.specificity")["n"] == 1
     assert get(metrics, "test.hemorrhage.missed_exclusion")["n"] == 1
+
+
+def test_a_called_exam_in_which_nothing_is_shown_is_told() -> None:
+    """Three exams are called; without the lesions of c one of them shows nothing."""
+    assert get(measured(), "test.hemorrhage.called_without_lesion")["value"] == 0
+    lesions = LESIONS[LESIONS["image"] != "c"]
+    found = get(measured(lesions=lesions), "test.hemorrhage.called_without_lesion")
+    low, high = wilson(1, 3)
+    assert (found["value"], found["n"]) == (pytest.approx(1 / 3), 3)
+    assert (found["low"], found["high"]) == (pytest.approx(low), pytest.approx(high))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
-from bench.machine import has_bf16
+from bench.inference import delivered
 from bench.measure import Options, Section, Target, interleave, speed_rows
 from bench.models import settings_of, untrained
 from domainseg.cascade.operations import picture_shape
-from domainseg.training.onnx_model import opened, to_onnx
 from domainseg.training.stages import module_of
 
 BASELINE = "torch eager fp32"
@@ -32,17 +31,8 @@ def measure(options: Options) -> Section:
     def eager() -> object:
         return [network(torch.from_numpy(slab[None])) for slab in slabs]
 
-    ways = {BASELINE: eager}
-    model = to_onnx(network, height)
-    for name, backend, precision in (
-        ("ONNX Runtime fp32", "onnxruntime", "fp32"),
-        ("OpenVINO fp32", "openvino", "fp32"),
-        ("OpenVINO bf16", "openvino", "bf16"),
-    ):
-        if precision == "bf16" and not has_bf16():
-            continue
-        (run,) = opened([stage], {stage.name: model}, backend=backend, precision=precision, threads=1)
-        ways[name] = partial(run.network, slabs)
+    ways: dict[str, Callable[[], object]] = {BASELINE: eager}
+    ways |= delivered(stage, network, slabs)
     seconds = interleave(ways, options.rounds, warm=1)
     about = f"{slices} slabs of {channels} x {height} x {width}, {type(network).__name__}, untrained, one thread."
     return Section(about, speed_rows(seconds, BASELINE, TARGETS))
