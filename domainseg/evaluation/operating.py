@@ -90,6 +90,19 @@ def choose_threshold(label: NDArray[Any], score: Array, rule: str, *, chosen_on:
     )
 
 
+def on_test_threshold(label: NDArray[Any], score: Array, sensitivity: float = 0.95) -> float:
+    """The threshold as Zech et al. 2018 chose it on the test set itself: to compare with their table, never to use.
+
+    label 1 or 0 [n] (NaN left out), score [n] (what is not finite left out). From the highest score down, until
+    ceil(sensitivity * positives) positives are at or above it: 38 of 39 for 0.95. NaN without positives.
+    """
+    label, score = np.asarray(label, np.float64), np.asarray(score, np.float64)
+    positive = np.sort(score[(label == 1) & np.isfinite(score)])[::-1]
+    if not len(positive):
+        return np.nan
+    return float(positive[max(1, int(np.ceil(sensitivity * len(positive) - 1e-9))) - 1])
+
+
 def excludes_above(rule: str) -> bool:
     """Whether the cases at or above the threshold of ``rule`` are taken out, not those below it."""
     return rule.startswith("catch_")

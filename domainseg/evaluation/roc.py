@@ -153,6 +153,57 @@ def difference(
     return Metric(value=value, low=low, high=high, n=n, n_clusters=k, method=method), p
 
 
+def unpaired(
+    label_a: NDArray[Any],
+    score_a: Array,
+    label_b: NDArray[Any],
+    score_b: Array,
+    clusters_a: NDArray[Any] | None = None,
+    clusters_b: NDArray[Any] | None = None,
+    *,
+    level: float = LEVEL,
+) -> tuple[Metric, float]:
+    """AUC of a minus AUC of b on different cases, with interval and two-sided p-value (normal approximation).
+
+    Labels 1 or 0, scores without NaN. The variances of both AUCs add up (DeLong, DeLong and Clarke-Pearson 1988); a
+    patient with rows on both sides, told by the name in clusters_a and clusters_b, takes the covariance off again.
+    Where one AUC is degenerate (exactly 1, say) its exact bound enters the interval as in Newcombe 1998, and p is NaN.
+    """
+    sides = ((label_a, score_a, clusters_a), (label_b, score_b, clusters_b))
+    one, two = (auc(label, score, clusters, level=level) for label, score, clusters in sides)
+    value, n = one["value"] - two["value"], one["n"] + two["n"]
+    names = [
+        np.asarray([f"{side} {row}" for row in range(len(label))] if clusters is None else clusters, dtype=str)
+        for side, (label, _, clusters) in zip("ab", sides, strict=True)
+    ]
+    rows, k = codes(np.concatenate(names))
+
+    def metric(low: float, high: float, method: str) -> Metric:
+        return Metric(value=value, low=max(-1.0, low), high=min(1.0, high), n=n, n_clusters=k, method=method)
+
+    if np.isnan(value):
+        return empty("one class only" if n else "no cases", n, k), np.nan
+    if np.isnan(one["low"]) or np.isnan(two["low"]):
+        return Metric(
+            value=value, low=np.nan, high=np.nan, n=n, n_clusters=k, method="fewer than 2 patients in a class"
+        ), np.nan
+    if "degenerate" in one["method"] or "degenerate" in two["method"]:
+        low = value - np.hypot(one["value"] - one["low"], two["high"] - two["value"])
+        high = value + np.hypot(one["high"] - one["value"], two["value"] - two["low"])
+        return metric(low, high, "degenerate"), np.nan
+    errors, spread, cut = [], 0.0, len(names[0])
+    for (label, score, _), members in zip(sides, (rows[:cut], rows[cut:]), strict=True):
+        label = np.asarray(label)
+        parts = influence(label, np.asarray(score, np.float64), members, k, np.zeros(len(label), np.int8))
+        has = [np.bincount(members[label == c], minlength=k) > 0 for c in (1, 0)]
+        spread += variance(parts.positive, parts.negative, has[0], has[1])
+        errors.append(parts.positive + parts.negative)
+    spread = max(_TINY, spread - 2 * float(errors[0] @ errors[1]))
+    reach = float(norm.ppf((1 + level) / 2) * np.sqrt(spread))
+    method = "delong unpaired" if k == n else "obuchowski unpaired"
+    return metric(value - reach, value + reach, method), float(2 * norm.sf(abs(value) / np.sqrt(spread)))
+
+
 def weighted_auc(label: NDArray[Any], score: Array) -> Callable[[Array], Array]:
     """AUC as a function of row weights [b, n] -> [b], for the bootstrap: scores are sorted once, then only summed."""
     order = np.argsort(score, kind="stable")

@@ -21,6 +21,10 @@ TARGETS = ("view_filter", "localizer", "implant_filter", "fracture", "head_filte
 # The label at which a stage should exclude.
 STOPS = {"view_filter": 0, "localizer": 0, "implant_filter": 1, "head_filter": 0}
 FILM_TARGETS = frozenset({"view_filter", "head_filter"})  # one decision a film, repeated on each of its rows
+# Columns of a few words, in which another case or a blank is a slip and no other group.
+WORDS = ("part", "split", "site", "department", "scanner", "view", "portable", "sex", "image_side", "side")
+_NAMES = frozenset({"image", "patient", "group", "fold", "age", "excluded_by", *WORDS})
+_KINDS = ("label_", "score_", "threshold_", "eligible_")
 
 
 class EvaluationError(DomainsegError):
@@ -53,6 +57,113 @@ def read_table(path: Path | str, columns: Mapping[str, str] | None = None) -> pd
     if absent:
         raise EvaluationError(f"{path}: the mapping names {', '.join(absent)}; the table has {_listed(table.columns)}")
     return table.rename(columns={theirs: ours for ours, theirs in (columns or {}).items()})
+
+
+def repaired(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The table with slips put right that can only be slips, and a sentence for each kind of repair or finding.
+
+    Column names without blanks around them, ours in lower case; values of WORDS (site, split, ...) that differ only by
+    case or blanks in their most frequent spelling; cases that stand there again with all that is judged the same, once.
+    Said, not repaired: known labels without a score or a reason for that, scores that are no probabilities, and
+    patients in several splits. Raises EvaluationError for an empty image, two columns of one name, and a case (image,
+    part, and split and fold where given) that stands there twice with different labels, scores or metadata.
+    """
+    table, said = _named(table)
+    for name in (name for name in WORDS if name in table):
+        spelt = texts(table, name)
+        respelt = _one_spelling(spelt)
+        changed = sorted({(a, b) for a, b in zip(spelt, respelt, strict=True) if a != b})
+        if changed:
+            told = ", ".join(f"“{a}” as “{b}”" for a, b in changed[:5]) + (", …" if len(changed) > 5 else "")
+            said.append(f"{name}: values that differ only by case or blanks are taken as one ({told}).")
+            table = table.assign(**{name: respelt})
+    table, repeated = _once(table)
+    if repeated:
+        said.append(f"{repeated} rows repeat a case with the same labels and scores: each case counts once.")
+    return table, said + _findings(table)
+
+
+def _named(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The table with tidy column names, and what was renamed."""
+    names = {}
+    for old in table.columns:
+        new = str(old).strip()
+        if new.lower() in _NAMES:
+            new = new.lower()
+        for kind in _KINDS:
+            if new.lower().startswith(kind):
+                new = kind + new[len(kind) :]
+        names[old] = new
+    twice = sorted({new for new in names.values() if list(names.values()).count(new) > 1})
+    if twice or table.columns.has_duplicates:
+        raise EvaluationError(f"prediction table: two columns are called {', '.join(twice) or 'the same'}; keep one")
+    changed = [f"“{old}” as “{new}”" for old, new in names.items() if str(old) != new]
+    return table.rename(columns=names), [f"columns renamed: {', '.join(changed)}."] if changed else []
+
+
+def _one_spelling(values: NDArray[Any]) -> NDArray[Any]:
+    """Texts [n] or None: those that are equal but for case and blanks in their most frequent spelling."""
+    counts: dict[str, dict[str, int]] = {}
+    for value, count in zip(*np.unique(values[values != None].astype(str), return_counts=True), strict=True):  # noqa: E711
+        counts.setdefault(" ".join(value.split()).casefold(), {})[" ".join(value.split())] = int(count)
+    best = {key: max(found, key=lambda one: found[one]) for key, found in counts.items()}
+    return np.array([None if v is None else best[" ".join(v.split()).casefold()] for v in values], dtype=object)
+
+
+def _once(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """The table without rows that repeat a case, and how many those were; EvaluationError where they contradict."""
+    if "image" not in table:
+        return table, 0  # said by ``targets_of``, together with what else is missing
+    image = texts(table, "image")
+    if any(name is None for name in image):
+        raise EvaluationError(
+            f"prediction table: image, row {list(image).index(None) + 1}: is empty; every case needs a name"
+        )
+    key = [name for name in ("image", "part", "split", "fold") if name in table]
+    again = table.duplicated(key, keep="first")
+    if not again.any():
+        return table, 0
+    judged = [name for name in table if name in _NAMES or str(name).startswith(_KINDS)]
+    odd = again & ~table.duplicated(judged, keep="first")
+    if odd.any():
+        row = table[odd].iloc[0]
+        same = table[(table[key].astype(str) == row[key].astype(str)).all(axis=1)]
+        names = [str(name) for name in judged if same[name].nunique(dropna=False) > 1]
+        case = ", ".join(f"{name} {row[name]}" for name in key)
+        raise EvaluationError(
+            f"prediction table: {case} stands there {len(same)} times with different {', '.join(names)} "
+            f"({int(odd.sum())} such rows); keep one row for each case, or tell them apart in a column part"
+        )
+    return table[~again], int(again.sum())
+
+
+def _findings(table: pd.DataFrame) -> list[str]:
+    """What is no slip, but what a reader of the figures should know."""
+    said = []
+    excluded = np.array([value is not None for value in texts(table, "excluded_by")], dtype=bool)
+    for target in [str(n)[6:] for n in table if str(n).startswith("label_") and f"score_{str(n)[6:]}" in table]:
+        if target in TARGETS:
+            continue  # a cascade's own: whoever has no score there was excluded, and stands in its coverage
+        score = numbers(table, f"score_{target}")
+        if not probable(score):
+            said.append(
+                f"{target}: scores reach from {np.nanmin(score):g} to {np.nanmax(score):g}, so they are no "
+                "probabilities: what needs probabilities (calibration, decision curve) is left out."
+            )
+        lost = int((np.isnan(score) & ~np.isnan(numbers(table, f"label_{target}")) & ~excluded).sum())
+        if lost:
+            said.append(
+                f"{target}: {lost} cases with a label have no score and no reason in excluded_by; they count as wrong "
+                "on intention and are left out of what is judged on scored cases only."
+            )
+    if {"split", "image"} <= set(table.columns) and "fold" not in table:
+        pairs = pd.DataFrame({"who": clusters_of(table), "split": texts(table, "split")}).dropna().drop_duplicates()
+        shared = int((pairs.groupby("who").size() > 1).sum())
+        if shared:
+            said.append(
+                f"{shared} patients have cases in more than one split: figures of the later ones are flattered."
+            )
+    return said
 
 
 def targets_of(table: pd.DataFrame, targets: Iterable[str] | None = None) -> list[str]:
@@ -90,6 +201,12 @@ def numbers(table: pd.DataFrame, name: str) -> Array:
         row = int(np.flatnonzero(bad)[0])
         raise EvaluationError(f"prediction table: {name}, row {row + 1}: {column.iloc[row]!r} is not a number")
     return np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
+
+
+def probable(score: Array) -> bool:
+    """Whether scores [n] can be probabilities: none below 0 or above 1 (NaN and infinities aside)."""
+    finite = score[np.isfinite(score)]
+    return bool(((finite >= 0) & (finite <= 1)).all())
 
 
 def labels(table: pd.DataFrame, target: str) -> Array:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from MLstatkit import Delong_test
+from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from domainseg.evaluation import roc
@@ -185,6 +186,40 @@ def test_coverage_of_the_paired_difference() -> None:
         gap, _ = roc.difference(label, a, b, clusters)
         inside += gap["low"] <= truth <= gap["high"]
     assert 0.925 < inside / runs < 0.97
+
+
+def test_unpaired_difference_adds_the_variances_of_both() -> None:
+    (label_a, a, _), (label_b, _, b) = drawn(70, seed=1), drawn(90, seed=2)
+    gap, p = roc.unpaired(label_a, a, label_b, b)
+    one, two = roc.auc(label_a, a, plain=True), roc.auc(label_b, b, plain=True)
+    errors = [(m["high"] - m["value"]) / 1.959963985 for m in (one, two)]
+    z = (one["value"] - two["value"]) / np.hypot(*errors)
+    assert gap["value"] == pytest.approx(one["value"] - two["value"])
+    assert (gap["high"] - gap["low"]) / 2 == pytest.approx(1.959963985 * np.hypot(*errors), rel=1e-7)
+    assert p == pytest.approx(2 * norm.sf(abs(z)), rel=1e-7)
+    assert (gap["method"], gap["n"], gap["n_clusters"]) == ("delong unpaired", 160, 160)
+
+
+def test_patients_on_both_sides_bring_the_unpaired_test_to_the_paired_one() -> None:
+    label, a, b = drawn(400)
+    patients = np.arange(400)
+    paired, p = roc.difference(label, a, b, patients)
+    shared, p2 = roc.unpaired(label, a, label, b, patients, patients)
+    strangers, p3 = roc.unpaired(label, a, label, b, patients, patients + 400)
+    assert (shared["low"], shared["high"], p2) == pytest.approx((paired["low"], paired["high"], p), abs=2e-3)
+    assert strangers["high"] - strangers["low"] > 1.2 * (shared["high"] - shared["low"])
+    assert p3 > p2
+
+
+def test_unpaired_where_one_side_cannot_say() -> None:
+    label, a, _ = drawn()
+    perfect = np.repeat([0.0, 1.0], 20)
+    gap, p = roc.unpaired(perfect, perfect, label, a)
+    whole, side = roc.auc(label, a), roc.auc(perfect, perfect)
+    assert (gap["method"], np.isnan(p)) == ("degenerate", True)
+    assert gap["value"] - gap["low"] == pytest.approx(np.hypot(1 - side["low"], whole["high"] - whole["value"]))
+    assert np.isnan(roc.unpaired(np.ones(4), np.arange(4.0), label, a)[0]["value"])
+    assert roc.unpaired(label[:0], a[:0], label[:0], a[:0])[0]["method"] == "no cases"
 
 
 def test_codes_number_clusters_from_zero() -> None:
