@@ -98,27 +98,44 @@ def _joined(count: int, pairs: NDArray[np.int64]) -> NDArray[np.intp]:
 
 def dense_candidates(mask: Logits, level: float, outline: float, smallest: float) -> list[Candidate]:
     """Candidates of a dense map [Z, 6, H, W] (logits: any bleed, the types): see HemorrhageDetector for the numbers."""
-    any_bleed = mask[:, 0]
-    labels, count = connected(any_bleed >= logit(level))
+    logits = mask[:, 0]
+    labels, count = connected(logits >= logit(level))
     where = np.flatnonzero(labels)
-    numbers = labels.ravel()[where]
-    logits = any_bleed.ravel()
-    if not count:
-        return []
-    order = np.argsort(numbers, kind="stable")
-    sizes = np.bincount(numbers, minlength=count + 1)[1:]
-    starts = np.concatenate([[0], np.cumsum(sizes)])
-    highest = np.maximum.reduceat(logits[where[order]], starts[:-1])
-    fit = np.flatnonzero(sizes >= smallest)
-    strongest = fit[np.argsort(-highest[fit], kind="stable")][: 4 * MOST]
-    found = []
-    for number in strongest:
-        own = where[order[starts[number] : starts[number + 1]]]
-        strength = top(logits[own])
-        inside = own[logits[own] >= logit(outline)]
-        z, y, x = np.unravel_index(inside if len(inside) else own, labels.shape)
-        found.append(Candidate(z, y, x, strength, softmax(mask[z, 1:, y, x])))
-    return sorted(found, key=lambda one: -one.logit)[:MOST]
+    order = where[np.argsort(labels.ravel()[where], kind="stable")]
+    sizes = np.bincount(labels.ravel()[where], minlength=count + 1)[1:]
+    ends = np.cumsum(sizes)
+    found = [order[ends[k] - sizes[k] : ends[k]] for k in np.flatnonzero(sizes >= smallest)]
+    seeds = [(own, top(logits.ravel()[own])) for own in found]
+    return _grown(mask, sorted(seeds, key=lambda seed: -seed[1])[:MOST], outline)
+
+
+def peak(mask: Logits, z: int, outline: float) -> Candidate:
+    """Where slice ``z`` of a dense map shows a bleed, if anywhere: of its STRONGEST voxels those about the highest."""
+    plane = mask[z, 0].ravel()
+    highest = np.argsort(-plane, kind="stable")[:STRONGEST]
+    pieces, _ = connected(np.isin(np.arange(plane.size), highest).reshape(1, *mask.shape[2:]))
+    own = z * plane.size + np.flatnonzero(pieces == pieces.ravel()[highest[0]])
+    return _grown(mask, [(own, top(plane))], outline)[0]
+
+
+def _grown(mask: Logits, seeds: list[tuple[NDArray[np.intp], float]], outline: float) -> list[Candidate]:
+    """Candidates of seeds (places in the flat [Z, H, W], strength), strongest first, with all that they grow into."""
+    logits = mask[:, 0].ravel()
+    reach = mask[:, 0] >= logit(outline)
+    for own, _ in seeds:
+        reach.ravel()[own] = True
+    regions, _ = connected(reach)
+    where = np.flatnonzero(regions)
+    numbers = regions.ravel()[where]
+    found: dict[int, Candidate] = {}
+    for own, strength in seeds:
+        number = int(regions.ravel()[own[0]])
+        if number not in found:  # of seeds that grow together the strongest one speaks
+            region = where[numbers == number]
+            inside = region[logits[region] >= logit(outline)]
+            z, y, x = np.unravel_index(inside if len(inside) else region, regions.shape)
+            found[number] = Candidate(z, y, x, strength, softmax(mask[z, 1:, y, x]))
+    return list(found.values())
 
 
 def top(logits: Logits) -> float:
@@ -146,6 +163,7 @@ def box_candidates(
 ) -> list[Candidate]:
     """Candidates of boxes (see HemorrhageDetector), on pictures of ``shape``; dense outlines where there is a mask."""
     dense = outputs.get("mask")
+    level = min(level, float(outputs["scores"].max(initial=0.0)))
     parts = [part for z in range(len(outputs["boxes"])) for part in _parts(outputs, z, shape, level, outline, overlap)]
     if not parts:
         return []

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from domainseg.cascade.candidates import Candidate, box_candidates, dense_candidates, logit, softmax, top
+from domainseg.cascade.candidates import Candidate, box_candidates, dense_candidates, logit, peak, top
 from domainseg.cascade.case import Case, Exclusion
 from domainseg.cascade.head_box import head_frame
 from domainseg.cascade.lesions import Grid, by_type, divided, labels_on_volume, measured, names
@@ -51,13 +51,15 @@ class HemorrhageDetector:
     [Z, 6] logits, or boxes [Z, K, 4] (x0, y0, x1, y1 in pixels), scores [Z, K], types [Z, K, 5] logits and masks
     [Z, K, h, w] logits, or both: then boxes make the calls and the mask their outlines.
 
-    A candidate of the mask is a 26-connected component of voxels of probability ``level`` or more with at least
-    ``smallest`` voxels of the grid; its logit is the mean of its strongest voxels'. A candidate of boxes are boxes
-    from ``box_level`` on that pass non-maximum suppression at IoU ``overlap``, linked over slices; its logit is its
-    strongest box's, mixed with the mask's there by ``mask_weight``. Of either ``presence`` is the weight of the highest
-    presence logit among its slices. Of a candidate the voxels of probability ``outline`` or more are drawn, all where
-    it has none. The exam's logit is that of its strongest candidate; without one it is made in the same way of the
-    strongest voxels or box anywhere, no higher there than a candidate has to be.
+    A candidate of the mask grows from a 26-connected component of at least ``smallest`` voxels of the grid of
+    probability ``level`` or more, over all voxels of ``outline`` or more that hang together with it (where ``outline``
+    is the higher one, these are what is drawn, all where it has none); its logit is the mean of its component's
+    strongest voxels'. A candidate of boxes are boxes from ``box_level`` on that pass non-maximum suppression at IoU
+    ``overlap``, linked over slices, in which the voxels of ``outline`` or more are drawn; its logit is its strongest
+    box's, mixed with the mask's there by ``mask_weight``. Of either ``presence`` is the weight of the highest presence
+    logit among its slices. Where nothing reaches ``level`` or ``box_level``, what comes closest is the one candidate.
+    The exam's logit is that of its strongest candidate, so that an exam that is called shows where; it is the lowest
+    there is where a network gives no box at all.
 
     A lesion's score is the calibrated probability of its logit; it is called from the threshold on. score_<type> is
     the highest product of a lesion's score, called or not, and that type's share of it: on the exam's scale, but no
@@ -86,7 +88,7 @@ class HemorrhageDetector:
 
     def logits(self, outputs: Outputs) -> dict[str, float]:
         """Logit of P(hemorrhage) of the exam, before calibration."""
-        return {"": self.exam_logit(outputs, self.candidates(outputs, _shape(outputs)))}
+        return {"": self.exam_logit(self.candidates(outputs, _shape(outputs)))}
 
     def candidates(self, outputs: Outputs, shape: tuple[int, int]) -> list[Candidate]:
         """What may be a bleed, strongest first; shape: height and width of the pictures."""
@@ -94,6 +96,12 @@ class HemorrhageDetector:
             found = box_candidates(outputs, shape, self.box_level, self.outline, self.overlap)
         else:
             found = dense_candidates(outputs["mask"], self.level, self.outline, self.smallest)
+            if not found:
+                heights = [
+                    self._with_presence(top(plane), outputs, np.array([z]))
+                    for z, plane in enumerate(outputs["mask"][:, 0])
+                ]
+                found = [peak(outputs["mask"], int(np.argmax(heights)), self.outline)]
         weighed = []
         for one in found:
             value = one.logit
@@ -103,15 +111,10 @@ class HemorrhageDetector:
             weighed.append(replace(one, logit=self._with_presence(value, outputs, np.unique(one.z))))
         return sorted(weighed, key=lambda one: -one.logit)
 
-    def exam_logit(self, outputs: Outputs, candidates: list[Candidate]) -> float:
-        """The strongest candidate's logit, or what stands for it where there is none."""
-        if candidates:
-            return candidates[0].logit
-        if "boxes" in outputs:
-            value = min(logit(float(outputs["scores"].max(initial=0.0))), logit(self.box_level))
-        else:
-            value = min(max(top(plane) for plane in outputs["mask"][:, 0]), logit(self.level))
-        return self._with_presence(value, outputs, np.arange(len(next(iter(outputs.values())))))
+    @staticmethod
+    def exam_logit(candidates: list[Candidate]) -> float:
+        """The strongest candidate's logit."""
+        return candidates[0].logit if candidates else logit(0.0)
 
     def _with_presence(self, value: float, outputs: Outputs, slices: NDArray[np.intp]) -> float:
         if "presence" not in outputs or not self.presence:
@@ -128,7 +131,7 @@ class HemorrhageDetector:
             raise ValueError(f"a mask of {outputs['mask'].shape[-2:]} for pictures of {shape}")
         depth = len(next(iter(outputs.values())))
         found = self.candidates(outputs, (int(shape[0]), int(shape[1])))
-        score = frozen.probability(self.exam_logit(outputs, found))
+        score = frozen.probability(self.exam_logit(found))
         grid = Grid.of(case, sample.affine, depth)
         lesions: list[dict[str, Any]] = []
         numbers = np.zeros((depth, *shape), np.uint16)
@@ -156,13 +159,11 @@ class HemorrhageDetector:
 
     def type_scores(self, outputs: Outputs, candidates: list[Candidate], frozen: Frozen) -> dict[str, float]:
         """score_<type> of each type."""
-        depth = len(next(iter(outputs.values())))
-        scored = [(one.logit, self._shares(one.types, outputs, np.unique(one.z))) for one in candidates]
-        if not scored:
-            everywhere = self._shares(self._anywhere(outputs), outputs, np.arange(depth))
-            scored = [(self.exam_logit(outputs, candidates), everywhere)]
-        products = np.array([frozen.probability(value) * share for value, share in scored])
-        return dict(zip(TYPES, products.max(axis=0).tolist(), strict=True))
+        products = [
+            frozen.probability(one.logit) * self._shares(one.types, outputs, np.unique(one.z)) for one in candidates
+        ]
+        highest = np.max(products, axis=0, initial=0.0) if products else np.zeros(len(TYPES))
+        return dict(zip(TYPES, highest.tolist(), strict=True))
 
     def _shares(self, types: NDArray[np.float32], outputs: Outputs, slices: NDArray[np.intp]) -> NDArray[np.float64]:
         """The types' shares [5] of voxels [n, 5], with the presence head's opinion of their slices."""
@@ -171,15 +172,6 @@ class HemorrhageDetector:
             return share
         said = 1 / (1 + np.exp(-outputs["presence"][slices, 1:].max(axis=0).astype(np.float64)))
         return np.asarray(share + self.presence * (said / said.sum() - share), np.float64)
-
-    def _anywhere(self, outputs: Outputs) -> NDArray[np.float32]:
-        """The types' shares [1, 5] at the strongest voxel or box."""
-        if "boxes" in outputs:
-            z, k = np.unravel_index(int(np.argmax(outputs["scores"])), outputs["scores"].shape)
-            return softmax(outputs["types"][z, k])[None]
-        dense = outputs["mask"]
-        z, y, x = np.unravel_index(int(np.argmax(dense[:, 0])), dense[:, 0].shape)
-        return softmax(dense[z, 1:, y, x])[None]
 
 
 def _shape(outputs: Mapping[str, NDArray[np.float32]]) -> tuple[int, int]:

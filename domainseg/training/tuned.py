@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainseg.cascade import volumes
-from domainseg.cascade.candidates import Candidate, logit, top
+from domainseg.cascade.candidates import STRONGEST, logit, top
 from domainseg.cascade.case import Case
 from domainseg.cascade.head import HemorrhageDetector
 from domainseg.cascade.head_truth import HeadTruth
@@ -118,19 +118,24 @@ def _place(sample: Sample, volume: Volume) -> Volume:
 
 
 def _strongest(dense: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.float16]]:
-    """Places (in [Z, H, W]) and logits [6, n] of the voxels from FLOOR on; always some, for exams without any."""
+    """Places (in [Z, H, W]) and logits [6, n] of the voxels from FLOOR on, and of the STRONGEST of each slice."""
     flat = dense.swapaxes(0, 1).reshape(dense.shape[1], -1)
-    count = int(np.count_nonzero(flat[0] >= logit(FLOOR)))
-    count = min(max(count, 256), _VOXELS, flat.shape[1])
-    where = np.sort(np.argpartition(flat[0], flat.shape[1] - count)[flat.shape[1] - count :])
+    planes = flat[0].reshape(len(dense), -1)
+    likely = np.flatnonzero(flat[0] >= logit(FLOOR))
+    if len(likely) > _VOXELS:
+        likely = likely[np.argpartition(-flat[0, likely], _VOXELS)[:_VOXELS]]
+    some = min(STRONGEST, planes.shape[1])
+    highest = np.argpartition(planes, -some, axis=1)[:, -some:] + planes.shape[1] * np.arange(len(planes))[:, None]
+    where = np.union1d(likely, highest)
     return where, flat[:, where].astype(np.float16)
 
 
 @dataclass(frozen=True)
 class Found:
-    """The candidates of one exam for one level: arrays of length n, and what stands for them where none counts.
+    """The candidates of one exam for one level, of any size, and its slices, the likeliest of which stands for them.
 
-    own, dense, presence: logits (dense 0 where there is none to mix). size: voxels. met: matches [n, true lesions].
+    own, dense, presence: logits [n] (dense 0 where there is none to mix). size: voxels [n]. met: matches [n, true
+    lesions]. slices: logits [2, Z] of the mask and of presence; none where boxes are the candidates.
     """
 
     own: Floats
@@ -138,7 +143,7 @@ class Found:
     presence: Floats
     size: Floats
     met: NDArray[np.bool_]
-    nothing: tuple[float, float]
+    slices: Floats
 
 
 def tune_hemorrhage(stage: Stage, exams: Iterable[tuple[Case, HeadTruth]], rule: str) -> tuple[Stage, dict[str, Any]]:
@@ -172,7 +177,7 @@ def _calls(
     tried: list[dict[str, float]] = []
     for level in BOX_LEVELS if boxes else LEVELS:
         base = replace(decision, presence=0.0, mask_weight=0.0, smallest=1.0)
-        base = replace(base, box_level=level) if boxes else replace(base, level=level)
+        base = replace(base, box_level=level) if boxes else replace(base, level=level, outline=level)
         found = [_found(base, exam) for exam in tuned]
         presence = PRESENCE if "presence" in tuned[0].outputs else PRESENCE[:1]
         mixed = MASK_WEIGHTS if boxes and tuned[0].shape else MASK_WEIGHTS[:1]
@@ -191,6 +196,9 @@ def _found(decision: HemorrhageDetector, exam: Tuned) -> Found:
     outputs = exam.full()
     candidates = decision.candidates(outputs, exam.size)
     dense, presence = outputs.get("mask"), outputs.get("presence")
+    by_slice = dense is not None and "boxes" not in outputs
+    if by_slice and dense[:, 0].max() < logit(decision.level):
+        candidates = []
     numbers = np.zeros((len(next(iter(outputs.values()))), *exam.size), np.uint16)
     for number, one in reversed(list(enumerate(candidates, 1))):
         numbers[one.z, one.y, one.x] = number
@@ -198,20 +206,17 @@ def _found(decision: HemorrhageDetector, exam: Tuned) -> Found:
     met = np.zeros((len(candidates), len(lesions)), bool)
     for lesion, same in enumerate(matches(numbers, lesions)):
         met[np.array(same, int) - 1, lesion] = True
-
-    def highest(one: Candidate) -> float:
-        return 0.0 if presence is None else float(presence[np.unique(one.z), 0].max())
-
+    shown = np.zeros(len(numbers)) if presence is None else presence[:, 0].astype(np.float64)
+    slices = np.zeros((2, 0))
+    if by_slice:
+        slices = np.stack([[top(plane) for plane in dense[:, 0]], shown])
     return Found(
         own=np.array([one.logit for one in candidates]),
         dense=np.array([0.0 if dense is None else top(dense[one.z, 0, one.y, one.x]) for one in candidates]),
-        presence=np.array([highest(one) for one in candidates]),
+        presence=np.array([shown[np.unique(one.z)].max() for one in candidates]),
         size=np.array([float(len(one.z)) for one in candidates]),
         met=met,
-        nothing=(
-            decision.exam_logit(outputs, []),
-            0.0 if presence is None else float(presence[:, 0].max()),
-        ),
+        slices=slices,
     )
 
 
@@ -230,10 +235,10 @@ def _judged(
         fit = one.size >= smallest
         mixed = one.own + mask_weight * (one.dense - one.own)
         values = (mixed + presence * (one.presence - mixed))[fit]
-        nothing = one.nothing[0] + presence * (one.nothing[1] - one.nothing[0])
-        exam_logits.append(values.max() if len(values) else nothing)
+        likeliest = (one.slices[0] + presence * (one.slices[1] - one.slices[0])).max(initial=logit(0.0))
+        exam_logits.append(values.max() if len(values) else likeliest)
         if label == 0:
-            false.append(values)
+            false.append(values if len(values) else exam_logits[-1:])
         elif exam.lesions:
             met = one.met[fit]
             true += [values[same].max() if same.any() else -np.inf for same in met.T]
@@ -259,8 +264,7 @@ def _simplest(tried: Sequence[dict[str, float]], name: str) -> dict[str, float]:
 
 
 def _logit(decision: HemorrhageDetector, exam: Tuned) -> float:
-    outputs = exam.full()
-    return decision.exam_logit(outputs, decision.candidates(outputs, exam.size))
+    return decision.exam_logit(decision.candidates(exam.full(), exam.size))
 
 
 def _outlines(

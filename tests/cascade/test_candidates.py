@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from domainseg.cascade.candidates import MOST, STRONGEST, box_candidates, connected, dense_candidates, logit, top
+from domainseg.cascade.candidates import MOST, STRONGEST, box_candidates, connected, dense_candidates, logit, peak, top
 
 
 @pytest.mark.parametrize("density", [0.03, 0.1, 0.2])
@@ -55,6 +55,27 @@ def test_outline_keeps_the_likelier_voxels_or_all() -> None:
     found = dense_candidates(mask, 0.5, 0.8, 1)
     assert [len(one.z) for one in found] == [4, 16]
     assert found[0].logit == pytest.approx((4 * 4.0 + (STRONGEST - 4) * 0.2) / STRONGEST, rel=1e-5)
+
+
+def test_a_candidate_grows_to_its_outline() -> None:
+    # Two cores in one pale rim, a third core apart from it, and pale voxels that hang on no core.
+    mask = dense(
+        (np.s_[1:4, 2:12, 2:12], -1.0), (np.s_[2:3, 3:5, 3:5], 3.0), (np.s_[2:3, 8:10, 8:10], 2.0),
+        (np.s_[4:5, 20:22, 20:22], 1.0), (np.s_[5:6, 28:30, 2:4], -1.0),
+    )  # fmt: skip
+    found = dense_candidates(mask, 0.5, 0.2, 4)
+    assert [len(one.z) for one in found] == [300, 4]
+    assert [one.logit for one in found] == [3.0, 1.0]  # of the stronger core alone, whatever it grows into
+    grown = ndimage.binary_propagation(mask[:, 0] >= 0, np.ones((3, 3, 3)), mask[:, 0] >= logit(0.2))
+    assert sum(len(one.z) for one in found) == grown.sum()
+
+
+def test_the_peak_is_the_part_of_the_strongest_voxels_about_the_highest() -> None:
+    mask = dense((np.s_[3:4, 4:6, 4:8], -2.0), (np.s_[3:4, 20:22, 4:8], -3.0), (np.s_[2:3, 4:6, 4:8], -2.5))
+    one = peak(mask, 3, 0.5)
+    assert sorted(zip(one.z, one.y, one.x, strict=True)) == [(3, y, x) for y in (4, 5) for x in range(4, 8)]
+    assert one.logit == pytest.approx((8 * -2 + 8 * -3) / STRONGEST)
+    assert len(peak(mask, 3, 0.07).z) == 16  # the neighbouring slice hangs together with it
 
 
 def test_at_most_so_many_candidates() -> None:

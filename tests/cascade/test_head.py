@@ -134,21 +134,24 @@ def test_only_what_is_called_is_drawn_and_measured() -> None:
     assert (found.arrays["lesions"] == 2).sum() == 32
 
 
-def test_an_exam_without_a_candidate_still_has_a_score() -> None:
+def test_an_exam_without_a_component_is_scored_where_it_comes_closest() -> None:
     case = Case.of("a", volume())
     detector = HemorrhageDetector(level=0.5)
-    scores = [
-        decided(outputs(20, (np.s_[3:4, 3:8, 3:8], value, {})), detector, case).values["score_hemorrhage"]
+    found = [
+        decided(outputs(20, (np.s_[3:4, 3:8, 3:8], value, {})), detector, case, Frozen(threshold=0.01))
         for value in (-4.0, -2.0, -1.0)
     ]
-    assert scores == sorted(scores)
-    assert len(set(scores)) == 3
-    # Strong, but too small to be a candidate: no higher than one.
-    tiny = outputs(20, (np.s_[3:4, 3:8, 3:8], 8.0, {"epidural": 3}))
+    assert [one.values["score_hemorrhage"] for one in found] == pytest.approx(expit([-4.0, -2.0, -1.0]))
+    for one in found:  # called, and so it shows where
+        (lesion,) = one.lesions
+        assert lesion["called"] == 1
+        assert lesion["first_slice"] == lesion["last_slice"] == 3
+        assert one.values["volume_ml"] == lesion["ml"] > 0
+    # Strong, but too small: its few voxels are shown, their score is that of as many voxels as any other's.
+    tiny = outputs(20, (np.s_[3:4, 3:6, 3:6], 8.0, {"epidural": 3}))
     lost = decided(tiny, replace(detector, smallest=100.0), case)
-    assert lost.values["score_hemorrhage"] == pytest.approx(0.5)
-    assert lost.lesions == []
-    assert lost.values["volume_ml"] == 0
+    assert lost.values["score_hemorrhage"] == pytest.approx(expit((9 * 8 + 7 * -6) / 16))
+    assert lost.lesions[0]["type"] == "epidural"
     assert lost.values["score_epidural"] > lost.values["score_subdural"]
 
 
@@ -191,6 +194,10 @@ def test_boxes_are_called_outlined_and_typed() -> None:
     low = decided(nothing, HemorrhageDetector(), case)
     assert low.lesions == []
     assert low.values["score_hemorrhage"] < 0.001
+    weak = boxes(20)
+    weak["scores"] *= 0.01  # 0.9 to 0.009: below any level, but the closest
+    (lesion,) = decided(weak, HemorrhageDetector(box_level=0.2), case).lesions
+    assert lesion["score"] == pytest.approx(0.009)
 
 
 def test_boxes_call_and_the_mask_outlines() -> None:
