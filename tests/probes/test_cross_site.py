@@ -1,0 +1,229 @@
+"""The cross-site table against Table 3 of Zech et al. 2018, and what it makes of tables with slips."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from domainseg.evaluation import EvaluationError
+from domainseg.files import read_json
+from domainseg.probes import cross_site
+from domainseg.probes.common import ProbeError
+from domainseg.probes.cross_site import KINDS, kind_of
+
+
+def _zech() -> ModuleType:
+    spec = spec_from_file_location("zech", Path(__file__).parent / "zech.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules["zech"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+zech = _zech()
+
+
+def cfg(path: Path, **more: Any) -> dict[str, Any]:
+    """The settings of the command."""
+    return {"predictions": str(path), "columns": {}, "target": None, "data": None, "stage": {}, **more}
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the probe makes of the synthetic tables, in their full size."""
+    folder = tmp_path_factory.mktemp("zech")
+    zech.table().to_parquet(folder / "predictions.parquet")
+    cross_site.run(cfg(folder / "predictions.parquet"), folder)
+    assert "AUC by site" in (folder / "cross_site.html").read_text()
+    found: dict[str, Any] = read_json(folder / "cross_site.json")
+    return found
+
+
+def test_all_rows_of_table_3(record: dict[str, Any]) -> None:
+    """15 rows of the right kind and size; AUC as published; 95 % sensitivity means ceil(0.95 positives)."""
+    rows = {(row["trained_on"], row["test"]): row for row in record["rows"]}
+    assert len(record["rows"]) == 15
+    assert set(rows) == set(zech.TABLE)
+    for key, (kind, auc, specificity, ppv, npv) in zech.TABLE.items():
+        row, sites = rows[key], key[1].split("+")
+        n, positive = (sum(zech.SIZES[site][k] for site in sites) for k in (0, 1))
+        assert (row["kind"], row["n"], row["positive"]) == (kind, n, positive), key
+        assert row["auc"]["value"] == pytest.approx(auc, abs=0.0015), key
+        assert row["auc"]["low"] < row["auc"]["value"] < row["auc"]["high"]
+        point = {name: found["value"] for name, found in row["on_test"].items()}
+        assert point["sensitivity"] == np.ceil(0.95 * positive) / positive
+        a, b, prevalence = point["sensitivity"], point["specificity"], positive / n
+        assert point["ppv"] == pytest.approx(a * prevalence / (a * prevalence + (1 - b) * (1 - prevalence)))
+        assert point["npv"] == pytest.approx(b * (1 - prevalence) / (b * (1 - prevalence) + (1 - a) * prevalence))
+        assert point["accuracy"] == pytest.approx(a * prevalence + b * (1 - prevalence))
+        # Within a site the synthetic curve is bent as published; of pooled ones only the area was given.
+        assert point["specificity"] == pytest.approx(specificity, abs=0.015 if len(sites) == 1 else 0.09), key
+        assert point["ppv"] == pytest.approx(ppv, abs=0.003 if len(sites) == 1 else 0.02), key
+        assert point["npv"] == pytest.approx(npv, abs=0.004), key
+        assert row["tune"]["sensitivity"]["value"] is None
+        assert row["tune"]["sensitivity"]["method"] == "no frozen threshold"
+    assert rows["NIH", "IU"]["on_test"]["sensitivity"]["value"] == 38 / 39
+
+
+def test_site_alone_is_the_null(record: dict[str, Any]) -> None:
+    """Ranking by site: 0.861 (0.855 to 0.866) in the abstract; the within-site AUCs stand beside the pooled one."""
+    rows = {(row["trained_on"], row["test"]): row for row in record["rows"]}
+    joint = rows["MSH+NIH", "MSH+NIH"]
+    assert joint["site_alone"]["value"] == pytest.approx(0.861, abs=0.001)
+    assert joint["site_alone"]["low"] == pytest.approx(0.855, abs=0.001)
+    assert joint["site_alone"]["high"] == pytest.approx(0.866, abs=0.001)
+    assert joint["within"]["NIH"]["value"] == pytest.approx(0.733, abs=0.001)
+    assert joint["within"]["MSH"]["value"] == pytest.approx(0.805, abs=0.001)
+    # The pair-weighted mean of the two.
+    pairs = {site: k * (n - k) for site, (n, k) in zech.SIZES.items() if site != "IU"}
+    mean = sum(pairs[site] * joint["within"][site]["value"] for site in pairs) / sum(pairs.values())
+    assert joint["within_sites"]["value"] == pytest.approx(mean)
+    assert joint["over_site"]["value"] == pytest.approx(joint["auc"]["value"] - joint["site_alone"]["value"])
+    assert rows["NIH", "MSH+NIH"]["over_site"]["value"] < 0
+    assert "within" not in rows["NIH", "NIH"]
+
+
+def test_internal_was_better_in_three_of_five(record: dict[str, Any]) -> None:
+    """The five natural comparisons of the paper, three of them worse elsewhere."""
+    found = {(test["trained_on"], test["test"]): test["verdict"] for test in record["internal_external"]}
+    assert found == {
+        ("NIH", "MSH"): "worse elsewhere",
+        ("NIH", "IU"): "no difference shown",
+        ("MSH", "NIH"): "worse elsewhere",
+        ("MSH", "IU"): "no difference shown",
+        ("MSH+NIH", "IU"): "worse elsewhere",
+    }
+    assert len(record["models"]) == 3 * 5
+    test = next(t for t in record["models"] if (t["a"], t["b"], t["test"]) == ("NIH", "MSH", "MSH"))
+    assert test["value"] == pytest.approx(0.695 - 0.802, abs=0.001)
+    assert test["verdict"] == "second better"
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "kind"),
+    [("A", "A", "internal"), ("AB", "A", "subset"), ("A", "B", "external"), ("A", "AB", "superset")]
+    + [("AB", "BC", "overlapping"), ("AB", "AB", "internal"), ("AB", "CD", "external")],
+)
+def test_kinds(train: str, test: str, kind: str) -> None:
+    """What a test set is to a model."""
+    assert kind_of(frozenset(train), frozenset(test)) == kind
+    assert kind in KINDS
+
+
+def small() -> pd.DataFrame:
+    """Two models on 60 cases of two sites, with thresholds."""
+    rng = np.random.default_rng(1)
+    label = np.tile([0, 0, 1], 20)
+    parts = [
+        pd.DataFrame(
+            {
+                "image": [f"i{k}" for k in range(60)],
+                "site": ["A"] * 30 + ["B"] * 30,
+                "label_x": label,
+                "score_x": rng.normal(label, 1),
+                "threshold_x": 0.4,
+                "trained_on": name,
+            }
+        )
+        for name in ("A", "A+B")
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_frozen_threshold_is_used(tmp_path: Path) -> None:
+    """At tune: sensitivity is a count at the frozen threshold."""
+    table = small()
+    table.to_csv(tmp_path / "p.csv", index=False)
+    row = cross_site.run(cfg(tmp_path / "p.csv"), tmp_path)["rows"][0]
+    first = table[(table["trained_on"] == "A") & (table["site"] == "A")]
+    caught = first.loc[first["label_x"] == 1, "score_x"] >= 0.4
+    assert row["kind"] == "internal"
+    assert row["tune"]["sensitivity"]["value"] == caught.mean()
+    assert row["tune"]["sensitivity"]["n"] == 10
+
+
+def test_slips_are_put_right_and_said(tmp_path: Path) -> None:
+    """Sites that differ by case or blanks are one, in the site column and in trained_on; the numbers do not change."""
+    table = small()
+    table.to_csv(tmp_path / "p.csv", index=False)
+    plain = cross_site.run(cfg(tmp_path / "p.csv"), tmp_path)
+    table.loc[3, "site"], table.loc[33, "site"] = " a", "b "
+    table.loc[table["trained_on"] == "A+B", "trained_on"] = " b + a"
+    pd.concat([table, table.iloc[:4]]).to_csv(tmp_path / "q.csv", index=False)
+    found = cross_site.run(cfg(tmp_path / "q.csv"), tmp_path)
+    assert found["rows"] == plain["rows"]
+    assert len(found["said"]) >= 2
+
+
+def test_too_few_is_no_verdict(tmp_path: Path) -> None:
+    """A site with a handful of positives gets no verdict."""
+    table = small()
+    table = table[(table["site"] == "A") | (table["label_x"] == 0) | table["image"].isin(["i32", "i35"])]
+    table.to_csv(tmp_path / "p.csv", index=False)
+    found = cross_site.run(cfg(tmp_path / "p.csv"), tmp_path)
+    assert [test["verdict"] for test in found["internal_external"]] == ["too few"]
+    assert found["internal_external"][0]["p_holm"] != found["internal_external"][0]["p_holm"]
+
+
+def spoilt(how: str) -> pd.DataFrame:
+    """A table with one thing wrong."""
+    table = small()
+    match how:
+        case "no trained_on":
+            return table.drop(columns="trained_on")
+        case "no site":
+            return table.assign(site=table["site"].where(table.index != 5))
+        case "two labels":
+            table.loc[64, "label_x"] = 1 - table.loc[64, "label_x"]
+        case "contradiction":
+            return pd.concat([table, table.iloc[[0]].assign(score_x=9)])
+        case "no score":
+            return table.drop(columns="score_x")
+        case "unnamed model":
+            return table.assign(trained_on=table["trained_on"].where(table.index != 5))
+        case "word":
+            return table.assign(label_x=table["label_x"].astype(object).where(table.index != 5, "yes"))
+    return table
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("no trained_on", "lacks trained_on"),
+        ("no site", "site is empty in 1"),
+        ("two labels", "i4: has one label"),
+        ("contradiction", "stands there 2 times with different score_x"),
+        ("no score", "score_x|score_<target>"),
+        ("unnamed model", "trained_on: empty in 1 of 120"),
+        ("word", "'yes' is not a number"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, how: str, told: str) -> None:
+    """One error for people, never a wrong number."""
+    spoilt(how).to_csv(tmp_path / "p.csv", index=False)
+    with pytest.raises((ProbeError, EvaluationError), match=told):
+        cross_site.run(cfg(tmp_path / "p.csv"), tmp_path)
+
+
+def test_one_class_only(tmp_path: Path) -> None:
+    """Without positives there is no AUC, and no verdict."""
+    small().assign(label_x=0).to_csv(tmp_path / "p.csv", index=False)
+    found = cross_site.run(cfg(tmp_path / "p.csv"), tmp_path)
+    assert all(np.isnan(row["auc"]["value"]) for row in found["rows"])
+    assert found["internal_external"] == []
+
+
+def test_unknown_test_site(tmp_path: Path) -> None:
+    """A site that is not there is named."""
+    small().to_csv(tmp_path / "p.csv", index=False)
+    with pytest.raises(ProbeError, match="no test case is of C"):
+        cross_site.run(cfg(tmp_path / "p.csv"), tmp_path, test=[["A", "C"]])
