@@ -1,7 +1,8 @@
-"""Simulated films and exams with known truth: ``python -m domainseg.phantom pelvis n=500 output=DIR``, or head."""
+"""Simulated films and exams with known truth: ``python -m domainseg.phantom pelvis n=500 output=DIR``, head, chest."""
 
 from __future__ import annotations
 
+from domainseg.phantom.chest.settings import ChestSettings
 from domainseg.phantom.film import HipTruth, SimulatedFilm, film
 from domainseg.phantom.heads.settings import HeadSettings
 from domainseg.phantom.settings import Settings
@@ -11,6 +12,7 @@ from domainseg.phantom.simulate import VERSION, VERSIONS, simulate
 __all__ = [
     "VERSION",
     "VERSIONS",
+    "ChestSettings",
     "HeadSettings",
     "HipTruth",
     "Settings",

@@ -16,13 +16,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from domainseg.files import DomainsegError, atomic_path, hash_json, read_json, remove_partial, write_json
 from domainseg.phantom import film_rows
+from domainseg.phantom.chest.settings import ChestSettings
 from domainseg.phantom.heads.settings import HeadSettings
 from domainseg.phantom.settings import Settings
 
 #: Raised with every change of what a film or an exam looks like: data made by another version is not reused.
-VERSIONS = {"pelvis": "8", "head": "6"}
+VERSIONS = {"pelvis": "8", "head": "6", "chest": "1"}
 VERSION = VERSIONS["pelvis"]
-AnySettings = Settings | HeadSettings
+AnySettings = Settings | HeadSettings | ChestSettings
+_SETTINGS: Mapping[str, type[AnySettings]] = {"pelvis": Settings, "head": HeadSettings, "chest": ChestSettings}
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -30,9 +32,9 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 def simulate(cfg: Mapping[str, Any], output: Path) -> None:
     """Write ``n`` films or exams with truth into ``output``: images/, masks/, images and targets as Parquet and CSV.
 
-    cfg: kind (pelvis or head), n, workers (processes; default as many as cores) and the keys of ``Settings`` or
-    ``HeadSettings``. What is complete in the folder is kept, so an interrupted simulation goes on where it stopped; a
-    folder made with other settings is refused. The bytes do not depend on ``workers``.
+    cfg: kind (pelvis, head or chest), n, workers (processes; default as many as cores) and the keys of ``Settings``,
+    ``HeadSettings`` or ``ChestSettings``. What is complete in the folder is kept, so an interrupted simulation goes on
+    where it stopped; a folder made with other settings is refused. The bytes do not depend on ``workers``.
     """
     chosen = dict(cfg)
     chosen.pop("output", None)
@@ -41,7 +43,7 @@ def simulate(cfg: Mapping[str, Any], output: Path) -> None:
         raise DomainsegError(f"phantom.kind must be one of {', '.join(VERSIONS)}, got {kind!r}")
     n = int(chosen.pop("n"))
     workers = int(chosen.pop("workers", None) or os.cpu_count() or 1)
-    settings: AnySettings = HeadSettings.of(chosen) if kind == "head" else Settings.of(chosen)
+    settings = _SETTINGS[kind].of(chosen)
     if n < 1:
         raise DomainsegError(f"phantom.n must be 1 or more, got {n}")
     output = Path(output)
@@ -112,6 +114,10 @@ def _one(job: tuple[int, AnySettings, Path, str]) -> dict[str, Any]:
         from domainseg.phantom.heads import files as exam_files  # late: scipy, which --help has no time for
 
         row = exam_files.write(settings, index, output)
+    elif isinstance(settings, ChestSettings):
+        from domainseg.phantom.chest import files as chest_files
+
+        row = chest_files.write(settings, index, output)
     else:
         row = film_rows.write(settings, index, output)
     row["key"] = key
