@@ -3,8 +3,9 @@
     python tools/peers [unet|dynunet|nnunet ...] [--minutes M] [--seeds S ...] [--output DIR] [key=value ...]
 
 Without a network only the table is printed. Each network, budget and seed is a cell, DIR/cells/<name>.json, trained
-once; cells may be added at any time, on any machine that the folder is on. The clock runs while a network trains:
-preparing exams (and nnU-Net's planning and preprocessing) and predicting lie outside it. key=value: settings of the
+once; cells may be added at any time, on any machine that the folder is on. The clock is the processor
+time of one thread while a network trains (other work on the machine does not count): preparing exams, nnU-Net's
+planning and preprocessing, and predicting lie outside it. key=value: settings of the
 pipeline hemorrhage, such as data.n=40. nnU-Net has an environment of its own:
     python3 -m venv outputs/nnunet && outputs/nnunet/bin/pip install nnunetv2
 """
@@ -32,7 +33,7 @@ def main() -> int:
         prog="peers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("words", nargs="*", metavar="NETWORK|key=value", help=", ".join(NETWORKS))
-    parser.add_argument("--minutes", type=float, default=15.0, help="minutes of training a cell")
+    parser.add_argument("--minutes", type=float, default=15.0, help="processor minutes of training a cell")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "peers")
     parser.add_argument("--nnunet", type=Path, default=ROOT / "outputs/nnunet/bin/python", help="its Python")

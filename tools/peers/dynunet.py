@@ -110,13 +110,13 @@ def fit(sets: Sets, folder: Path, *, minutes: float, seed: int, python: Path) ->
                 curve.append((step + 1, float(loss.detach())))
         return curve
 
-    began = time.monotonic()
+    began = time.process_time()
     train(made(), TRIAL)
-    steps = max(TRIAL, int(minutes * 60 / (time.monotonic() - began) * TRIAL))
+    steps = max(TRIAL, int(minutes * 60 / (time.process_time() - began) * TRIAL))
     network = made()
-    began = time.monotonic()
+    began = time.process_time()
     curve = train(network, steps)
-    seconds = time.monotonic() - began
+    seconds = time.process_time() - began
     network.eval()
 
     @torch.inference_mode()

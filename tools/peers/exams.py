@@ -82,7 +82,7 @@ def _prepare(cfg: dict[str, object], folder: Path, size: int, thickness: float) 
         name = f"{number:04d}.npz"
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(folder / name) as temporary, temporary.open("wb") as stream:
-            np.savez_compressed(
+            np.savez(
                 stream,
                 hu=np.rint(voxels).astype(np.int16),
                 codes=volumes.on_grid(case, labels, size, thickness),
