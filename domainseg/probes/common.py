@@ -63,7 +63,7 @@ def need_columns(table: pd.DataFrame, *names: str) -> None:
 
 
 def target_of(cfg: Mapping[str, Any], table: pd.DataFrame) -> str:
-    """The target to judge: ``target=``, else the only one, else a cascade's main one. Raises ProbeError for a choice."""
+    """The target to judge: ``target=``, else the only one, else a cascade's main one. Raises ProbeError."""
     if cfg["target"] is not None:
         return targets_of(table, [cfg["target"]])[0]
     found = targets_of(table)

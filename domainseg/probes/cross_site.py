@@ -1,7 +1,7 @@
 """The cross-site table: models trained on some sites, tested on others, as in Table 3 of Zech et al. 2018 (PLOS Med).
 
   python -m domainseg.audit +probe=cross_site predictions=FILE target=pneumonia output=DIR
-  python -m domainseg.audit +probe=cross_site +pipeline=hip data=manifest data.path=films.csv probe.train=[[A],[B],[A,B]]
+  python -m domainseg.audit +probe=cross_site +pipeline=hip data=manifest data.path=films.csv probe.train=[[A],[A,B]]
 
 A table from elsewhere is in long form: one row a case and model, where ``trained_on`` names the sites that the model
 was trained on, joined by a plus ("NIH", "MSH+NIH"). Two things tell a model that found the disease from one that found
@@ -29,8 +29,8 @@ from domainseg.probes.common import (
     ProbeError,
     both_classes,
     enough,
-    holm,
     given_split,
+    holm,
     judged,
     load_films,
     need_columns,

@@ -12,6 +12,12 @@ from domainseg.reporting.words import interval, number
 HEADS = ("Trained on", "Kind", "Tested on", "n", "Positive", "AUC (95 %)", "Acc.", "Sens.", "Spec.", "PPV", "NPV")
 NUMERIC = tuple(range(3, len(HEADS)))
 MEASURES = ("accuracy", "sensitivity", "specificity", "ppv", "npv")
+INTRO = (
+    "Internal: the sites that the model was trained on. Subset: some of them. External: others only. Superset: its own "
+    "and others. A pooled AUC also rewards telling the sites apart: “within sites” counts only pairs of cases of the "
+    "same site, “site alone” is what ranking every case by the prevalence of its site achieves, without looking at the "
+    "image."
+)
 POINTS = {
     "tune": "At the threshold frozen on tune, as the model would be used",
     "on_test": "At the threshold set on the test set itself for 95 % sensitivity, as in Zech et al. 2018: to compare "
@@ -35,12 +41,7 @@ def page_of(record: Mapping[str, Any]) -> Page:
         sections=[
             Section(
                 "AUC by site",
-                text=[
-                    "Internal: the sites that the model was trained on. Subset: some of them. External: others only. "
-                    "Superset: its own and others. A pooled AUC also rewards telling the sites apart: “within sites” "
-                    "counts only pairs of cases of the same site, “site alone” is what ranking every case by the "
-                    "prevalence of its site achieves, without looking at the image."
-                ],
+                text=[INTRO],
                 tables=[short_table(record), _within(record)],
                 figures=[Figure(drawn(record), "AUC with 95 % intervals. Bar: AUC of ranking by site alone.")],
             ),

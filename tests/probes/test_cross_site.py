@@ -110,8 +110,15 @@ def test_internal_was_better_in_three_of_five(record: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("train", "test", "kind"),
-    [("A", "A", "internal"), ("AB", "A", "subset"), ("A", "B", "external"), ("A", "AB", "superset")]
-    + [("AB", "BC", "overlapping"), ("AB", "AB", "internal"), ("AB", "CD", "external")],
+    [
+        ("A", "A", "internal"),
+        ("AB", "A", "subset"),
+        ("A", "B", "external"),
+        ("A", "AB", "superset"),
+        ("AB", "BC", "overlapping"),
+        ("AB", "AB", "internal"),
+        ("AB", "CD", "external"),
+    ],
 )
 def test_kinds(train: str, test: str, kind: str) -> None:
     """What a test set is to a model."""
