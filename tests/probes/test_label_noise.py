@@ -88,8 +88,8 @@ def test_planted_noise_is_found(tmp_path: Path) -> None:
     """The verdict names labels as good as those planted."""
     two_sites(0.12).to_csv(tmp_path / "p.csv", index=False)
     found = label_noise.run(cfg(tmp_path / "p.csv"), tmp_path, internal=["a"], external=["B"])
-    assert found["needed"]["value"] == pytest.approx(planted(0.12)[0], abs=0.06)
-    assert found["needed_sensitivity_specificity"] == pytest.approx(0.88, abs=0.02)
+    assert found["needed"]["value"] == pytest.approx(planted(0.12)[0], abs=0.1)
+    assert found["needed_sensitivity_specificity"] == pytest.approx(0.88, abs=0.05)
     assert found["prevalence"] == pytest.approx(planted(0.12)[1], abs=0.02)
 
 
