@@ -1,0 +1,149 @@
+"""What a model's scores of patients who were filmed at every site say about the confounder.
+
+The same films carry every test: inside, absent and reversed only differ in how much each film counts, namely as often
+as a film of its label comes from its site there (domainseg/probes/caveats_films.py). All intervals and differences are
+paired and by patient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from domainseg.evaluation import roc
+from domainseg.evaluation.intervals import Array, Metric, codes, empty, exact, weighted_all
+from domainseg.evaluation.tables import clusters_of, numbers, texts
+
+Relations = Mapping[str, Mapping[str, NDArray[np.float64]]]
+
+
+def measure(table: pd.DataFrame, related: Relations, resamples: int, seed: int) -> dict[str, Any]:
+    """AUC of each test, of reversed minus inside, within each site; and how films move with the site.
+
+    table: image, site, group, label_fracture, score_fracture; one row a film and site, an image being the same
+    patient's at each site. related: see ``relations``. A film that has lost its score is judged on intention.
+    """
+    label, score = numbers(table, "label_fracture"), on_intention(table)
+    site, people = texts(table, "site").astype(str), clusters_of(table)
+    found: dict[str, Any] = {"auc": {}, "within": {}}
+    weights = {name: row_weights(label, site, related[name]) for name in related}
+    values = _weighted_aucs(label, dict.fromkeys(weights, score), weights, people, resamples, seed)
+    found["auc"] = dict(zip(weights, values, strict=True))
+    found["fall"] = falls(label, score, score, weights["inside"], weights["reversed"], people, resamples, seed)
+    for name in sorted(set(site)):
+        here = site == name
+        found["within"][name] = roc.auc(label[here], score[here], people[here])
+    found["exposed_higher"], found["shift"] = swapped(table, resamples=resamples, seed=seed)
+    found["lost"] = int(np.isinf(score).sum())
+    return found
+
+
+def on_intention(table: pd.DataFrame) -> Array:
+    """Scores [n]; a fractured film without one scores -inf, an intact one +inf."""
+    label, score = numbers(table, "label_fracture"), numbers(table, "score_fracture")
+    return np.where(np.isnan(score), np.where(label == 1, -np.inf, np.inf), score)
+
+
+def row_weights(label: Array, site: NDArray[Any], relation: Mapping[str, NDArray[np.float64]]) -> Array:
+    """How much each film counts [n]: how often a film of its label comes from its site."""
+    return np.array([relation[name][int(one)] for name, one in zip(site, label, strict=True)])
+
+
+def falls(
+    label: Array,
+    score_a: Array,
+    score_b: Array,
+    weights_a: Array,
+    weights_b: Array,
+    people: NDArray[Any],
+    resamples: int,
+    seed: int,
+) -> Metric:
+    """AUC of b minus AUC of a, each with its own scores and weights [n] of the same films; bootstrap by patient."""
+    one, two = roc.weighted_auc(label, score_a), roc.weighted_auc(label, score_b)
+
+    def gap(drawn: Array) -> Array:
+        return (two(drawn * weights_b) - one(drawn * weights_a))[:, None]
+
+    (record,) = weighted_all(gap, 1, people, resamples=resamples, seed=seed)
+    if record["low"] == record["high"]:  # no pair of films is out of order in either
+        reach = exact(0.0, _fewest(label, people))[1]
+        low, high = max(-1.0, record["value"] - reach), min(1.0, record["value"] + reach)
+        record = Metric({**record, "low": low, "high": high, "method": "degenerate"})  # type: ignore[typeddict-item]
+    return record
+
+
+def _weighted_aucs(
+    label: Array,
+    scores: Mapping[str, Array],
+    weights: Mapping[str, Array],
+    people: NDArray[Any],
+    resamples: int,
+    seed: int,
+) -> list[Metric]:
+    curves = {name: roc.weighted_auc(label, score) for name, score in scores.items()}
+
+    def statistic(drawn: Array) -> Array:
+        return np.stack([curve(drawn * weights[name]) for name, curve in curves.items()], 1)
+
+    records = weighted_all(statistic, len(curves), people, resamples=resamples, seed=seed)
+    for number, record in enumerate(records):
+        if record["low"] == record["high"]:  # all pairs in order, or all out of it
+            low, high = exact(record["value"], _fewest(label, people))
+            records[number] = Metric({**record, "low": low, "high": high, "method": "degenerate"})  # type: ignore[typeddict-item]
+    return records
+
+
+def _fewest(label: Array, people: NDArray[Any]) -> int:
+    """Patients of the rarer class."""
+    return min(len(np.unique(people[label == side])) for side in (0, 1))
+
+
+def swapped(table: pd.DataFrame, *, resamples: int, seed: int) -> tuple[Metric, Metric]:
+    """How often a film scores higher as one of site A than as one of another site, and by how much.
+
+    The film is the same but for what gives the site away: 0.5, and a shift of 0, is a model that does not use it. The
+    shift is that of the log-odds, in standard deviations that they have between patients of one label at one site.
+    """
+    kept = table[numbers(table, "score_fracture") == numbers(table, "score_fracture")]
+    score = np.clip(numbers(kept, "score_fracture"), 1e-12, 1 - 1e-12)
+    kept = kept.assign(odds=np.log(score) - np.log1p(-score))
+    wide = kept.pivot(index="image", columns="site", values="odds")
+    others = [name for name in wide.columns if name != "A"]
+    if "A" not in wide or not others:
+        return empty("no film at site A and elsewhere"), empty("no film at site A and elsewhere")
+    wide = wide.dropna()
+    gaps = np.stack([wide["A"] - wide[name] for name in others], 1)
+    higher = ((gaps > 0) + 0.5 * (gaps == 0)).mean(1)
+    spread = float(np.sqrt(kept.groupby(["site", "label_fracture"])["odds"].var().mean()))
+    moved = gaps.mean(1) / spread if spread > 0 else np.zeros(len(gaps))
+    first = table.drop_duplicates("image").set_index("image").loc[wide.index].reset_index()
+    people = clusters_of(first)
+
+    def mean(drawn: Array) -> Array:
+        return np.stack([drawn @ higher, drawn @ moved], 1) / drawn.sum(1, keepdims=True)
+
+    often, far = weighted_all(mean, 2, people, resamples=resamples, seed=seed)
+    if often["low"] == often["high"]:
+        low, high = exact(often["value"], codes(people)[1])
+        often = Metric({**often, "low": low, "high": high, "method": "degenerate"})  # type: ignore[typeddict-item]
+    return often, far
+
+
+def site_alone(related: Relations) -> dict[str, float]:
+    """AUC of ranking films by the share of fractures that their site had in training: by design, without a model."""
+    inside = related["inside"]
+    ranks = {name: round(float(inside[name][1] / inside[name][0]), 9) for name in inside}
+    found = {}
+    for test, relation in related.items():
+        pairs = [
+            (relation[a][1] * relation[b][0], float(ranks[a] > ranks[b]) + 0.5 * (ranks[a] == ranks[b]))
+            for a in relation
+            for b in relation
+        ]
+        found[test] = float(sum(weight * won for weight, won in pairs))
+    return found
