@@ -97,11 +97,7 @@ class HemorrhageDetector:
         else:
             found = dense_candidates(outputs["mask"], self.level, self.outline, self.smallest)
             if not found:
-                heights = [
-                    self._with_presence(top(plane), outputs, np.array([z]))
-                    for z, plane in enumerate(outputs["mask"][:, 0])
-                ]
-                found = [peak(outputs["mask"], int(np.argmax(heights)), self.outline)]
+                found = [peak(outputs["mask"], int(np.argmax(self.slice_logits(outputs))), self.outline)]
         weighed = []
         for one in found:
             value = one.logit
@@ -110,6 +106,14 @@ class HemorrhageDetector:
                 value += self.mask_weight * (dense - value)
             weighed.append(replace(one, logit=self._with_presence(value, outputs, np.unique(one.z))))
         return sorted(weighed, key=lambda one: -one.logit)
+
+    def slice_logits(self, outputs: Outputs) -> NDArray[np.float64]:
+        """How likely each slice of the grid is to show a bleed, [Z]: its strongest voxels or box, and its presence."""
+        if "boxes" in outputs:
+            heights = [logit(float(scores.max(initial=0.0))) for scores in outputs["scores"]]
+        else:
+            heights = [top(plane) for plane in outputs["mask"][:, 0]]
+        return np.array([self._with_presence(value, outputs, np.array([z])) for z, value in enumerate(heights)])
 
     @staticmethod
     def exam_logit(candidates: list[Candidate]) -> float:
