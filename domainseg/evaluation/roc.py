@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
+from scipy.stats import t as student
 
 from domainseg.evaluation.intervals import LEVEL, Array, Metric, codes, empty, exact
 
@@ -69,6 +70,31 @@ def variance(
     return max(0.0, own + 2 * k / (k - 1) * float(positive @ negative))
 
 
+def quantile(
+    positive: Array,
+    negative: Array,
+    has_positive: NDArray[np.bool_],
+    has_negative: NDArray[np.bool_],
+    level: float = LEVEL,
+) -> float:
+    """How many standard errors the interval of an AUC reaches: Student's t in place of the normal 1.96.
+
+    At a high AUC few positives carry most of the variance, so that it is known less well than its patients are many.
+    Degrees of freedom are 2 V^2 / var(V) (Satterthwaite 1946), var(V) from how the squared parts of patients scatter
+    (Pan and Wall 2002 for sandwich variances), or Welch's, which go by the number of patients, where these are fewer.
+    """
+    squares, scatter, welch = 0.0, 0.0, 0.0
+    for part, count in ((positive, int(has_positive.sum())), (negative, int(has_negative.sum()))):
+        own = float(part @ part)
+        squares += own
+        scatter += float((part**4).sum()) - own**2 / count
+        welch += own**2 / (count - 1)
+    if squares < _TINY:
+        return float(norm.ppf((1 + level) / 2))
+    freedom = min(squares**2 / welch, 2 * squares**2 / max(scatter, 1e-12 * squares**2))
+    return float(student.ppf((1 + level) / 2, freedom))
+
+
 def auc(
     label: NDArray[Any],
     score: Array,
@@ -80,9 +106,10 @@ def auc(
 ) -> Metric:
     """AUC of scores [n] (no NaN, infinities allowed) against labels 1 or 0 [n], with its interval on the logit scale.
 
-    clusters [n]: patients, one each when absent. fold [n]: compare within folds only (pair-weighted mean).
-    plain=True gives the interval AUC +- z SE, only to compare with pROC. An AUC whose variance is 0, as at exactly
-    1 or 0, gets the exact binomial bound at the smaller number of patients, method "degenerate".
+    The interval reaches as many standard errors as ``quantile`` says. clusters [n]: patients, one each when absent.
+    fold [n]: compare within folds only (pair-weighted mean). plain=True gives the interval AUC +- 1.96 SE, only to
+    compare with pROC. An AUC whose variance is 0, as at exactly 1 or 0, gets the exact binomial bound at the smaller
+    number of patients, method "degenerate".
     """
     label, score = np.asarray(label), np.asarray(score, dtype=np.float64)
     if np.isnan(score).any():
@@ -105,12 +132,14 @@ def auc(
     elif np.isnan(spread):
         low, high, method = np.nan, np.nan, "fewer than 2 patients in a class"
     else:
-        z, error = float(norm.ppf((1 + level) / 2)), float(np.sqrt(spread))
+        error = float(np.sqrt(spread))
         method = ("delong" if k == n else "obuchowski") + ("" if plain else " logit")
         if plain:
+            z = float(norm.ppf((1 + level) / 2))
             low, high = max(0.0, value - z * error), min(1.0, value + z * error)
         else:
-            centre, reach = np.log(value / (1 - value)), z * error / (value * (1 - value))
+            reach = quantile(parts.positive, parts.negative, has[0], has[1], level) * error / (value * (1 - value))
+            centre = np.log(value / (1 - value))
             low, high = (float(1 / (1 + np.exp(-edge))) for edge in (centre - reach, centre + reach))
     return Metric(value=value, low=low, high=high, n=n, n_clusters=k, method=method + several)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from MLstatkit import Delong_test
 from scipy.stats import norm
+from scipy.stats import t as student
 from sklearn.metrics import roc_auc_score
 
 from domainseg.evaluation import roc
@@ -43,12 +44,27 @@ def test_plain_interval_and_paired_p_are_mlstatkits(ties: bool) -> None:
 def test_logit_interval_has_the_plain_error_and_stays_inside() -> None:
     label, a, _ = drawn()
     plain, logit = roc.auc(label, a, plain=True), roc.auc(label, a)
-    error = (plain["high"] - plain["low"]) / 2
+    error = (plain["high"] - plain["low"]) / 2 / 1.959963985
     value = plain["value"]
     width = np.log(logit["high"] / (1 - logit["high"])) - np.log(logit["low"] / (1 - logit["low"]))
-    assert width == pytest.approx(2 * error / (value * (1 - value)))
+    reached = width * value * (1 - value) / error / 2
+    assert student.ppf(0.975, 80) < reached < student.ppf(0.975, 20)  # 32 positives, 48 negatives
     assert 0 < logit["low"] < value < logit["high"] < 1
     assert logit["method"] == "delong logit"
+
+
+def test_degrees_of_freedom_are_those_of_a_variance_that_is_estimated() -> None:
+    """A variance of k normal parts has k - 1 of them, of parts with heavy tails fewer."""
+    rng = np.random.default_rng(0)
+    none, has, no = np.zeros(4000), np.ones(4000, dtype=bool), np.array([True, True] + [False] * 3998)
+    normal = rng.normal(size=4000)
+    assert roc.quantile(normal, none, has, no) == pytest.approx(1.96, abs=2e-3)
+    few, mask = np.r_[normal[:30], none[30:]], np.arange(4000) < 30
+    assert roc.quantile(few, none, mask, no) >= student.ppf(0.975, 29) - 1e-9
+    heavy = rng.standard_t(5, size=4000)  # excess kurtosis 6: var(V) is four times that of normal parts
+    assert roc.quantile(heavy, none, has, no) > student.ppf(0.975, 4000)
+    two = np.r_[1.0, -1.0, none[2:]]
+    assert roc.quantile(two, none, no, no) == pytest.approx(student.ppf(0.975, 1))
 
 
 def obuchowski(label: np.ndarray, score: np.ndarray, clusters: np.ndarray) -> float:
