@@ -287,12 +287,13 @@ def plain(config: DictConfig) -> dict[str, Any]:
     """The config as plain dicts and lists, interpolations resolved, paths absolute."""
     from omegaconf import OmegaConf
 
-    resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
-    for key in PATH_KEYS:
-        value = OmegaConf.select(resolved, key)
+    found = OmegaConf.create(OmegaConf.to_container(config))
+    for key in PATH_KEYS:  # before anything is resolved, so that what begins with a path is absolute too
+        value = OmegaConf.select(found, key)
         if isinstance(value, str) and value:
-            OmegaConf.update(resolved, key, str(Path(value).absolute()))
-    return {str(key): value for key, value in OmegaConf.to_container(resolved).items()}  # type: ignore[union-attr]
+            OmegaConf.update(found, key, str(Path(value).absolute()))
+    resolved = OmegaConf.to_container(found, resolve=True)
+    return {str(key): value for key, value in resolved.items()}  # type: ignore[union-attr]
 
 
 def _save(settings: dict[str, Any], output: Path) -> None:

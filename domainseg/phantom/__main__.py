@@ -5,8 +5,7 @@
 Examples:
   python -m domainseg.phantom pelvis n=500 output=films
   python -m domainseg.phantom head n=20 output=heads
-  python -m domainseg.phantom chest n=500 output=chests
-  python -m domainseg.phantom pelvis n=500 confounder=severe confounder_by=portable output=confounded
+  python -m domainseg.phantom chest n=500 reduction=3 confounder=severe confounder_by=portable output=chests
 """
 
 from __future__ import annotations
