@@ -3,11 +3,11 @@
     python tools/peers [unet|dynunet|nnunet ...] [--minutes M] [--seeds S ...] [--output DIR] [key=value ...]
 
 Without a network only the table is printed. Each network, budget and seed is a cell, DIR/cells/<name>.json, trained
-once; cells may be added at any time, on any machine that the folder is on. The clock is the processor
-time of one thread while a network trains (other work on the machine does not count): preparing exams, nnU-Net's
-planning and preprocessing, and predicting lie outside it. key=value: settings of the
-pipeline hemorrhage, such as data.n=40. nnU-Net has an environment of its own:
-    python3 -m venv outputs/nnunet && outputs/nnunet/bin/pip install nnunetv2
+once; cells may be added at any time, on any machine that the folder is on. The clock is the processor time of one
+thread while a network trains (other work on the machine does not count): preparing exams, nnU-Net's planning and
+preprocessing, and predicting lie outside it. key=value: settings of the pipeline hemorrhage, such as data.n=40.
+nnU-Net 2 has an environment of its own:
+    python3 -m venv outputs/nnunet && outputs/nnunet/bin/pip install nnunetv2==2.8.1
 """
 
 from __future__ import annotations

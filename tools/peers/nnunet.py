@@ -26,7 +26,7 @@ def fit(sets: Sets, folder: Path, *, minutes: float, seed: int, python: Path) ->
     if not python.is_file():
         raise DomainsegError(
             f"{python}: no Python with nnU-Net there. python3 -m venv outputs/nnunet && outputs/nnunet/bin/pip install "
-            "nnunetv2, or name another with --nnunet"
+            "nnunetv2==2.8.1, or name another with --nnunet"
         )
     base = sets.folder.parent / "nnunet"
     if not (base / "planned").is_file():  # outside the clock, once for all cells
@@ -53,7 +53,7 @@ def _run(python: Path, *words: object) -> None:
         "nnUNet_preprocessed": str(base / "preprocessed"),
         "nnUNet_results": str(base / "results"),
         "nnUNet_compile": "f",
-        "nnUNet_n_proc_DA": "0",
+        "nnUNet_n_proc_DA": str(int(words[0] == "plan")),  # 0: in the process whose time is measured
         "OMP_NUM_THREADS": "1",
     }
     environment.pop("PYTHONPATH", None)

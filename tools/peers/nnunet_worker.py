@@ -53,8 +53,7 @@ def fit(folder: Path, minutes: float, seed: int) -> None:
     began = time.process_time()
     trainer.run_training()
     seconds = time.process_time() - began
-    losses = trainer.logger.local_logger.my_fantastic_logging if hasattr(trainer.logger, "local_logger") else None
-    losses = (losses or trainer.logger.my_fantastic_logging)["train_losses"]
+    losses = trainer.logger.local_logger.my_fantastic_logging["train_losses"]
     _predict(folder)
     record = {
         "steps": epochs * STEPS_AN_EPOCH,
@@ -68,7 +67,7 @@ def fit(folder: Path, minutes: float, seed: int) -> None:
 def _trainer(folder: Path, epochs: int, steps: int):  # a class of nnU-Net's
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-    plans = json.loads((_preprocessed() / "nnUNetPlans.json").read_text())
+    plans = json.loads((_preprocessed() / "nnUNetPlans.json").read_text()) | {"continue_training": False}
     about = json.loads((_preprocessed() / "dataset.json").read_text())
     trainer = nnUNetTrainer(plans, CONFIGURATION, 0, about, device=torch.device("cpu"))
     trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = epochs, steps, 1
