@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from domainseg.bundle.diff import differences
 from domainseg.bundle.load import bf16_passed, load_bundle
+from domainseg.bundle.override import overrides_of, told
 from domainseg.bundle.schema import METRICS, BundleError, reads_of
 from domainseg.bundle.verify import Verified, verify_bundle
 from domainseg.cascade.operations import picture_shape
@@ -74,6 +76,11 @@ def inspect(bundle: Verified, console: Console) -> None:
     for name, describe in _STAGE_FACTS.items():
         stages.add_row(name, *(describe(stage, bundle) for stage in record["stages"]))
     console.print(stages)
+    if made := overrides_of(record):
+        changed = _table("Thresholds set anew since export, on local cases", "")
+        for entry in made:
+            changed.add_row(escape(told(entry)))
+        console.print(changed)
     for key in ("data", "labels", "envelope", "parity"):
         if record[key]:
             part = _table(key.capitalize(), "", "")

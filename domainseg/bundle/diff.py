@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from domainseg.bundle.graph import weights
+from domainseg.bundle.override import told
 from domainseg.bundle.verify import Verified
 
 _APART = ("stages", "created")
@@ -61,6 +62,8 @@ def _leaves(one: Any, other: Any, where: str) -> Iterator[tuple[str, str, str]]:
     if isinstance(one, dict) and isinstance(other, dict):
         for key in [*one, *(key for key in other if key not in one)]:
             yield from _leaves(one.get(key), other.get(key), f"{where}{key}.")
+    elif where.endswith("overrides.") and one != other:
+        yield where.rstrip("."), *("; ".join(told(entry) for entry in made or []) or "none" for made in (one, other))
     elif one != other:
         yield where.rstrip("."), _short(one), _short(other)
 

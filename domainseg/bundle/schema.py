@@ -29,6 +29,8 @@ MAX_OUTPUT = 1 << 26  # values of one output of one picture
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _FROZEN = {"threshold": float, "slope": float, "intercept": float, "rule": str, "provisional": bool}
+_OVERRIDE = dict.fromkeys(("target", "rule", "by", "made", "base"), str)
+_OVERRIDE |= {"was": float, "threshold": float, "n_positive": float, "n_negative": float, "provisional": bool}
 
 # Schema version -> function that turns a record of that version into one of the next. Versions below 1 were never
 # released; a record newer than this program is refused by name.
@@ -134,7 +136,12 @@ def _check_stage(stage: Mapping[str, Any], where: str) -> None:
             f"{RECORD}: {where}.decision.kind: unknown {decision.get('kind')!r}; known: {', '.join(DECISIONS)}"
         )
     for key, value in decision.items():
-        if key != "kind" and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        if key == "target":  # of a decision that does not bring its own
+            if not _NAME.fullmatch(_typed(decision, key, str, f"{where}.decision.{key}")):
+                raise BundleError(f"{RECORD}: {where}.decision.{key}: {value[:80]!r} is no target's name")
+        elif key == "numbers":
+            _check_numbers(_mapping(value, f"{where}.decision.{key}"), f"{where}.decision.{key}")
+        elif key != "kind" and not _is_number(value):
             raise BundleError(f"{RECORD}: {where}.decision.{key}: must be a number")
     _check_preprocessing(stage, where)
     _check_outputs(_mapping(stage.get("outputs"), f"{where}.outputs"), f"{where}.outputs")
@@ -147,6 +154,31 @@ def _check_stage(stage: Mapping[str, Any], where: str) -> None:
         raise BundleError(f"{RECORD}: {where}.frozen: unknown {unknown[0]!r}")
     if stage.get("bf16") is not None:
         _mapping(stage["bf16"], f"{where}.bf16")
+    for entry in _typed(stage, "overrides", list, f"{where}.overrides") if "overrides" in stage else []:
+        _check_override(_mapping(entry, f"{where}.overrides"), f"{where}.overrides")
+
+
+def _check_numbers(numbers: Mapping[str, Any], where: str) -> None:
+    """Numbers by name, of each target that a decision answers for."""
+    for target, own in numbers.items():
+        if not _NAME.fullmatch(target):
+            raise BundleError(f"{RECORD}: {where}: {target[:80]!r} is no target's name")
+        for key, value in _mapping(own, f"{where}.{target}").items():
+            if not _is_number(value) or (key == "threshold" and not 0 <= value <= 1):
+                raise BundleError(f"{RECORD}: {where}.{target}.{key[:80]}: must be a number, a threshold from 0 to 1")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _check_override(entry: Mapping[str, Any], where: str) -> None:
+    """A threshold that was set anew after export, see domainseg/bundle/override.py."""
+    for key, kind in _OVERRIDE.items():
+        _typed(entry, key, kind, f"{where}.{key}")
+    for key in ("was", "threshold"):
+        if not 0 <= entry[key] <= 1:
+            raise BundleError(f"{RECORD}: {where}.{key}: {entry[key]:g} is no probability")
 
 
 def _check_preprocessing(stage: Mapping[str, Any], where: str) -> None:
@@ -154,7 +186,7 @@ def _check_preprocessing(stage: Mapping[str, Any], where: str) -> None:
     for operation in operations:
         settings = _mapping(operation, f"{where}.preprocessing")
         for key, value in settings.items():
-            if key != "op" and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            if key != "op" and not _is_number(value):
                 raise BundleError(f"{RECORD}: {where}.preprocessing: {key} must be a number")
     try:
         known = versioned(operations)

@@ -12,12 +12,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from domainseg.data.manifest import Manifest
+from domainseg.data.splits import assign_splits
 from domainseg.evaluation.tables import Rows, read_table, repaired, rows_of, targets_of, texts
 from domainseg.files import DomainsegError, write_json
 from domainseg.reporting.page import Page, Table, write_page
 
 log = logging.getLogger(__name__)
 
+# Settings of every data source that say how films are divided; training.stages, which needs torch, has the same.
+DIVIDING = ("fractions", "cohort", "folds", "split", "date")
 MAIN = ("fracture", "hemorrhage")  # what a cascade is for
 WIDEST = 120  # letters of a line that a table may take
 FEW = 10  # cases of a class with fewer of which no verdict is given (our choice)
@@ -95,21 +98,40 @@ def sites_of(table: pd.DataFrame) -> NDArray[Any]:
     return sites
 
 
-def load_films(cfg: Mapping[str, Any]) -> Manifest:
-    """The films of ``data=``, with their splits. Raises ProbeError when none are named."""
+def all_films(cfg: Mapping[str, Any]) -> Manifest:
+    """The films of ``data=``, divided only where the images table does so itself. Raises ProbeError without any."""
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
     if not cfg["data"]:
         raise ProbeError("films are needed: data=manifest data.path=films.csv, or another data source")
-    from domainseg.training.run import load_data  # late: torch
+    try:
+        manifest: Manifest = instantiate({k: v for k, v in cfg["data"].items() if k not in DIVIDING}, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, DomainsegError):
+            raise error.__cause__ from None
+        raise
+    return manifest
 
-    return load_data(cfg)
+
+def load_films(cfg: Mapping[str, Any]) -> Manifest:
+    """The films of ``data=``, divided as training on them would divide them. Raises ProbeError, ManifestError."""
+    manifest, data = all_films(cfg), cfg["data"]
+    if data.get("folds"):
+        raise ProbeError("data.folds: probes need one division of the films; leave it out")
+    return assign_splits(
+        manifest,
+        seed=int(cfg["seed"]),
+        fractions=data["fractions"],
+        cohort=data.get("cohort"),
+        by_date=data.get("split") == "by_date",
+        date=data.get("date"),
+    )
 
 
 def given_split(cfg: Mapping[str, Any]) -> bool:
     """Whether the images table itself says who is trained on and who is tested."""
-    from domainseg.training.stages import DIVIDING, build  # late: torch
-
-    manifest: Manifest = build({key: value for key, value in cfg["data"].items() if key not in DIVIDING})
-    return bool((manifest.images["split"] != "").any())
+    return bool((all_films(cfg).images["split"] != "").any())
 
 
 def both_classes(rows: Rows) -> bool:

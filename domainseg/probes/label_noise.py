@@ -41,8 +41,8 @@ CURVE = (2.0, 1.95, 1.9, 1.8, 1.7, 1.6, 1.5, 1.4, 1.3, 1.2)
 
 FORMULA = (
     "Label errors that are independent of the score pull an AUC towards 0.5: AUC seen - 0.5 = (true AUC - 0.5)(PPV + "
-    "NPV - 1). The internal labels are taken as right, and the task as equally hard at both places; errors that go with "
-    "the score are not covered."
+    "NPV - 1). The internal labels are taken as right, and the task as equally hard at both places; errors that go "
+    "with the score are not covered."
 )
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from domainseg.data.manifest import Manifest
 from domainseg.files import atomic_path
-from domainseg.probes.common import ProbeError
+from domainseg.probes.common import DIVIDING, ProbeError
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +57,6 @@ def train_each(cfg: Mapping[str, Any], output: Path, splits: Mapping[str, pd.Ser
 
 def run_settings(cfg: Mapping[str, Any], splits: Path, folder: Path) -> dict[str, Any]:
     """The configuration of one run: as asked for, on divided films, without a bundle (domainseg.export makes one)."""
-    from domainseg.training.stages import DIVIDING
-
     source = {key: value for key, value in cfg["data"].items() if key not in DIVIDING}
     divided = {"_target_": "domainseg.probes.trained.load", "source": source, "splits": str(splits)}
     data = {**divided, "fractions": cfg["data"].get("fractions"), "folds": None}

@@ -1,0 +1,247 @@
+"""Acceptance: shift of the operating point, cases needed, and the local threshold in a new bundle."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+from scipy.special import expit
+from scipy.stats import norm
+
+from domainseg.bundle.__main__ import diff, inspect
+from domainseg.bundle.load import load_bundle
+from domainseg.bundle.schema import BundleError, check_record
+from domainseg.bundle.verify import verify_bundle
+from domainseg.evaluation.intervals import Metric, wilson
+from domainseg.evaluation.operating import choose_threshold
+from domainseg.probes import acceptance
+from domainseg.probes.acceptance import positives_needed, shifted
+from domainseg.probes.common import ProbeError
+
+
+def _toys() -> ModuleType:
+    """The toy bundle of tests/bundle."""
+    if "toy_bundle" not in sys.modules:
+        spec = spec_from_file_location("toy_bundle", Path(__file__).parents[1] / "bundle" / "conftest.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = module_from_spec(spec)
+        sys.modules["toy_bundle"] = module
+        spec.loader.exec_module(module)
+    return sys.modules["toy_bundle"]
+
+
+toys = _toys()
+
+
+def metric(value: float, n: int) -> dict[str, Any]:
+    """A proportion as metrics.json has it."""
+    low, high = wilson(round(value * n), n)
+    return {"value": value, "low": low, "high": high, "n": n, "n_clusters": n, "method": "wilson"}
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A toy whose test found sensitivity 0.95 and specificity 0.8."""
+    found = {"sensitivity": metric(0.95, 400), "specificity": metric(0.8, 1000)}
+    metrics = {"test": {"fracture": {**found, "auc": metric(0.95, 1400), "intention": found}}}
+    documents = {**toys.DOCUMENTS, "metrics.json": json.dumps(metrics)}
+    toys.write_bundle(tmp_path / "toys", toys.RECORD, toys.models(), documents)
+    return tmp_path / "toys"
+
+
+def local(moved: float, positives: int = 200, negatives: int = 600, seed: int = 0) -> pd.DataFrame:
+    """Cases on which 0.5 has sensitivity 0.95 and specificity 0.8 where nothing has moved; ``moved`` in log-odds."""
+    rng = np.random.default_rng(seed)
+    logits = np.r_[rng.normal(norm.ppf(0.95), 1, positives), rng.normal(norm.ppf(0.2), 1, negatives)] - moved
+    return pd.DataFrame(
+        {
+            "image": [f"i{k}" for k in range(len(logits))],
+            "label_fracture": np.r_[np.ones(positives, int), np.zeros(negatives, int)],
+            "score_fracture": expit(logits),
+            "threshold_fracture": 0.5,
+        }
+    )
+
+
+def cfg(path: Path | None, bundle: Path | None) -> dict[str, Any]:
+    """The settings of the command."""
+    return {
+        "predictions": path and str(path),
+        "bundle": bundle and str(bundle),
+        "columns": {},
+        "target": None,
+        "data": None,
+        "resamples": 50,
+    }
+
+
+def accept(table: pd.DataFrame, bundle: Path | None, output: Path, **settings: Any) -> dict[str, Any]:
+    """Run the probe on a table."""
+    table.to_csv(output / "local.csv", index=False)
+    return acceptance.run(cfg(output / "local.csv", bundle), output / "out", **settings)
+
+
+def test_shift_is_found_and_its_absence_is_not(bundle: Path, tmp_path: Path) -> None:
+    """One logit lower and sensitivity falls; where nothing has moved nothing is said to have."""
+    found = accept(local(1.0), bundle, tmp_path)
+    assert found["verdict"].startswith("The operating point has shifted: sensitivity is lower here")
+    truth = norm.cdf(norm.ppf(0.95) - 1) - 0.95
+    assert found["shift"]["sensitivity"]["low"] < truth < found["shift"]["sensitivity"]["high"]
+    still = accept(local(0.0), bundle, tmp_path)
+    assert still["verdict"].startswith("No shift of the operating point is shown")
+    assert "Acceptance" in (tmp_path / "out" / "acceptance.html").read_text()
+
+
+def test_few_alarms_without_a_shift() -> None:
+    """Where nothing has moved, about 5 % of 400 tests raise an alarm (within 3.5 standard errors)."""
+    rng, alarms = np.random.default_rng(7), 0
+    for _ in range(200):
+        for share, here, there in ((0.95, 200, 400), (0.8, 600, 1000)):
+            local, own = (Metric(**metric(rng.binomial(n, share) / n, n)) for n in (here, there))
+            alarms += shifted(local, own)["p"] < 0.05
+    assert 5 <= alarms <= 35
+
+
+def test_difference_against_newcombe() -> None:
+    """56/70 - 48/80 = 0.2 with 95 % interval 0.0524 to 0.3339 (Newcombe 1998, method 10, his example a)."""
+    one, two = (Metric(**metric(hits / n, n)) for hits, n in ((56, 70), (48, 80)))
+    found = shifted(one, two)
+    assert (found["value"], found["low"], found["high"]) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
+    assert found["p"] < 0.05
+    assert shifted(two, one)["p"] == pytest.approx(found["p"])
+
+
+@pytest.mark.parametrize("precision", [0.05, 0.03])
+def test_cases_needed_against_simulation(precision: float) -> None:
+    """With so many positives 95 % of local thresholds keep their promise, with half of them not."""
+    n = positives_needed("sensitivity_0.95", precision)
+    assert n is not None
+    kept = {}
+    for size in (n, n // 2):
+        rng = np.random.default_rng(0)
+        thresholds = [
+            choose_threshold(np.ones(size), expit(rng.normal(size=size)), "sensitivity_0.95").value for _ in range(4000)
+        ]
+        future = norm.sf(np.log(np.array(thresholds) / (1 - np.array(thresholds))))
+        kept[size] = np.mean(np.abs(future - 0.95) <= precision)
+    assert kept[n] >= 0.94
+    assert kept[n // 2] < 0.95
+
+
+def test_override_is_written_used_and_shown(bundle: Path, tmp_path: Path) -> None:
+    """The new bundle has the local threshold and says who set it; the old one stays as it was."""
+    before = verify_bundle(bundle)
+    found = accept(local(1.0), bundle, tmp_path, override=True, by=" A. Name ")
+    made = verify_bundle(tmp_path / "out" / "bundle")
+    table = local(1.0)
+    wanted = choose_threshold(
+        table["label_fracture"].to_numpy(), table["score_fracture"].to_numpy(), "sensitivity_0.95"
+    )
+    stage = made.record["stages"][-1]
+    assert stage["frozen"]["threshold"] == pytest.approx(wanted.value)
+    (entry,) = stage["overrides"]
+    assert entry["was"] == 0.5
+    assert (entry["by"], entry["n_positive"], entry["base"]) == ("A. Name", 200, before.sha256)
+    assert found["override"]["sha256"] == made.sha256 != before.sha256
+    assert verify_bundle(bundle).sha256 == before.sha256
+    # predict calls with it
+    film = tmp_path / "film.png"
+    toys.cv2.imwrite(str(film), np.full((90, 90), 100, np.uint8))
+    rows = load_bundle(tmp_path / "out" / "bundle").predict(film)
+    assert {row["threshold_fracture"] for row in rows} == {stage["frozen"]["threshold"]}
+    # inspect, diff and the card show it
+    console = Console(record=True, width=200)
+    inspect(made, console)
+    assert "by A. Name" in console.export_text()
+    console = Console(record=True, width=300)
+    assert diff(before, made, console) == 1
+    said = console.export_text()
+    assert "fracture: overrides" in said
+    assert "fracture: frozen.threshold" in said
+    card = made.documents["MODEL_CARD.md"].decode()
+    assert card.index("## Local threshold") < card.index("The card as it was")
+    # once more, from the changed bundle: both changes stand there, and its test figures are not taken for its own
+    again = accept(local(2.0).assign(threshold_fracture=wanted.value), tmp_path / "out" / "bundle", tmp_path)
+    assert again["verdict"].startswith("The bundle's test figures are those of an earlier threshold")
+    acceptance.run(
+        cfg(tmp_path / "local.csv", tmp_path / "out" / "bundle"), tmp_path / "more", override=True, by="B. Other"
+    )
+    last = verify_bundle(tmp_path / "more" / "bundle")
+    assert [entry["by"] for entry in last.record["stages"][-1]["overrides"]] == ["A. Name", "B. Other"]
+    assert last.documents["MODEL_CARD.md"].decode().count("## Local threshold") == 1
+
+
+def test_tune_chooses_and_test_judges(bundle: Path, tmp_path: Path) -> None:
+    """Where the local table is divided, no threshold is chosen on what judges it."""
+    table = local(1.0)
+    table["split"] = np.where(np.arange(len(table)) % 2 == 0, "tune", "test")
+    found = accept(table, bundle, tmp_path)
+    tune = table[table["split"] == "tune"]
+    wanted = choose_threshold(tune["label_fracture"].to_numpy(), tune["score_fracture"].to_numpy(), "sensitivity_0.95")
+    assert found["threshold"]["value"] == pytest.approx(wanted.value)
+    assert found["n"] == (table["split"] == "test").sum()
+    assert "test split" in found["threshold"]["judged_on"]
+
+
+def test_films_in(bundle: Path, tmp_path: Path) -> None:
+    """From films and labels alone: the bundle predicts them; too few cases get no verdict."""
+    films = []
+    for k in range(8):
+        toys.cv2.imwrite(str(tmp_path / f"f{k}.png"), np.full((90, 90), 30 * k, np.uint8))
+        films += [{"image": f"f{k}", "path": f"f{k}.png", "patient": f"p{k}", "part": part, "label_localizer": 1,
+                   "label_fracture": int(k > 3)} for part in ("hip_left", "hip_right")]  # fmt: skip
+    pd.DataFrame(films).to_csv(tmp_path / "films.csv", index=False)
+    data = {"_target_": "domainseg.data.sources.manifest.load", "path": str(tmp_path / "films.csv")}
+    found = acceptance.run({**cfg(None, bundle), "data": data}, tmp_path / "out")
+    assert found["n"] == 16
+    assert found["verdict"].startswith("Too few local cases")
+    assert (tmp_path / "out" / "predictions.csv").is_file()
+    assert "p3" not in set(pd.read_csv(tmp_path / "out" / "predictions.csv")["patient"])
+
+
+def test_what_is_wrong_is_named(bundle: Path, tmp_path: Path) -> None:
+    """One error for people, and no bundle."""
+    table = local(0.0)
+    wrong: list[tuple[pd.DataFrame, Path | None, dict[str, Any], str]] = [
+        (table.drop(columns="threshold_fracture"), None, {}, "no frozen threshold"),
+        (table.assign(threshold_fracture=0.4), bundle, {}, "of another model"),
+        (table.assign(bundle_sha256="abc"), bundle, {}, "another bundle"),
+        (table.assign(label_fracture=1), bundle, {}, "one class only"),
+        (table, bundle, {"rule": "best"}, "known are sensitivity_0.95"),
+        (table, bundle, {"precision": 5}, "precision=5"),
+        (table, bundle, {"override": True}, "who decides"),
+        (table, None, {"override": True, "by": "x"}, "bundle=DIR"),
+        (local(0, 5, 100), bundle, {"override": True, "by": "x"}, "too few for a threshold"),
+    ]
+    for given, model, settings, told in wrong:
+        with pytest.raises(ProbeError, match=told):
+            accept(given, model, tmp_path, **settings)
+    assert not (tmp_path / "out" / "bundle").exists()
+    with pytest.raises(ProbeError, match="local cases are needed"):
+        acceptance.run(cfg(None, bundle), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [({}, "overrides.target"), ({"target": "fracture", "was": 2.0}, "overrides"), ("yes", "a mapping is needed")],
+)
+def test_damaged_override_is_refused(record: Any, entry: Any, told: str) -> None:
+    """What stands in bundle.json is checked on load."""
+    record["stages"][-1]["overrides"] = [entry]
+    with pytest.raises(BundleError, match=told):
+        check_record(json.dumps(record).encode())
+
+
+@pytest.fixture
+def record() -> Any:
+    """bundle.json of the toys."""
+    return json.loads(json.dumps(toys.RECORD))
