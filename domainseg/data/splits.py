@@ -108,14 +108,14 @@ def assign_splits(
     if folds:
         if not 2 < folds <= eligible:
             raise ManifestError(f"data.folds={folds}: from 3 to the number of patients in the cohort, {eligible}")
-        part = _deal(counts, [1 / folds] * folds, seed)
+        part = deal(counts, [1 / folds] * folds, seed)
         columns: dict[str, pd.Series] = {"fold": cluster.map(lambda name: str(part.get(name, "")))}
         for fold in range(folds):
             role = {fold: "test", (fold + 1) % folds: "tune"}
             split = cluster.map(lambda name, role=role: role.get(part.get(name), "train"))
             columns[f"split_fold{fold}"] = _only_cohort(split, member, f"fold {fold}")
         return manifest.with_images(**columns)
-    part = _deal(counts, _shares(fractions, patients, eligible), seed)
+    part = deal(counts, _shares(fractions, patients, eligible), seed)
     split = cluster.map(lambda name: SPLITS[part.get(name, 0)])
     return manifest.with_images(split=_only_cohort(split, member, "the split"))
 
@@ -191,7 +191,7 @@ def _by_date(
     log.info("tested are %d films from %s on; %d earlier films of their patients are unused", after, first_day, unused)
     share = fractions["tune"] / max(fractions["train"] + fractions["tune"], 1e-9)
     counts = _film_counts(manifest.where(early), cluster[early])
-    part = _deal(counts, [1 - share, share], seed)
+    part = deal(counts, [1 - share, share], seed)
     split = cluster.map(lambda name: SPLITS[part.get(name, 0)])
     split = _only_cohort(split, member, "the split").where(~seen, "")
     return split.where(~later, "").mask(later & member, "test")
@@ -212,7 +212,7 @@ def _film_counts(manifest: Manifest, cluster: pd.Series) -> pd.DataFrame:
     return pd.DataFrame(columns, index=cluster.to_numpy(), dtype=float).groupby(level=0).sum()
 
 
-def _deal(counts: pd.DataFrame, shares: Sequence[float], seed: int) -> dict[str, int]:
+def deal(counts: pd.DataFrame, shares: Sequence[float], seed: int) -> dict[str, int]:
     """Deal clusters to hands so that every count is shared out like ``shares``: cluster -> number of the hand.
 
     The rarest kinds of film and the largest clusters are dealt first, the order among equals is drawn from the seed;

@@ -1,0 +1,223 @@
+"""The label command: reports in, labels for all of them out, with figures on held-out reports."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from domainseg.files import atomic_path, write_json
+from domainseg.labeling import measuring, page, words
+from domainseg.labeling.decision import RULES
+from domainseg.labeling.division import Division, divide
+from domainseg.labeling.features import CANDIDATES, REFERENCE, VIEWS, Features, Settings
+from domainseg.labeling.giving import give, given_by_rule
+from domainseg.labeling.learning import Known, Learned, learn
+from domainseg.labeling.lexicon import Lexicon, read_lexicons
+from domainseg.labeling.reading import Read, read
+from domainseg.labeling.tables import UNCERTAIN, Labels, Reports, read_labels, read_reports
+from domainseg.overrides import UsageError
+
+log = logging.getLogger(__name__)
+
+Metrics = dict[str, Any]
+
+
+def run(cfg: Mapping[str, Any], output: Path) -> Metrics:
+    """Label all reports and write labels.csv, metrics.json, models.json and report.html (targets.csv with images).
+
+    cfg: the settings of conf/label.yaml. Returns the metrics, {} without labels. Raises UsageError for a setting that
+    is none, and the errors of the tables and the lexicons.
+    """
+    _check(cfg)
+    lexicon = read_lexicons(cfg["terms"])
+    reports = read_reports(cfg["reports"], cfg["columns"])
+    only = cfg["rules"] == "only" or cfg["labels"] is None
+    labels = None
+    if cfg["labels"] is not None:
+        labels = read_labels(
+            cfg["labels"],
+            cfg["columns"],
+            reports.table["report"],
+            targets=None if only else cfg["targets"],
+            uncertain=cfg["uncertain"],
+        )
+    log.info("reading %d reports", len(reports.table))
+    understood = read(reports.table["text"].tolist(), lexicon)
+    if only:
+        return _by_rules(cfg, output, reports, labels, understood)
+    assert labels is not None
+    return _by_models(cfg, output, reports, labels, understood)
+
+
+def _check(cfg: Mapping[str, Any]) -> None:
+    choices = {
+        "rules": ("beside", "only"), "threshold": RULES, "uncertain": tuple(UNCERTAIN), "unmentioned": ("unknown", "0"),
+    }  # fmt: skip
+    for key, known in choices.items():
+        if str(cfg[key]) not in known:
+            raise UsageError(f"{key}={cfg[key]}: one of {', '.join(known)}")
+    chosen = cfg["features"]
+    if chosen != "best" and (not isinstance(chosen, list) or not chosen or not set(chosen) <= set(VIEWS)):
+        raise UsageError(f"features={chosen}: best, or a list of {', '.join(VIEWS)}")
+    for key, low, high in (("certainty", 0, 1), ("holdout", 0.05, 0.95)):
+        if not low <= float(cfg[key]) <= high:
+            raise UsageError(f"{key}={cfg[key]}: from {low} to {high}")
+    for key, least in (("folds", 2), ("min_cases", 2), ("min_count", 1), ("dims", 1), ("topics", 2)):
+        if int(cfg[key]) < least:
+            raise UsageError(f"{key}={cfg[key]}: at least {least}")
+
+
+# ---------------------------------------------------------------- learned labels
+
+
+def _by_models(cfg: Mapping[str, Any], output: Path, reports: Reports, labels: Labels, understood: Read) -> Metrics:
+    table, seed = reports.table, int(cfg["seed"])
+    division = divide(
+        table, labels.values, given=labels.split, share=float(cfg["holdout"]), folds=int(cfg["folds"]), seed=seed
+    )
+    log.info("%d reports to learn from, %d held out: %s", *_sizes(division), division.how)
+    outside = np.flatnonzero(division.side != "test")
+    settings = Settings(int(cfg["min_count"]), int(cfg["dims"]), int(cfg["topics"]), seed)
+    features = Features(understood, outside, settings)
+    sets = CANDIDATES if cfg["features"] == "best" else (tuple(cfg["features"]),)
+    rows = np.flatnonzero(labels.values.notna().any(axis=1).to_numpy())
+    matrices = {views: features.matrix(views, rows) for views in (*sets, REFERENCE)}
+    learned: dict[str, Learned] = {}
+    metrics: Metrics = {}
+    skipped: dict[str, str] = {}
+    curves: list[tuple[Any, Any, Any]] = []
+    for name in labels.values:
+        values = labels.values[name].to_numpy(np.float64)[rows]
+        places = np.flatnonzero(~np.isnan(values))
+        known = Known(places, values[places], division.side[rows][places], division.fold[rows][places])
+        test, training = known.of("test"), known.label[known.of("train")]
+        counts = int((training == 1).sum()), int((training == 0).sum())
+        finding = understood.lexicon.of_label(str(name))
+        patients = division.patients[rows][places][test]
+        rule = {}
+        if finding is not None:
+            column = list(understood.lexicon.findings).index(finding)
+            status = understood.status[rows[places][test], column]
+            rule = {"rule": measuring.of_rule(known.label[test], status, patients, seed)}
+        if min(counts) < int(cfg["min_cases"]):
+            skipped[str(name)] = f"{counts[0]} positive and {counts[1]} negative reports to learn from"
+            log.info("%s: not learned, %s", name, skipped[str(name)])
+            if rule:
+                metrics[str(name)] = rule
+            continue
+        settings_of = {"rule": cfg["threshold"], "certainty": float(cfg["certainty"]), "seed": seed}
+        ours = learn(known, matrices, sets, **settings_of)
+        plain = learn(known, matrices, [REFERENCE], **settings_of)
+        learned[str(name)] = ours
+        label, score, reference = known.label[test], ours.score[test], plain.score[test]
+        metrics[str(name)] = {
+            **measuring.of_model(label, score, ours.decision, reference, plain.decision, patients, seed),
+            **rule,
+        }
+        curves.append(_over(rows, known, division, ours, plain))
+        told = metrics[str(name)]
+        log.info(
+            "%s: AUC %.3f, plain reference %.3f, from %s",
+            name, told["auc"]["value"], told["reference"]["auc"]["value"], " + ".join(ours.views),
+        )  # fmt: skip
+    overall = {}
+    if curves:
+        held = division.patients[division.side == "test"]
+        overall = {"test_mean_over_labels": dict(measuring.over_labels(*zip(*curves, strict=True), held, seed))}
+    results = {"test": metrics, **overall}
+    given = give(table, labels, division, learned, features, rows)
+    shown = words.visible(features, learned, division.patients)
+    _write(output, given, table, labels.values.columns, results)
+    write_json(
+        output / "models.json",
+        {
+            "division": {"how": division.how, "train": _sizes(division)[0], "test": _sizes(division)[1]},
+            "reports": len(table),
+            "outside_hold_out": len(outside),
+            "labels": {name: words.described(name, own, shown) for name, own in learned.items()},
+            "skipped": skipped,
+            "lexicon": understood.lexicon.source,
+        },
+    )
+    notes = [*reports.notes, *labels.notes]
+    page.write_models(output / "report.html", cfg, results, learned, skipped, shown, notes, division, given)
+    for note in (*notes, *measuring.warnings_of(metrics, {name: own.decision for name, own in learned.items()})):
+        log.info(note)
+    return results
+
+
+def _sizes(division: Division) -> tuple[int, int]:
+    return int((division.side == "train").sum()), int((division.side == "test").sum())
+
+
+def _over(rows: Any, known: Known, division: Division, ours: Learned, plain: Learned) -> tuple[Any, Any, Any]:
+    """Label and both scores over all held-out reports, NaN where the label is unknown."""
+    out = np.full((3, len(division.side)), np.nan)
+    out[:, rows[known.rows]] = known.label, ours.score, plain.score
+    held = division.side == "test"
+    return out[0][held], out[1][held], out[2][held]
+
+
+# ---------------------------------------------------------------- rules
+
+
+def _by_rules(
+    cfg: Mapping[str, Any], output: Path, reports: Reports, labels: Labels | None, understood: Read
+) -> Metrics:
+    lexicon, table = understood.lexicon, reports.table
+    chosen = _chosen(cfg["targets"], lexicon)
+    unknown = {key: UNCERTAIN[str(cfg[key])] for key in ("uncertain", "unmentioned")}
+    given = given_by_rule(table, understood, chosen, unknown)
+    results: Metrics = {}
+    if labels is not None:
+        metrics = {}
+        patients = pd.factorize(table["patient"].where(table["patient"] != "", table["report"] + " alone"))[0]
+        for name in labels.values:
+            finding = lexicon.of_label(str(name))
+            values = labels.values[name].to_numpy(np.float64)
+            if finding in chosen.values() and (known := ~np.isnan(values)).any():
+                column = list(lexicon.findings).index(str(finding))
+                status = understood.status[known, column]
+                metrics[str(name)] = measuring.of_rule(values[known], status, patients[known], int(cfg["seed"]))
+        results = {"test": metrics}
+        without = [str(name) for name in labels.values if str(name) not in metrics]
+        if without:
+            labels.notes.append(f"Labels that the lexicons have no finding for: {', '.join(without)}.")
+    _write(output, given, table, list(chosen), results)
+    write_json(output / "rules.json", {"findings": chosen, "unknown": unknown, "lexicon": lexicon.source})
+    notes = [*reports.notes, *(labels.notes if labels is not None else [])]
+    page.write_rules(output / "report.html", cfg, results, given, list(chosen), notes)
+    for note in notes:
+        log.info(note)
+    return results
+
+
+def _chosen(targets: Sequence[str] | None, lexicon: Lexicon) -> dict[str, str]:
+    """The name of a label -> the finding of the lexicon that it means. Raises UsageError for one nobody knows."""
+    if targets is None:
+        return {name: name for name in lexicon.findings}
+    found = {str(target): lexicon.of_label(str(target)) for target in targets}
+    if absent := [target for target, finding in found.items() if finding is None]:
+        raise UsageError(
+            f"targets: no lexicon has {', '.join(absent)}; known: {', '.join(lexicon.findings)}. Write the phrases into "
+            "a YAML file and add it to terms="
+        )
+    return {target: finding for target, finding in found.items() if finding is not None}
+
+
+def _write(output: Path, given: pd.DataFrame, table: pd.DataFrame, names: Sequence[Any], results: Metrics) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    with atomic_path(output / "labels.csv") as temporary:
+        given.to_csv(temporary, index=False, lineterminator="\n", float_format="%.6g")
+    if "image" in table:
+        columns = {f"label_{name}": given[f"label_{name}"] for name in names}
+        with atomic_path(output / "targets.csv") as temporary:
+            pd.DataFrame({"image": table["image"], "part": "whole", **columns}).to_csv(
+                temporary, index=False, lineterminator="\n"
+            )
+    write_json(output / "metrics.json", results)
