@@ -27,11 +27,13 @@ from domainseg.data.manifest import Manifest
 from domainseg.evaluation.tables import clusters_of, numbers, texts
 from domainseg.files import atomic_path, read_json, write_json
 from domainseg.phantom.settings import Settings
+from domainseg.probes.caveats_checks import check
 from domainseg.probes.caveats_films import PLACES, learning, photographed, relations
 from domainseg.probes.caveats_measures import falls, measure, on_intention, row_weights, site_alone
 from domainseg.probes.caveats_models import Model, prepare_filters, score_films, train_network
 from domainseg.probes.caveats_page import gallery, main_table, page_of
 from domainseg.probes.common import ProbeError, write_results
+from domainseg.reporting.page import write_page
 from domainseg.training.environment import processor
 
 log = logging.getLogger(__name__)
@@ -46,6 +48,8 @@ def run(
     places: Sequence[str],
     films: Mapping[str, Any],
     seeds: int,
+    draws: int,
+    severe_seeds: int,
 ) -> dict[str, Any]:
     """Write cells/, caveats.json and caveats.html; returns what caveats.json holds.
 
@@ -60,23 +64,14 @@ def run(
     if cfg["trainer"]["threads"]:
         torch.set_num_threads(int(cfg["trainer"]["threads"]))
     demonstration = Demonstration(cfg, output, known, films)
-    cells = [
-        demonstration.cell(place, name, int(cfg["seed"]) + number)
-        for place in places
-        for number in range(seeds)
-        for name in names
-    ]
-    record = {
-        "cells": cells,
-        "pairs": demonstration.pairs(cells),
-        "site_alone": site_alone(demonstration.relations),
-        "films": dict(films),
-        "seed": cfg["seed"],
-        "resamples": cfg["resamples"],
-    }
-    pictures = list(gallery({place: demonstration.test(place) for place in places}))
-    write_results(output, "caveats", record, page_of(record, pictures), main_table(record))
-    return record
+    cells: list[dict[str, Any]] = []
+    for place in places:
+        for number in range(seeds):
+            for name in names:
+                cells.append(demonstration.cell(place, name, int(cfg["seed"]) + number))
+                demonstration.write(cells)
+    checks = check(cfg, output, known["labels"], films, draws, severe_seeds) if draws or severe_seeds else None
+    return demonstration.write(cells, checks, last=True)
 
 
 class Demonstration:
@@ -156,6 +151,27 @@ class Demonstration:
             self._filters = prepare_filters(self.cfg, self.output / "filters")
         return self._filters
 
+    def write(
+        self, cells: Sequence[Mapping[str, Any]], checks: Mapping[str, Any] | None = None, *, last: bool = False
+    ) -> dict[str, Any]:
+        """Write caveats.json and caveats.html from the cells that there are; ``last`` also prints the table."""
+        record = {
+            "cells": list(cells),
+            "pairs": self.pairs(cells),
+            "site_alone": site_alone(self.relations),
+            "checks": checks,
+            "films": dict(self.films),
+            "seed": self.cfg["seed"],
+            "resamples": self.cfg["resamples"],
+        }
+        if last:
+            shown = gallery({place: self.test(place) for place in dict.fromkeys(cell["place"] for cell in cells)})
+            write_results(self.output, "caveats", record, page_of(record, list(shown)), main_table(record))
+        else:
+            write_json(self.output / "caveats.json", record)
+            write_page(page_of(record), self.output / "caveats.html")
+        return record
+
     def pairs(self, cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """The cascade's AUC minus that of every other model of its place and seed, in each test."""
         found = []
@@ -168,8 +184,8 @@ class Demonstration:
                 auc = {}
                 for test, relation in self.relations.items():
                     weights = row_weights(label, site, relation)
-                    scores = [on_intention(table) for table in (one, two)]
-                    auc[test] = falls(label, *scores, weights, weights, people, *self.bootstrap)
+                    a, b = ((on_intention(table), weights) for table in (one, two))
+                    auc[test] = falls(label, a, b, people, *self.bootstrap)
                 found.append({**{key: cell[key] for key in ("place", "model", "title", "seed")}, "auc": auc})
         return found
 

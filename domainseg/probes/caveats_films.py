@@ -27,12 +27,20 @@ RELATIONS = ("inside", "absent", "reversed")
 _SEEDS = {"train": 10_000, "test": 20_000, "draw": 30_000}
 
 
-def learning(cfg: Mapping[str, Any], films: Mapping[str, Any], place: str, confounder: str, seed: int) -> Manifest:
+def learning(
+    cfg: Mapping[str, Any],
+    films: Mapping[str, Any],
+    place: str,
+    confounder: str,
+    seed: int,
+    more: Mapping[str, Any] | None = None,
+) -> Manifest:
     """The films that models learn from, divided into train and tune (0.85 and 0.15 of the patients).
 
-    films: settings of the demonstration (conf/probe/caveats.yaml). place: outside, inside or both.
+    films: settings of the demonstration (conf/probe/caveats.yaml). place: outside, inside or both. more: settings of
+    the phantom for these films alone.
     """
-    changed = {"confounder": confounder, "confounder_place": place, "n": films["train"]}
+    changed = {"confounder": confounder, "confounder_place": place, "n": films["train"], **(more or {})}
     manifest = _simulated(cfg, films, changed, _SEEDS["train"] + seed)
     return assign_splits(manifest, seed=seed, fractions={"train": 0.85, "tune": 0.15, "test": 0.0})
 
@@ -57,7 +65,7 @@ def _simulated(cfg: Mapping[str, Any], films: Mapping[str, Any], changed: Mappin
     if data["root"] is not None:
         name = "-".join([str(changed["confounder_place"]), str(changed["confounder"]), str(seed)])
         name += "".join(f"-{site}" for site in changed.get("sites", {}))
-        wanted["root"] = str(Path(data["root"]) / f"{name}-{changed['n']}")
+        wanted["root"] = str(Path(data["root"]) / f"{name}-{wanted['n']}-{wanted['reduction']}")
     manifest: Manifest = build(wanted)
     return manifest
 

@@ -7,7 +7,7 @@ paired and by patient.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from domainseg.evaluation.intervals import Array, Metric, codes, empty, exact, w
 from domainseg.evaluation.tables import clusters_of, numbers, texts
 
 Relations = Mapping[str, Mapping[str, NDArray[np.float64]]]
+Weighed = tuple[Array, Array]  # scores of films, and how much each film counts
 
 
 def measure(table: pd.DataFrame, related: Relations, resamples: int, seed: int) -> dict[str, Any]:
@@ -31,9 +32,9 @@ def measure(table: pd.DataFrame, related: Relations, resamples: int, seed: int) 
     site, people = texts(table, "site").astype(str), clusters_of(table)
     found: dict[str, Any] = {"auc": {}, "within": {}}
     weights = {name: row_weights(label, site, related[name]) for name in related}
-    values = _weighted_aucs(label, dict.fromkeys(weights, score), weights, people, resamples, seed)
-    found["auc"] = dict(zip(weights, values, strict=True))
-    found["fall"] = falls(label, score, score, weights["inside"], weights["reversed"], people, resamples, seed)
+    tests = {name: (score, weight) for name, weight in weights.items()}
+    found["auc"] = dict(zip(tests, _aucs(label, list(tests.values()), people, resamples, seed), strict=True))
+    found["fall"] = falls(label, tests["inside"], tests["reversed"], people, resamples, seed)
     for name in sorted(set(site)):
         here = site == name
         found["within"][name] = roc.auc(label[here], score[here], people[here])
@@ -53,49 +54,37 @@ def row_weights(label: Array, site: NDArray[Any], relation: Mapping[str, NDArray
     return np.array([relation[name][int(one)] for name, one in zip(site, label, strict=True)])
 
 
-def falls(
-    label: Array,
-    score_a: Array,
-    score_b: Array,
-    weights_a: Array,
-    weights_b: Array,
-    people: NDArray[Any],
-    resamples: int,
-    seed: int,
-) -> Metric:
-    """AUC of b minus AUC of a, each with its own scores and weights [n] of the same films; bootstrap by patient."""
-    one, two = roc.weighted_auc(label, score_a), roc.weighted_auc(label, score_b)
+def falls(label: Array, a: Weighed, b: Weighed, people: NDArray[Any], resamples: int, seed: int) -> Metric:
+    """AUC of b minus AUC of a on the same films, each with its own scores and weights; bootstrap by patient."""
+    one, two = roc.weighted_auc(label, a[0]), roc.weighted_auc(label, b[0])
 
     def gap(drawn: Array) -> Array:
-        return (two(drawn * weights_b) - one(drawn * weights_a))[:, None]
+        return np.asarray(two(drawn * b[1]) - one(drawn * a[1]))[:, None]
 
     (record,) = weighted_all(gap, 1, people, resamples=resamples, seed=seed)
-    if record["low"] == record["high"]:  # no pair of films is out of order in either
+    if record["low"] == record["high"]:  # no pair of films is ever out of order in either
         reach = exact(0.0, _fewest(label, people))[1]
-        low, high = max(-1.0, record["value"] - reach), min(1.0, record["value"] + reach)
-        record = Metric({**record, "low": low, "high": high, "method": "degenerate"})  # type: ignore[typeddict-item]
+        record["low"], record["high"] = max(-1.0, record["value"] - reach), min(1.0, record["value"] + reach)
+        record["method"] = "degenerate"
     return record
 
 
-def _weighted_aucs(
-    label: Array,
-    scores: Mapping[str, Array],
-    weights: Mapping[str, Array],
-    people: NDArray[Any],
-    resamples: int,
-    seed: int,
-) -> list[Metric]:
-    curves = {name: roc.weighted_auc(label, score) for name, score in scores.items()}
+def _aucs(label: Array, tests: Sequence[Weighed], people: NDArray[Any], resamples: int, seed: int) -> list[Metric]:
+    curves = [(roc.weighted_auc(label, score), weights) for score, weights in tests]
 
     def statistic(drawn: Array) -> Array:
-        return np.stack([curve(drawn * weights[name]) for name, curve in curves.items()], 1)
+        return np.stack([curve(drawn * weights) for curve, weights in curves], 1)
 
     records = weighted_all(statistic, len(curves), people, resamples=resamples, seed=seed)
-    for number, record in enumerate(records):
-        if record["low"] == record["high"]:  # all pairs in order, or all out of it
-            low, high = exact(record["value"], _fewest(label, people))
-            records[number] = Metric({**record, "low": low, "high": high, "method": "degenerate"})  # type: ignore[typeddict-item]
-    return records
+    return [_bounded(record, _fewest(label, people)) for record in records]
+
+
+def _bounded(record: Metric, patients: int) -> Metric:
+    """The record with exact bounds where all resamples gave the same value: all pairs in order, or all out of it."""
+    if record["low"] == record["high"]:
+        record["low"], record["high"] = exact(record["value"], patients)
+        record["method"] = "degenerate"
+    return record
 
 
 def _fewest(label: Array, people: NDArray[Any]) -> int:
@@ -125,13 +114,10 @@ def swapped(table: pd.DataFrame, *, resamples: int, seed: int) -> tuple[Metric, 
     people = clusters_of(first)
 
     def mean(drawn: Array) -> Array:
-        return np.stack([drawn @ higher, drawn @ moved], 1) / drawn.sum(1, keepdims=True)
+        return np.asarray(np.stack([drawn @ higher, drawn @ moved], 1) / drawn.sum(1, keepdims=True))
 
     often, far = weighted_all(mean, 2, people, resamples=resamples, seed=seed)
-    if often["low"] == often["high"]:
-        low, high = exact(often["value"], codes(people)[1])
-        often = Metric({**often, "low": low, "high": high, "method": "degenerate"})  # type: ignore[typeddict-item]
-    return often, far
+    return _bounded(often, codes(people)[1]), far
 
 
 def site_alone(related: Relations) -> dict[str, float]:

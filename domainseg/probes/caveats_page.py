@@ -42,6 +42,7 @@ def page_of(record: Mapping[str, Any], pictures: Sequence[Figure] = ()) -> Page:
             Section("The cascade against the other models", text=[PAIRED], tables=[paired_table(record)]),
             Section("What the cascade does not escape", text=escapes(record)),
             Section("One patient at three sites", gallery=pictures),
+            *([checks_section(record["checks"])] if record["checks"] else []),
             Section("How fair this is", text=FAIR),
             Section("Cells", tables=[cells_table(cells)], text=[took(record)]),
         ],
@@ -137,6 +138,37 @@ def paired_table(record: Mapping[str, Any]) -> Table:
     ]
     heads = ("Site shows", "Against", *(f"Difference, {name}" for name in TESTS.values()))
     return Table(heads, rows, "Cascade minus the other model (95 %)", numeric=(2, 3, 4))
+
+
+CHECKED = {
+    "off": "without a confounder: alarms are false ones",
+    "severe": "with a severe one: the use of the site is there to be found",
+}
+
+
+def checks_section(checks: Mapping[str, Any]) -> Section:
+    """How often the audit raised an alarm, and found the site used, on films with and without a confounder."""
+    rows = []
+    for name, found in checks.items():
+        units = found["units"]
+        seen = [unit["site"]["detectable"]["value"] for unit in units if unit["site"]["detectable"] is not None]
+        aucs = [unit["auc"]["value"] for unit in units]
+        networks = len({unit["seed"] for unit in units})
+        rows.append(
+            (
+                CHECKED[name],
+                f"{len(units)} ({several(networks, 'network', 'networks')})",
+                interval(found["alarms"], 2),
+                interval(found["used"], 2),
+                f"{number(min(seen), 2)} to {number(max(seen), 2)}" if seen else "–",
+                f"{number(min(aucs), 2)} to {number(max(aucs), 2)}",
+            )
+        )
+    heads = ("Films", "Draws", "Alarm", "Site used", "Site read from the films, AUC", "AUC of the score")
+    note = "Draws of patients that no network has seen; alarm: for site, department or portable, Holm-corrected."
+    return Section(
+        "Is the audit right?", tables=[Table(heads, rows, "Audits of fresh draws (95 %)", note, (1, 2, 3, 4, 5))]
+    )
 
 
 def cells_table(cells: Sequence[Mapping[str, Any]]) -> Table:
