@@ -10,6 +10,7 @@ model is also judged between slices of the same place only.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,9 @@ from domainseg.reporting.words import interval
 BANDS = 10  # of the stack's height, within which slices are of the same place (our choice)
 NEAR = 0.05  # of the stack's height: how near other patients' slices count for the control of the place (our choice)
 AGES, AGE_NAMES = (18.0, 60.0), ("under 18", "18 to 59", "60 and over")
-MODEL, AREA, PLACE, SLICES = "model", "inside of the skull", "place in the stack", "number of slices"
-EXAM_CONTROLS, SLICE_CONTROLS = (AREA, SLICES, "age"), (AREA, PLACE)
+MODEL, PRESENCE = "model", "its presence head alone"  # of an exam the highest slice's
+AREA, PLACE, SLICES = "inside of the skull", "place in the stack", "number of slices"
+MODELS, OF_EXAMS, OF_SLICES = (MODEL, PRESENCE), (AREA, SLICES, "age"), (AREA, PLACE)
 NAMES = {"age": "age of the patient", SLICES: "number of slices", AREA: "largest inside of the skull"}
 HEADS = ("Of", "Score", "AUC (95 %)", "n", "Positive", "Patients")
 
@@ -113,6 +115,7 @@ def of_exam(stages: list[Stage], manifest: Manifest, truth: HeadTruth, image: st
     sample = preprocess(case, stage.preprocessing)
     outputs = stage.network(sample.pictures)
     scores = stage.decision.slice_logits(outputs)
+    shown = outputs["presence"][:, 0] if "presence" in outputs else np.full(len(scores), np.nan)
     settings = stage.preprocessing[0]
     labels = volumes.slices_on_grid(case, truth.slices(image, volume), float(settings["thickness"]))[:, 0]
     middle = sample.pictures[:, int(settings["slices"]) // 2]
@@ -128,6 +131,7 @@ def of_exam(stages: list[Stage], manifest: Manifest, truth: HeadTruth, image: st
             "place": z / max(1, len(scores) - 1),
             "label": labels[z],
             "score": scores[z],
+            PRESENCE: shown[z],
             AREA: inside(middle[z]),
         }
         for z in range(len(scores))
@@ -149,23 +153,24 @@ def judged(table: pd.DataFrame) -> dict[str, Any]:
     by_exam = table.groupby("image", sort=False)
     exams = by_exam[["patient", "fold", "age", "called"]].first()
     exams["label"], exams[MODEL] = by_exam["exam_label"].first(), by_exam["exam_score"].first()
+    exams[PRESENCE] = by_exam[PRESENCE].max()
     exams[AREA], exams[SLICES] = by_exam[AREA].max(), by_exam.size()
     exams = exams[exams["label"].notna()]
     slices = table[table["label"].notna()].rename(columns={"score": MODEL})
     brain = slices[slices[AREA] > 0]
     bands = np.minimum((brain["place"] * BANDS).astype(int), BANDS - 1)
     parts = {
-        "exams": (exams, exams["fold"], (MODEL, *EXAM_CONTROLS)),
-        "slices": (slices, slices["fold"], (MODEL, *SLICE_CONTROLS)),
-        "slices of one place": (brain, brain["fold"] * BANDS + bands, (MODEL, *SLICE_CONTROLS)),
+        "exams": (exams, exams["fold"], (*MODELS, *OF_EXAMS)),
+        "slices": (slices, slices["fold"], (*MODELS, *OF_SLICES)),
+        "slices of one place": (brain, brain["fold"] * BANDS + bands, (*MODELS, *OF_SLICES)),
     }
     rows = []
     for of, (part, fold, names) in parts.items():
-        rows += [_row(of, name, part, fold if name == MODEL or "place" in of else None) for name in names]
+        rows += [_row(of, name, part, fold if name in MODELS or "place" in of else None) for name in names]
         group = in_words(part["age"].to_numpy(float), AGES, AGE_NAMES)
-        for age in AGE_NAMES:
-            here = np.array([name == age for name in group], bool)
-            rows.append(_row(f"{of}, {age}", MODEL, part[here], fold[here]))
+        for age, name in product(AGE_NAMES, MODELS):
+            here = np.array([one == age for one in group], bool)
+            rows.append(_row(f"{of}, {age}", name, part[here], fold[here]))
     place = slices[slices[PLACE].notna()]
     label, own, other, patient = (place[name].to_numpy() for name in ("label", MODEL, PLACE, "patient"))
     gain, p = roc.difference(label, own, other, patient, place["fold"].to_numpy())

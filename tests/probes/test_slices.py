@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from domainseg.probes import slices
 from domainseg.probes.common import ProbeError
-from domainseg.probes.slices import AREA, MODEL, PLACE, inside, judged, page_of, placed
+from domainseg.probes.slices import AREA, MODEL, PLACE, PRESENCE, inside, judged, page_of, placed
 
 
 def test_the_inside_of_the_skull_is_what_bone_encloses() -> None:
@@ -41,7 +41,7 @@ def table() -> pd.DataFrame:
             rows.append(
                 {
                     "image": str(exam), "patient": str(exam), "fold": exam % 3, "age": 3.0 * exam, "slice": z,
-                    "place": z / 19, "label": label, "score": rng.normal() + 6 * bool(seen),
+                    "place": z / 19, "label": label, "score": rng.normal() + 6 * bool(seen), PRESENCE: label,
                     AREA: 0.5 - abs(z - 10) / 30, "called": exam % 2,
                     "exam_label": float(exam % 2), "exam_score": rng.random() / 2 + 0.5 * (exam % 2),
                 }
@@ -76,6 +76,7 @@ def test_aucs_within_folds_and_places(table: pd.DataFrame) -> None:
     assert of(record, "slices of one place", PLACE)["value"] < 0.6
     assert 0.6 < of(record, "slices of one place", MODEL)["value"] < 0.9
     assert of(record, "exams", MODEL)["value"] == 1
+    assert of(record, "slices", PRESENCE)["value"] == of(record, "exams", PRESENCE)["value"] == 1
     assert of(record, "exams", AREA)["value"] == 0.5
     assert [of(record, f"exams, {age}", MODEL)["n"] for age in slices.AGE_NAMES] == [6, 14, 10]
     assert record["called"] == {"positive": 15, "negative": 0}
