@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from domainseg.cascade.findings import Findings
 from domainseg.cascade.head import HeadFilter, HemorrhageDetector
 from domainseg.cascade.stages import FractureDetector, ImplantFilter, Localizer, ViewFilter, WholeFilm
 
@@ -17,4 +18,5 @@ DECISIONS: Mapping[str, Callable[..., Any]] = {
     "whole_film": WholeFilm,
     "head_filter": HeadFilter,
     "hemorrhage_detector": HemorrhageDetector,
+    "findings": Findings,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +59,22 @@ def _blank_film() -> Film:
 FILMS = Reading("film", "films", _read_film, film_rows, _film_truth, _blank_film, 16, 20_000_000, 4)
 
 
+def _whole_rows(*args: Any) -> list[dict[str, Any]]:
+    from domainseg.cascade.whole import whole_rows
+
+    return whole_rows(*args)
+
+
+def _whole_truth(manifest: Manifest) -> Any:
+    from domainseg.cascade.whole import WholeTruth
+
+    return WholeTruth(manifest)
+
+
+# Films that are judged whole: a row is one of a film, not of a hip in it.
+WHOLE_FILMS = replace(FILMS, rows=_whole_rows, truth=_whole_truth)
+
+
 def _read_volume(path: Path, limit: int | None) -> Volume:
     from domainseg.imaging.volumes import read_volume
 
@@ -86,4 +102,11 @@ VOLUMES = Reading("volume", "exams", _read_volume, _volume_rows, _volume_truth, 
 
 def reading_of(stages: Sequence[Stage]) -> Reading:
     """What the first stage of a cascade, and so all of it, reads."""
-    return VOLUMES if stages[0].decision.reads == "volume" else FILMS
+    return reading_for(stages[0].decision)
+
+
+def reading_for(decision: Any) -> Reading:
+    """What a decision, or its class, reads; one that judges films whole says so by ``part``."""
+    if decision.reads == VOLUMES.name:
+        return VOLUMES
+    return WHOLE_FILMS if getattr(decision, "part", "") == "whole" else FILMS

@@ -34,15 +34,11 @@ def film_rows(
     Without truth nobody can say whether a hip that was not found is missed or outside the film: ``hips_found`` of its
     other rows (0 to 2, absent where the film did not come so far) says how many there were.
     """
+    common = described(film)
     if isinstance(film, ImageReadError):
-        common: dict[str, Any] = {"excluded_by": "read", "exclusion_reason": film.kind}
         results = []
-    else:
-        common = {"width": film.shape[1], "height": film.shape[0], "spacing_kind": film.spacing_kind}
-        if film.spacing is not None:
-            common["spacing"] = float(np.sqrt(film.spacing[0] * film.spacing[1]))
-        if any(result.part in PARTS or "score_localizer" in result.values for result in results):
-            common["hips_found"] = sum(result.part in PARTS for result in results)
+    elif any(result.part in PARTS or "score_localizer" in result.values for result in results):
+        common["hips_found"] = sum(result.part in PARTS for result in results)
     rows = []
     for result in results:
         row = {"image": image, "part": result.part, **common, **result.values}
@@ -72,6 +68,16 @@ def film_rows(
     for row in rows or [whole]:
         _add_truth(row, truth)
     return rows or [whole]
+
+
+def described(film: Film | ImageReadError) -> dict[str, Any]:
+    """Columns that say what was read: size in pixels and spacing in mm, or why nothing was."""
+    if isinstance(film, ImageReadError):
+        return {"excluded_by": "read", "exclusion_reason": film.kind}
+    found: dict[str, Any] = {"width": film.shape[1], "height": film.shape[0], "spacing_kind": film.spacing_kind}
+    if film.spacing is not None:
+        found["spacing"] = float(np.sqrt(film.spacing[0] * film.spacing[1]))
+    return found
 
 
 def _add_truth(row: dict[str, Any], truth: Truth) -> None:

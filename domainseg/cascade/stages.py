@@ -43,6 +43,7 @@ class Decision(Protocol):
     """How a stage turns outputs into cases or an exclusion.
 
     One that answers more than its target also has ``thresholds(frozen)``: {target: from which score on it is called}.
+    One that judges films whole, not what it finds in them, has ``part`` = "whole".
     """
 
     @property

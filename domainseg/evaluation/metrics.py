@@ -16,12 +16,14 @@ import pandas as pd
 from domainseg.cascade.head_rows import JOINED
 from domainseg.evaluation import intervals, roc
 from domainseg.evaluation.calibration import calibration
+from domainseg.evaluation.findings import mean_auc
 from domainseg.evaluation.groups import GROUPS, HEAD_TARGETS, groups_of
 from domainseg.evaluation.intervals import Metric, empty, proportion
 from domainseg.evaluation.lesions import lesion_metrics, lesion_sensitivity
 from domainseg.evaluation.location import localizer_metrics, location_metrics, pointing_metrics
 from domainseg.evaluation.tables import Rows, rows_of, should_stop, targets_of, texts
 from domainseg.evaluation.volumes import joined_rows, overlap_metrics
+from domainseg.imaging.chest import FINDINGS
 from domainseg.imaging.hemorrhage import TYPES
 
 NO_THRESHOLD = "no frozen threshold"
@@ -61,6 +63,12 @@ def evaluate(
                     joined_rows(rows_of(part, "hemorrhage"), name), name, resamples, seed
                 )
                 out[split][name] = {**conditional, "intention": intention}
+        if len(findings := [name for name in chosen if name in FINDINGS]) > 1:
+            rows = {name: rows_of(part, name) for name in findings}
+            out[split]["findings"] = {
+                "auc_mean": mean_auc({name: one.take(one.scored) for name, one in rows.items()}),
+                "intention": {"auc_mean": mean_auc({name: one.judged() for name, one in rows.items()})},
+            }
         if "fracture" in chosen and "label_location" in table and "location" in table:
             out[split]["location"] = location_metrics(rows_of(part, "fracture"), groups, resamples, seed)
     return out

@@ -1,4 +1,7 @@
-"""Figures that others printed for hemorrhage on head CT, to stand beside ours; each says whether it was read there."""
+"""Figures that others printed, to stand beside ours: of hemorrhage on head CT and of findings on chest films.
+
+Each says whether it was read in its source.
+"""
 
 from __future__ import annotations
 
@@ -55,4 +58,50 @@ PRINTED: tuple[Printed, ...] = (
     Printed(CHANG, EITHER, "subarachnoid", "volume_r", 0.953, verified=False),
     Printed(INSTANCE, CHALLENGE, "hemorrhage", "dice", 0.6925),
     Printed(NVAUTO, CHALLENGE, "hemorrhage", "dice", 0.721),
+)
+
+
+#: AUC of findings on test films of NIH ChestX-ray14, as the README of jrzech/reproduce-chexnet lists them.
+CHEST_COLUMNS = ("Zech 2018", "Zech 2022", "CheXNet")
+CHEST_AUC: dict[str, tuple[float, float, float]] = {
+    "atelectasis": (0.8161, 0.8180, 0.8094),
+    "cardiomegaly": (0.9105, 0.9090, 0.9248),
+    "effusion": (0.8839, 0.8827, 0.8638),
+    "infiltration": (0.7077, 0.7156, 0.7345),
+    "mass": (0.8308, 0.8377, 0.8676),
+    "nodule": (0.7748, 0.7756, 0.7802),
+    "pneumonia": (0.7651, 0.7617, 0.7680),
+    "pneumothorax": (0.8739, 0.8776, 0.8887),
+    "consolidation": (0.8008, 0.8002, 0.7901),
+    "edema": (0.8979, 0.8945, 0.8878),
+    "emphysema": (0.9227, 0.9316, 0.9371),
+    "fibrosis": (0.8293, 0.8251, 0.8047),
+    "pleural_thickening": (0.7860, 0.7889, 0.8062),
+    "hernia": (0.9010, 0.9175, 0.9164),
+}
+
+#: Share of the films with each finding that reproduce-chexnet scales its maps with.
+CHEST_BASE_RATES = {
+    "atelectasis": 0.103,
+    "cardiomegaly": 0.025,
+    "effusion": 0.119,
+    "infiltration": 0.177,
+    "mass": 0.051,
+    "nodule": 0.056,
+    "pneumonia": 0.012,
+    "pneumothorax": 0.047,
+    "consolidation": 0.042,
+    "edema": 0.021,
+    "emphysema": 0.022,
+    "fibrosis": 0.015,
+    "pleural_thickening": 0.030,
+    "hernia": 0.002,
+}
+
+#: What differs from our films, wherever these figures are shown.
+CHEST_DIFFERS = (
+    "Printed: NIH ChestX-ray14, 112,120 films, labels mined from reports, each figure on a split of its own.",
+    "Zech: two retrainings of reproduce-chexnet. All three began with ImageNet weights; ours says above where it did.",
+    "Ours: the films, labels and split of this run; simulated films unless the data below say otherwise.",
+    "The base rate is that of the run's training films and scales its maps; that of NIH is the one printed.",
 )

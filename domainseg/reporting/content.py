@@ -35,7 +35,7 @@ class Content:
     lesions: the lesion table of volumes.
     thresholds: one dict a stage (stage, value, rule, chosen_on, n_positive, kept, specificity, reached, provisional).
     curves: stage -> table with a column step. comparisons: as ``evaluation.compare`` gives them, each with a title.
-    missing: pieces that were not there, in words.
+    missing: pieces that were not there, in words. maps: the page of films and maps beside the report, "" without one.
     """
 
     name: str
@@ -51,6 +51,7 @@ class Content:
     pictures: list[Picture] = field(default_factory=list)
     contact_sheet: Path | None = None
     missing: list[str] = field(default_factory=list)
+    maps: str = ""
 
     @property
     def split(self) -> str:
@@ -64,9 +65,9 @@ class Content:
 
     @property
     def main(self) -> str | None:
-        """The target that the cascade is for: the configuration's; without one fracture, hemorrhage or the last."""
-        targets = [name for name in self.results if name != "location"]
-        known = [name for name in (self.config.get("target"), "fracture", "hemorrhage") if name in targets]
+        """The target that it is for: the configuration's; without one fracture, hemorrhage, pneumonia or the last."""
+        targets = [name for name in self.results if name not in ("location", "findings")]
+        known = [name for name in (self.config.get("target"), "fracture", "hemorrhage", "pneumonia") if name in targets]
         return (known or targets[-1:] or [None])[0]
 
     @property
@@ -107,6 +108,7 @@ def gather(run: Path) -> Content:
     if (run / "comparisons.json").is_file():
         content.comparisons = list(read_json(run / "comparisons.json"))
     content.pictures, content.contact_sheet = _pictures(run / "pictures")
+    content.maps = "maps.html" if (run / "maps.html").is_file() else ""
     for piece, there in (
         ("stages/*/threshold.json", content.thresholds),
         ("stages/*/*.csv", content.curves),

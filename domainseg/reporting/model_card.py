@@ -9,9 +9,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from domainseg.reporting import sections, sections_volume
+from domainseg.reporting import sections, sections_findings, sections_volume
 from domainseg.reporting.content import Content
-from domainseg.reporting.words import EXAMS, REASONS, STAGES, TITLES, Nouns, number, title
+from domainseg.reporting.words import CHESTS, EXAMS, REASONS, STAGES, TITLES, Nouns, number, title
 
 TEMPLATE = "model_card.md"
 
@@ -29,6 +29,12 @@ OF_EXAMS = (
     "An exam may be called though no lesion is called: specificity counts that, false lesions do not.",
     "Volumes are those of called lesions. Exported pictures have no spacing: there they are unknown.",
     "Groups by age tell whether children were among the exams; where none were, it has not been tested on them.",
+)
+OF_CHESTS = (
+    "Truth is what the manifest says: labels that were mined from reports are wrong at times.",
+    "The whole film is read at 224 px: small findings are lost, and what lies outside the lungs can raise a score.",
+    "A map shows what raised a score in cells of a seventh of the film, not where a finding is.",
+    "A film without a call is no normal one: only the findings above were learned.",
 )
 NUMBERS = {
     "level": "a candidate's voxels: probability from",
@@ -65,6 +71,10 @@ def model_card(record: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         main=title(target, TITLES),
         words=words,
         exams=words == EXAMS,
+        chests=words == CHESTS,
+        began=sections_findings.training_began(content),
+        finding_heads=sections_findings.HEADS,
+        findings=sections_findings.finding_rows(content),
         label=record["labels"][target],
         split=content.split,
         stages=[_stage_row(stage, record["labels"]) for stage in record["stages"]],
@@ -121,9 +131,10 @@ def _inert(value: Any) -> Any:
 def _limits(words: Nouns, *, simulated: bool) -> list[str]:
     """What holds for every bundle of films or of exams."""
     lines = [*([SIMULATED] if simulated else []), *ALWAYS]
-    a, not_found = ("An", "") if words == EXAMS else ("A", " or not found")
+    a = "An" if words == EXAMS else "A"
+    not_found = "" if words in (EXAMS, CHESTS) else " or not found"
     told = [line.format(images=words.images, case=words.case, A=a, or_not_found=not_found) for line in lines]
-    return told + (list(OF_EXAMS) if words == EXAMS else [])
+    return told + list(OF_EXAMS if words == EXAMS else OF_CHESTS if words == CHESTS else ())
 
 
 def _number_rows(stages: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:

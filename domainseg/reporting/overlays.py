@@ -61,15 +61,18 @@ def overlay(film: Film, results: Sequence[Case | Exclusion], *, heat: bool = Tru
             x, y = transform(to_picture, [values["pointing_x"], values["pointing_y"]])
             cv2.drawMarker(picture, (round(x), round(y)), color, cv2.MARKER_CROSS, 18, 2, cv2.LINE_AA)
         place = (max(2, int(corners[:, 0].min()) + 4), min(picture.shape[0] - 6, int(corners[:, 1].max()) - 8))
-        _write(picture, text, place, color)
+        write_on(picture, text, place, color)
     for k, note in enumerate(note for note in notes if note):
-        _write(picture, note, (8, 24 + 24 * k), _EXCLUDED)
+        write_on(picture, note, (8, 24 + 24 * k), _EXCLUDED)
     return picture
 
 
 def draw_overlay(film: Film, results: Sequence[Case | Exclusion], path: Path) -> None:
-    """Write the overlay as PNG, atomically."""
-    write_png(overlay(film, results), path)
+    """Write the overlay as PNG, atomically; of findings their maps beside the film."""
+    from domainseg.reporting import overlays_findings  # late: it draws with what is here
+
+    whole = [result for result in results if isinstance(result, Case) and overlays_findings.has_maps(result)]
+    write_png(overlays_findings.overlay(film, whole[0]) if whole else overlay(film, results), path)
 
 
 def overlay_name(image: str, ending: str = ".png") -> str:
@@ -96,7 +99,8 @@ def _heat(picture: NDArray[np.uint8], affine: Affine, case: Case) -> NDArray[np.
     return np.asarray(picture * (1 - weight) + np.array([40, 40, 255]) * weight, dtype=np.uint8)
 
 
-def _write(picture: NDArray[np.uint8], text: str, place: tuple[int, int], color: tuple[int, int, int]) -> None:
+def write_on(picture: NDArray[np.uint8], text: str, place: tuple[int, int], color: tuple[int, int, int]) -> None:
+    """Text on a dark ground; ``place``: (x, y) of its lower left corner."""
     (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.55, 1)
     x, y = place
     cv2.rectangle(picture, (x - 3, y - height - 4), (x + width + 3, y + below + 1), (0, 0, 0), cv2.FILLED)

@@ -10,11 +10,11 @@ from typing import Any
 import cv2
 import jinja2
 
-from domainseg.evaluation.published import DIFFERS
+from domainseg.evaluation.published import CHEST_DIFFERS, DIFFERS
 from domainseg.evaluation.tables import Rows, rows_of, texts
 from domainseg.files import atomic_path
 from domainseg.imaging.hemorrhage import TYPES
-from domainseg.reporting import figures, sections, sections_volume
+from domainseg.reporting import figures, sections, sections_findings, sections_volume
 from domainseg.reporting.content import Content, Picture, gather, record
 from domainseg.reporting.words import CLASSES, COLUMNS, EXAMS, METRICS, TITLES, interval, known, stage_title, title
 
@@ -79,6 +79,9 @@ def render(content: Content) -> str:
         balanced=sections_volume.balanced_rows(content),
         sizes=sections_volume.size_rows(content),
         mimics=sections_volume.mimic_rows(content),
+        findings=sections_findings.finding_rows(content),
+        finding_heads=sections_findings.HEADS,
+        findings_differ=CHEST_DIFFERS,
         differs=DIFFERS,
         published=sections_volume.published(content),
         figures=dict.fromkeys(FIGURES, "")

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from domainseg.evaluation.tables import STOPS, Rows, labels, texts
+from domainseg.imaging.chest import FINDINGS
 from domainseg.imaging.hemorrhage import TYPES
 from domainseg.reporting.content import Content, record
+from domainseg.reporting.sections_findings import provisional_findings, training_began
 from domainseg.reporting.words import (
     CLASSES,
     COLUMNS,
@@ -32,6 +34,8 @@ _KEY: dict[str, tuple[str | tuple[str, ...], ...]] = {  # metrics, or the keys t
     "localizer": ("within_5mm", "within_6pct", "head_error_mm_median", "head_error_pct_median"),
     "location": ("accuracy",),
     "fracture": (*_KEY_MAIN, "pointing_hit"),
+    "findings": ("auc_mean",),
+    **dict.fromkeys(FINDINGS, _KEY_MAIN),
     "hemorrhage": (
         *_KEY_MAIN,
         "dice",
@@ -54,11 +58,13 @@ _ENOUGH_TEST = 40
 def key_figures(content: Content) -> list[dict[str, Any]]:
     """One block a target: its title, the question it answers, and rows of metric, intention, conditional, n, method.
 
-    The types of hemorrhage have a table of their own.
+    The types of hemorrhage and the findings of chest films have tables of their own.
     """
     blocks = []
     for target, metrics in content.results.items():
         if target in TYPES and "hemorrhage" in content.results:
+            continue
+        if target in FINDINGS and target != content.main and "findings" in content.results:
             continue
         rows = []
         for key in _KEY.get(target, _KEY_OTHERS):
@@ -107,6 +113,9 @@ def brief(content: Content) -> list[str]:
     ]
     if at:
         said.append(f"At the threshold frozen on tune, {' and '.join(at)}.")
+    mean = record(results, "findings", "intention", "auc_mean")
+    if mean is not None and known(mean):
+        said.append(f"The mean of the findings' areas under the curve is {interval(mean)}.")
     coverage = record(results, main, "coverage")
     if coverage is not None and number(coverage["value"]) != "–":
         said.append(f"The cascade gave a score to {100 * coverage['value']:.1f} % of the cases it should have scored.")
@@ -155,6 +164,7 @@ def warnings(content: Content) -> list[str]:
             out.append(
                 f"{stage}: no threshold keeps what the rule asks for on tune; too many cases were excluded before."
             )
+        out += provisional_findings(stage, threshold)
     few = []
     for target, metrics in content.results.items():
         name = title(target, TITLES)
@@ -162,8 +172,8 @@ def warnings(content: Content) -> list[str]:
         if prevalence is not None and prevalence["n"]:
             positives = round(float(prevalence["value"]) * prevalence["n"])
             fewer = min(positives, prevalence["n"] - positives)
-            if target in TYPES:
-                few += [f"{target} {positives}"] if positives < _ENOUGH_TEST else []
+            if target in TYPES or (target in FINDINGS and target != content.main):
+                few += [f"{name.lower()} {positives}"] if positives < _ENOUGH_TEST else []
             elif fewer < _ENOUGH_TEST and target != "localizer":
                 which = CLASSES.get(target, ("negative", "positive"))[int(positives == fewer)]
                 told = several(fewer, "scored case", "scored cases")
@@ -182,7 +192,8 @@ def warnings(content: Content) -> list[str]:
             "that is called: nothing is outlined in them, 0 ml are measured, and they count as no false lesion."
         )
     if few:
-        out.append(f"Few scored exams of some types ({', '.join(few)}); read their intervals.")
+        what = "exams of some types" if "hemorrhage" in content.results else "films with some findings"
+        out.append(f"Few scored {what} ({', '.join(few)}); read their intervals.")
     rules = {str(t["stage"]): str(t.get("rule", "")) for t in content.thresholds if not t.get("provisional")}
     for target, rule in rules.items():
         reached = record(content.results, target, "sensitivity")
@@ -200,13 +211,15 @@ def warnings(content: Content) -> list[str]:
 def thresholds(content: Content) -> list[dict[str, str]]:
     """Rows of stage, value, rule, where chosen, cases, what it kept, specificity, remark.
 
-    A stage that calls types has a row for each behind its own.
+    A stage that calls types or findings has a row for each behind its own.
     """
     rows = []
     for t in content.thresholds:
-        rows.append(_threshold_row(str(t["stage"]), t))
-        types = (t.get("numbers") or {}).get("types", {})
-        rows += [_threshold_row(f"{t['stage']}, {name}", one) for name, one in types.items()]
+        numbers = t.get("numbers") or {}
+        of = f", {numbers['target']}" if "target" in numbers else ""
+        rows.append(_threshold_row(f"{t['stage']}{of}", t))
+        more = {**numbers.get("types", {}), **numbers.get("findings", {})}
+        rows += [_threshold_row(f"{t['stage']}, {name}", one) for name, one in more.items()]
     return rows
 
 
@@ -335,7 +348,7 @@ _CONFIG = ("predictions", "pipeline", "target", "rois", "seed", "only", "data", 
 
 def facts(content: Content) -> list[tuple[str, str]]:
     """What was trained on what: the lines of config and environment that a reader asks for first."""
-    out = [("run", content.name)]
+    out = [("run", content.name), *training_began(content)]
     for source, keys in ((content.config, _CONFIG), (content.environment, tuple(content.environment))):
         for key in keys:
             value = _plain(source.get(key))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from domainseg.imaging.chest import FINDINGS
 from domainseg.imaging.hemorrhage import TYPES
 
 
@@ -23,6 +24,7 @@ class Nouns:
 
 FILMS = Nouns("film", "films", "hip", "hips")
 EXAMS = Nouns("exam", "exams", "exam", "exams")
+CHESTS = Nouns("film", "films", "film", "films")
 OTHERS = Nouns("film", "films", "case", "cases")
 _OF_EXAMS = ("head_filter", "hemorrhage", *TYPES)
 
@@ -36,6 +38,8 @@ TITLES = {
     "hemorrhage": "Hemorrhage",
     **{name: name.capitalize() for name in TYPES},
     "extra_axial": "Extra-axial (subdural or epidural)",
+    "findings": "Findings",
+    **{name: name.capitalize().replace("_", " ") for name in FINDINGS},
 }
 QUESTIONS = {
     "view_filter": "Is this a frontal film of the hip or pelvis?",
@@ -46,6 +50,7 @@ QUESTIONS = {
     "head_filter": "Is this a head CT that can be read for hemorrhage?",
     "hemorrhage": "Is there a hemorrhage in this head?",
     **{name: f"Is there a hemorrhage that is {name}?" for name in TYPES},
+    **{name: f"Does this chest film show {name.replace('_', ' ')}?" for name in FINDINGS},
 }
 CLASSES = {  # (negative, positive)
     "view_filter": ("other film", "frontal hip or pelvis"),
@@ -55,6 +60,7 @@ CLASSES = {  # (negative, positive)
     "head_filter": ("no head CT", "head CT"),
     "hemorrhage": ("no hemorrhage", "hemorrhage"),
     **{name: (f"no {name} hemorrhage", f"{name} hemorrhage") for name in TYPES},
+    **{name: (f"no {name.replace('_', ' ')}", name.replace("_", " ")) for name in FINDINGS},
 }
 COLUMNS = {
     "site": "Site",
@@ -76,6 +82,7 @@ COLUMNS = {
 METRICS = {
     "auc": "AUC",
     "auc_pooled": "AUC, folds pooled",
+    "auc_mean": "Mean AUC of the findings",
     "accuracy": "Accuracy",
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
@@ -139,6 +146,8 @@ REASONS = {  # of exclusions, where the code does not say it
 
 def nouns(target: str | None) -> Nouns:
     """The words for films or exams, after the target that a cascade is for."""
+    if target in FINDINGS:
+        return CHESTS
     return FILMS if target == "fracture" else EXAMS if target in _OF_EXAMS else OTHERS
 
 

@@ -88,7 +88,7 @@ class SafeCheckpointIO(CheckpointIO):
 
 
 class Checkpoints(Callback):
-    """Saves every ``every`` optimiser steps and after the last one."""
+    """Saves every ``every`` optimiser steps and after the last one, also of a fit that is ended early."""
 
     def __init__(self, folder: Path, phase: str, every: int) -> None:
         self.folder, self.phase, self.every = folder, phase, every
@@ -98,7 +98,7 @@ class Checkpoints(Callback):
     ) -> None:
         """Lightning's hook, after the optimiser's step."""
         step = trainer.global_step
-        if step % self.every == 0 or step == trainer.max_steps:
+        if step % self.every == 0 or step == trainer.max_steps or trainer.should_stop:
             trainer.save_checkpoint(checkpoint_path(self.folder, self.phase, step), weights_only=False)
 
 

@@ -26,10 +26,10 @@ class Curves(Callback):
     ) -> None:
         """Lightning's hook, after the optimiser's step."""
         step = trainer.global_step
-        if step % self.every == 0 or step == trainer.max_steps:
+        if step % self.every == 0 or step == trainer.max_steps or trainer.should_stop:
             losses = {name: float(value) for name, value in trainer.callback_metrics.items()}
             self.rows.append({"step": step, **losses})
-        if step == trainer.max_steps:
+        if step == trainer.max_steps or trainer.should_stop:
             self._write()
 
     def on_save_checkpoint(

@@ -30,6 +30,7 @@ from domainseg.tasks.curves import Curves
 from domainseg.tasks.distributed import Joined, all_trained, synchronised
 from domainseg.tasks.items import StepDataset, StepSampler
 from domainseg.tasks.loggers import loggers
+from domainseg.tasks.plateau import Plateau
 from domainseg.tasks.progress import Steps
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class FitContext:
     run: the run's folder, for what is logged of all its fits; None is ``folder``. loggers: see tasks/loggers.py.
     devices: processes on this machine; nodes: machines. sync_batchnorm: batch norm over the samples of all processes.
     checkpoint_every: optimiser steps from one checkpoint to the next; a killed fit loses no more than these.
+    watched: samples of tune, for schedules that go by the loss there; nothing is learned from them.
     """
 
     folder: Path
@@ -60,6 +62,7 @@ class FitContext:
     progress: bool = True
     run: Path | None = None
     loggers: Sequence[str] = ()
+    watched: Sequence[Any] = ()
 
 
 class StepModule(pl.LightningModule):
@@ -153,8 +156,11 @@ def fit(
     context: FitContext,
     name: str = "fit",
     weights: Sequence[float] | None = None,
+    plateau: Plateau | None = None,
 ) -> None:
     """Train ``module`` in place for ``module.steps`` steps on ``dataset``, whose keys are (draw, index).
+
+    plateau: ends the fit before its last step, and gives the network its best weights back.
 
     Writes <folder>/<name>.csv (the curves) and <folder>/<name>-<step>.ckpt, from which an interrupted fit goes on and
     a finished one is taken up; whoever saves the stage removes them. Raises NotFiniteError, DiskFullError.
@@ -165,8 +171,11 @@ def fit(
         path, saved = checkpoint
         start = int(saved["global_step"])
         log.info("%s/%s goes on at step %d of %d (%s)", context.folder.name, name, start, module.steps, path.name)
-        if start >= module.steps:  # this part was finished; the stage was not
+        over = plateau is not None and plateau.ended(saved)
+        if start >= module.steps or over:  # this part was finished; the stage was not
             module.load_state_dict(saved["state_dict"])
+            if plateau is not None:
+                plateau.restore(module.network, saved)
             module.network.eval()
             return
     sampler = StepSampler(
@@ -182,7 +191,8 @@ def fit(
     loader = DataLoader(
         dataset, batch_sampler=sampler, num_workers=context.workers, persistent_workers=context.workers > 0
     )
-    callbacks: list[pl.Callback] = [Curves(context.folder / f"{name}.csv")]  # before what saves it
+    callbacks: list[pl.Callback] = [] if plateau is None else [plateau]  # what is saved comes before what saves it
+    callbacks.append(Curves(context.folder / f"{name}.csv"))
     callbacks += [Checkpoints(context.folder, name, context.checkpoint_every), EndsAtOnce()]
     if context.progress and ranks.is_first():
         callbacks.append(Steps(f"{context.folder.name}: {name}"))
@@ -222,6 +232,8 @@ def fit(
         )
         module.network.train()
         trainer.fit(module, loader, ckpt_path=None if checkpoint is None else str(path), weights_only=True)
+    if plateau is not None:
+        plateau.restore(module.network)
     ranks.same_buffers(module.network)
     module.network.eval()
 

@@ -12,11 +12,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
-import numpy as np
 import pandas as pd
 from hydra.utils import instantiate
 
-from domainseg.cascade.reads import VOLUMES, Reading
+from domainseg.cascade.reads import VOLUMES, WHOLE_FILMS, Reading
 from domainseg.cascade.stages import Stage
 from domainseg.data.cache import Cache
 from domainseg.data.manifest import Manifest
@@ -25,7 +24,7 @@ from domainseg.files import write_json
 from domainseg.tasks import ranks
 from domainseg.tasks.checkpoints import remove_checkpoints
 from domainseg.tasks.fit import FitContext
-from domainseg.training.freeze import doubts, freeze
+from domainseg.training.freeze import doubts, freeze, on_tune
 from domainseg.training.gathered import predict_together
 from domainseg.training.hips import Hips
 from domainseg.training.processes import devices_of
@@ -52,6 +51,9 @@ class Lessons(Protocol):
 
     def items(self, stage: Stage, before: Sequence[Stage], report: Counter[str]) -> list[Any]:
         """The training samples of a stage that stands behind ``before``; ``report`` counts what was left out."""
+
+    def watched(self, stage: Stage, before: Sequence[Stage]) -> list[Any]:
+        """Samples of tune by whose loss the stage's task goes; none where it goes by steps."""
 
     def positives(self, items: Sequence[Any]) -> int:
         """How many samples show what the stage looks for."""
@@ -83,6 +85,10 @@ class Builder:
             from domainseg.training.heads import Heads
 
             return Heads(self)
+        if self.reading is WHOLE_FILMS:
+            from domainseg.training.chest import Chest
+
+            return Chest(self)
         return Hips(self)
 
     @cached_property
@@ -118,7 +124,7 @@ class Builder:
         started = time.monotonic()
         report: Counter[str] = Counter()
         items = self.lessons.items(stage, before, report)
-        self.fit(stage, items, folder, report)
+        self.fit(stage, items, folder, report, self.lessons.watched(stage, before))
         stage, chosen = self.lessons.tuned(stage, before, previous)
         stage = self.freeze(stage, before, folder, previous and previous.frozen, chosen)
         settings = {**settings, "decision": {**settings["decision"], **_numbers(stage)}}
@@ -131,11 +137,17 @@ class Builder:
         return stage
 
     def fit(
-        self, stage: Stage, items: Sequence[Any], folder: Path, report: Mapping[str, int] = MappingProxyType({})
+        self,
+        stage: Stage,
+        items: Sequence[Any],
+        folder: Path,
+        report: Mapping[str, int] = MappingProxyType({}),
+        watched: Sequence[Any] = (),
     ) -> None:
         """Train the network of a stage on its samples; with next to none the weights of init_from stay.
 
-        report: how many samples and films were left out, and why. Raises RunError where no sample is left.
+        report: how many samples and films were left out, and why. watched: samples of tune, for schedules that go by
+        the loss there. Raises RunError where no sample is left.
         """
         task = self.cfg["stage"][stage.name]["task"]
         if not items and self.cfg["init_from"] is None:
@@ -145,7 +157,9 @@ class Builder:
             log.warning("%s: %d positive training samples, the weights of init_from are kept", stage.name, positives)
             return
         log.info("%s: %d samples", stage.name, len(items))
-        instantiate({**task, "_partial_": True}, _convert_="all")(module_of(stage), items, self.context(folder))
+        instantiate({**task, "_partial_": True}, _convert_="all")(
+            module_of(stage), items, replace(self.context(folder), watched=watched)
+        )
 
     def context(self, folder: Path) -> FitContext:
         """Lightning's settings for one fit."""
@@ -179,13 +193,8 @@ class Builder:
         truth = self.reading.truth(self.tune)
         table, _ = predict_together([*before, open_stage], self.tune, truth, None, what=f"{stage.name}: tune")
         target = stage.decision.target
-        table = self.lessons.asked(target, table)
-        labels = table[f"label_{target}"].to_numpy(float) if len(table) else np.zeros(0)
+        labels, logits = on_tune(self.lessons.asked(target, table), target)
         positives, negatives = int((labels == 1).sum()), int((labels == 0).sum())
-        scores = table[f"score_{target}"].to_numpy(float) if len(table) else np.zeros(0)
-        with np.errstate(divide="ignore"):
-            logits = np.log(scores) - np.log1p(-np.minimum(scores, 1 - 1e-16))
-        logits = np.where(np.isnan(scores), np.where(labels == 1, -np.inf, np.inf), logits)
         if positives < FEW and previous is not None:
             log.warning(
                 "%s: %d positive cases on tune, calibration and threshold of init_from kept", stage.name, positives

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -163,11 +163,12 @@ def bundle_record(
         "reader": VOLUME_READER_VERSION if reading_in(settings) is VOLUMES else READER_VERSION,
         "stages": list(entries),
         "labels": {
-            entry["target"]: {
-                "question": QUESTIONS.get(entry["target"], ""),
-                **dict(zip(("negative", "positive"), CLASSES.get(entry["target"], ("0", "1")), strict=True)),
+            target: {
+                "question": QUESTIONS.get(target, ""),
+                **dict(zip(("negative", "positive"), CLASSES.get(target, ("0", "1")), strict=True)),
             }
             for entry in entries
+            for target in (entry["target"], *entry["decision"].get("numbers", {}))
         },
         "data": {
             **{name: value for name, value in data.items() if name != "envelope"},
@@ -197,7 +198,9 @@ def stage_entry(run: Path, stage: Stage, model: OnnxModel, bf16: Any) -> dict[st
     kinds = [kind for kind, made in DECISIONS.items() if made is type(stage.decision)]
     if not kinds:
         raise ExportError(f"stage {stage.name}: {type(stage.decision).__name__} is no decision that a bundle can name")
-    own = {item.name: getattr(stage.decision, item.name) for item in fields(stage.decision) if item.name != "target"}  # type: ignore[arg-type]
+    # A target is a setting where the decision does not bring its own.
+    settings = [item for item in fields(stage.decision) if item.name != "target" or item.default is MISSING]  # type: ignore[arg-type]
+    own = {item.name: getattr(stage.decision, item.name) for item in settings}
     return {
         "name": stage.name,
         "target": stage.decision.target,

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from domainseg.cascade.stages import Frozen
@@ -33,6 +34,15 @@ def freeze(labels: NDArray[Any], logits: NDArray[Any], rule: str) -> tuple[Froze
         provisional=threshold.provisional,
     )
     return frozen, {**threshold.to_dict(), "calibration": platt.to_dict()}
+
+
+def on_tune(table: pd.DataFrame, target: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Labels and logits of a target for ``freeze``, from the rows of a tune table whose scores are not calibrated."""
+    labels = table[f"label_{target}"].to_numpy(float) if len(table) else np.zeros(0)
+    scores = table[f"score_{target}"].to_numpy(float) if len(table) else np.zeros(0)
+    with np.errstate(divide="ignore"):
+        logits = np.log(scores) - np.log1p(-np.minimum(scores, 1 - 1e-16))
+    return labels, np.where(np.isnan(scores), np.where(labels == 1, -np.inf, np.inf), logits)
 
 
 def middle_of_gap(threshold: Threshold, scores: NDArray[np.float64]) -> Threshold:

@@ -60,6 +60,10 @@ class Heads:
             return self.sampler.anatomy(stage, report)
         return self.sampler.exams(stage, Cascade(before), report)
 
+    def watched(self, stage: Stage, before: Sequence[Stage]) -> list[Any]:
+        """None: fits here go by steps."""
+        return []
+
     def positives(self, items: Sequence[Any]) -> int:
         """How many samples show what the stage looks for."""
         return int(sum(item.truth.get("label", item.truth.get("hemorrhage", 0)) == 1 for item in items))

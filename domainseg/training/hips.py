@@ -79,6 +79,10 @@ class Hips:
         }
         return {image: label for image, label in labels.items() if label or known[image]}
 
+    def watched(self, stage: Stage, before: Sequence[Stage]) -> list[Any]:
+        """None: fits here go by steps."""
+        return []
+
     def positives(self, items: Sequence[Item]) -> int:
         """How many samples show what the stage looks for; all of them where that is not the question."""
         return int(sum(item.truth.get("label", item.truth.get("fracture", 1)) for item in items))

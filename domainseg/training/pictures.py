@@ -1,6 +1,6 @@
 """Pictures for the report: right and wrong calls on the test films, and a sheet of the films themselves.
 
-Those of volumes are made in domainseg/training/pictures_volume.py.
+Those of volumes are made in domainseg/training/pictures_volume.py, those of findings in pictures_findings.py.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from domainseg.cascade.cascade import Cascade
 from domainseg.cascade.case import Case
+from domainseg.cascade.whole import WHOLE
 from domainseg.data.manifest import Manifest
 from domainseg.files import write_json
 from domainseg.imaging import ImageReadError, read_film
 from domainseg.reporting.overlays import film_picture, overlay, write_png
+from domainseg.training.pictures_findings import write_findings_pictures
 from domainseg.training.pictures_volume import write_volume_pictures
 from domainseg.training.stages import load_cascade
 
@@ -34,6 +36,9 @@ def write_pictures(run: Path, table: pd.DataFrame, manifest: Manifest) -> None:
     """Write run/pictures/*.png and captions.json: true and false calls, misses, exclusions, and a contact sheet."""
     if "score_hemorrhage" in table:
         write_volume_pictures(run, table, manifest)
+        return
+    if set(table["part"]) == {WHOLE}:
+        write_findings_pictures(run, table, manifest, contact_sheet(manifest))
         return
     captions: dict[str, str] = {}
     folder = run / "pictures"
@@ -95,7 +100,9 @@ def caption(kind: str, row: Mapping[str, Any]) -> str:
 def contact_sheet(manifest: Manifest, count: int = 24, columns: int = 8, side: int = 240) -> Picture | None:
     """The first films of each view side by side, 8-bit BGR; None when none can be read."""
     whole = manifest.targets[manifest.targets["part"] == "whole"].drop_duplicates("image")
-    views = dict(zip(whole["image"], whole["label_view"], strict=True))
+    views = dict(zip(manifest.images["image"], manifest.images["view"], strict=True))
+    if "label_view" in whole:
+        views = dict(zip(whole["image"], whole["label_view"], strict=True))
     view = manifest.images["image"].map(views).fillna("")
     # Views take turns: the first film of each, then the second of each.
     images = manifest.images["image"].iloc[view.groupby(view).cumcount().argsort(kind="stable")]

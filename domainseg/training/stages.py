@@ -17,7 +17,7 @@ from hydra.utils import get_object, instantiate
 from torch import nn
 
 from domainseg.cascade.operations import versioned
-from domainseg.cascade.reads import FILMS, VOLUMES, Reading
+from domainseg.cascade.reads import Reading, reading_for
 from domainseg.cascade.stages import Frozen, Stage
 from domainseg.files import DamagedError, DomainsegError, read_json, read_sealed, write_bytes, write_sealed
 from domainseg.training.runner import TorchNetwork
@@ -78,8 +78,7 @@ def new_stage(name: str, settings: Mapping[str, Any], accelerator: str, seed: in
 
 def reading_in(settings: Mapping[str, Any]) -> Reading:
     """What the pipeline of a configuration reads, as its first decision says."""
-    first = get_object(settings["stage"][settings["stages"][0]]["decision"]["_target_"])
-    return VOLUMES if first.reads == VOLUMES.name else FILMS
+    return reading_for(get_object(settings["stage"][settings["stages"][0]]["decision"]["_target_"]))
 
 
 def module_of(stage: Stage) -> nn.Module:

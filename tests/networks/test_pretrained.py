@@ -63,6 +63,17 @@ def test_missing_and_wrong_files_are_refused_by_name(tmp_path: Path) -> None:
         WholeFilmDenseNet121(weights=tmp_path / "list.pt")
 
 
-def test_whole_film_output_carries_the_targets_name() -> None:
+@pytest.mark.parametrize("bottleneck", [None, 15])
+def test_log_odds_are_the_mean_of_the_class_activation_map(bottleneck: int | None) -> None:
+    """The classifier is linear, with a bottleneck too: the answer to the mean is the mean of the answers."""
+    torch.manual_seed(0)
+    net = WholeFilmDenseNet121(["pneumonia", "mass"], bottleneck=bottleneck).eval()
     with torch.no_grad():
-        assert list(WholeFilmDenseNet121(target="pneumonia").eval()(torch.rand(1, 1, 64, 64))) == ["pneumonia"]
+        found = net(torch.rand(2, 1, 96, 64))
+        features = net.features((torch.rand(1, 1, 64, 64) - net.mean) / net.std)
+    assert list(found) == ["pneumonia", "mass", "map_pneumonia", "map_mass"]
+    assert features.shape[1] == 1024
+    for name in net.targets:
+        assert found[f"map_{name}"].shape == (2, 3, 2)
+        torch.testing.assert_close(found[f"map_{name}"].mean((1, 2)), found[name], rtol=1e-4, atol=1e-5)
+    assert sum(p.numel() for p in net.classifier.parameters()) == (2050 if bottleneck is None else 15 * 1025 + 32)
