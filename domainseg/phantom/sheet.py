@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 
 from domainseg.files import write_bytes
 from domainseg.imaging import geometry, read_film
+from domainseg.phantom.chest.sheet import tiles as chest_tiles
 
 _TILE = 320
 
 
 def contact_sheet(manifest_folder: Path | str, path: Path | str, *, columns: int = 6) -> Path:
-    """Write a PNG with films of every view and hips of every kind (2.9 head diameters wide), or head CT; returns path.
+    """Write a PNG with films of every view and hips of every kind (2.9 head diameters wide), or head CT, or chests.
 
-    manifest_folder holds images.parquet, targets.parquet and what they name, as ``simulate`` writes it.
+    manifest_folder holds images.parquet, targets.parquet and what they name, as ``simulate`` writes it. Returns path.
     """
     folder, path = Path(manifest_folder), Path(path)
     images = pd.read_parquet(folder / "images.parquet")
@@ -27,6 +28,8 @@ def contact_sheet(manifest_folder: Path | str, path: Path | str, *, columns: int
         from domainseg.phantom.heads.sheet import tiles as head_tiles  # late: scipy
 
         return _write(head_tiles(folder, images, targets, columns), path, columns)
+    if "label_cardiomegaly" in targets:
+        return _write(chest_tiles(folder, images, targets, columns), path, columns)
     tiles = []
     for _, rows in images.groupby(["projection", "body_part"], sort=True):
         for row in rows.head(columns if rows["projection"].iloc[0] == "pelvis_ap" else 2).to_dict("records"):

@@ -17,7 +17,7 @@ def write(settings: ChestSettings, index: int, output: Path) -> dict[str, Any]:
     """Write one film below ``output``; its rows of both tables and the names of its files.
 
     One row of targets a finding that is drawn, with its box; a film without one has one row. Where reports err, labels
-    differ from what is drawn, but boxes, ``finding`` and ``severity`` do not.
+    differ from what is drawn, but boxes, ``finding`` and ``severity`` do not. heart_ratio: heart over thorax as drawn.
     """
     made = film(settings, index)
     plan = made.plan
@@ -57,7 +57,7 @@ def write(settings: ChestSettings, index: int, output: Path) -> dict[str, Any]:
         "age": plan.age,
         "sex": plan.sex,
     }
-    common = {"image": plan.image, "part": "whole", **labels(settings, made)}
+    common = {"image": plan.image, "part": "whole", "heart_ratio": round(made.ratio, 3), **labels(settings, made)}
     boxes = [
         {
             **common,

@@ -12,11 +12,10 @@ import cv2
 import numpy as np
 
 from domainseg.imaging.chest import FINDINGS
-from domainseg.phantom.canvas import Map, ridge_tile, sample
+from domainseg.phantom.canvas import Map, depth_inside, ridge_tile, sample
 from domainseg.phantom.chest.thorax import SIDES, Chest, Pose, base, moved, outline
 
 Random = np.random.Generator
-_AIR = 1.0  # share of the lung that a dense finding fills
 
 
 def sides_of(found: Mapping[str, float], rng: Random) -> dict[str, int]:
@@ -62,12 +61,14 @@ def _fill(chest: Chest, cover: Map, share: float) -> None:
 def _patch(chest: Chest, side: int, x: float, y: float, across: float, down: float, rough: float, key: int) -> Map:
     """An ill-defined patch 0..1 with a rough border, within the lung."""
     distance = np.sqrt(((chest.x - side * x) / across) ** 2 + ((chest.y - y) / down) ** 2)
-    edge = distance + rough * (0.6 * chest.grain(2.0, 0.55, key) + 0.25 * chest.grain(1.4, 0.35, key + 1))
-    return np.asarray(np.clip(1.45 - 1.25 * edge, 0, 1) * chest.lungs[side], np.float32)
+    edge = distance + rough * (0.7 * chest.grain(3.2, 0.30, key) + 0.10 * chest.grain(1.8, 0.25, key + 1))
+    cloud = np.clip(1 + 0.22 * chest.grain(2.8, 0.25, key + 2), 0.3, 1.3)
+    return np.asarray(np.clip((1.25 - edge) * 1.1, 0, 1) * cloud * chest.lungs[side], np.float32)
 
 
 def _cardiomegaly(chest: Chest, side: int, severity: float, rng: Random) -> Map:
-    return np.where(chest.y > -24, chest.heart, 0)
+    low = base(1, chest.pose)[4, 1] + 14  # below, the heart's shadow is that of the liver
+    return np.where((chest.y > -24) & (chest.y < low), chest.heart, 0)
 
 
 def _emphysema(chest: Chest, side: int, severity: float, rng: Random) -> Map:
@@ -99,7 +100,7 @@ def _fibrosis(chest: Chest, side: int, severity: float, rng: Random) -> Map:
         low = 1 / (1 + np.exp(-np.clip((chest.y - 28 + 40 * severity) / 20, -20, 20)))
         rim = np.clip((np.abs(chest.x) - 30) / 70, 0.25, 1)
         total += low * rim * chest.lungs[way]
-    chest.soft += total * (7 + 9 * severity) * np.maximum(0.6 * mesh + 0.5 * fine, -0.4)
+    chest.soft += total * (9 + 9 * severity) * np.maximum(0.6 * mesh + 0.5 * fine, -0.4)
     _fill(chest, total, 0.12 + 0.10 * severity)
     return np.where(total > 0.25, total, 0)
 
@@ -116,7 +117,7 @@ def _edema(chest: Chest, side: int, severity: float, rng: Random) -> Map:
             y = 62 + 5.5 * number - chest.pose.lift[way] + rng.normal(0, 1.5)
             reach = 131 - rng.uniform(0, 4)
             chest.line(chest.soft, [(way * reach, y), (way * (reach - rng.uniform(9, 17)), y - 1)], 1.0, 3.2, 0.25)
-    cotton = np.clip(1 + 0.35 * chest.grain(1.8, 0.7, 71), 0.3, 1.6)
+    cotton = np.clip(1 + 0.30 * chest.grain(2.5, 0.4, 71), 0.4, 1.6)
     chest.vessel += (0.6 + 1.0 * severity) * chest.smooth(chest.vessel, 2.2)
     _fill(chest, total * cotton, 0.34 + 0.34 * severity)
     return np.where(total > 0.3, total, 0)
@@ -127,7 +128,7 @@ def _infiltration(chest: Chest, side: int, severity: float, rng: Random) -> Map:
     x, y = rng.uniform(52, 84), rng.uniform(-10, 52) - 0.5 * chest.pose.lift[side]
     zone = _patch(chest, side, x, y, rng.uniform(32, 46), rng.uniform(34, 52), 0.35, int(rng.integers(900)))
     ox, oy = rng.integers(0, 1024, 2)
-    streak = sample(ridge_tile(2.6, 2.0), chest.x / 0.45 + np.float32(ox), chest.y / 0.45 + np.float32(oy))
+    streak = sample(ridge_tile(2.6, 2.0), chest.x / 0.6 + np.float32(ox), chest.y / 0.6 + np.float32(oy))
     chest.soft += zone * (6 + 7 * severity) * np.maximum(streak, 0)
     _fill(
         chest, zone * np.clip(0.8 + 0.5 * chest.grain(1.8, 0.6, int(rng.integers(900))), 0, 1.5), 0.16 + 0.14 * severity
@@ -145,6 +146,7 @@ def _pneumonia(chest: Chest, side: int, severity: float, rng: Random) -> Map:
             chest, side, x + rng.normal(0, 16), y + rng.normal(0, 16), size, size, 0.45, int(rng.integers(900))
         )
         zone = zone + (1 - zone) * spot
+    zone = chest.smooth(zone, 3.0) * chest.lungs[side]
     _fill(chest, zone, 0.45 + 0.25 * severity)
     return np.where(zone > 0.25, zone, 0)
 
@@ -206,44 +208,43 @@ def _atelectasis(chest: Chest, side: int, severity: float, rng: Random) -> Map:
     """Plates above a raised diaphragm, and crowded vessels."""
     seen = chest.canvas.zeros()
     dome = base(side, chest.pose)
+    fall, reach = rng.normal(0, 6), rng.uniform(46, 64)
     for number in range(1 + int(2.5 * severity)):
-        y = dome[4, 1] - rng.uniform(8, 16) - 13 * number
-        start, reach, fall = rng.uniform(34, 54), rng.uniform(44, 66), rng.normal(0, 7)
-        course = [(start, y + fall), (start + reach / 2, y + rng.normal(0, 2)), (start + reach, y - fall)]
-        chest.line(seen, np.array(course) * (side, 1), rng.uniform(3.5, 6.5), 1.0, 0.8)
+        y = dome[4, 1] - rng.uniform(7, 12) - 12 * number
+        start, bend = rng.uniform(36, 52), rng.normal(0, 2)
+        course = [(start, y + fall), (start + reach / 2, y + bend), (start + reach, y - fall)]
+        for part, width in ((course, 2.2 + 1.6 * severity), (course[1:], 1.6 + 1.2 * severity)):
+            chest.line(seen, np.array(part) * (side, 1), width, 0.6, 0.9)
     seen *= chest.lungs[side]
-    chest.soft += (16 + 16 * severity) * seen
+    chest.soft += (14 + 12 * severity) * seen
     near = np.exp(-(((chest.y - dome[4, 1]) / 26) ** 2)) * chest.lungs[side]
     _fill(chest, near, 0.18 + 0.25 * severity)
     return np.where(seen > 0.15, 1, 0)
 
 
 def _effusion(chest: Chest, side: int, severity: float, rng: Random) -> Map:
-    """Fluid that rises along the chest wall in a curve; a veil when the patient lies."""
+    """Fluid that fills the angle and rises along the chest wall in a curve."""
     across = np.clip(chest.x * side / 132, 0, 1)
     height = 16 + 95 * severity**1.5
-    level = base(side, chest.pose)[0, 1] - height * (0.42 + 0.58 * across**3.2) - 10 * (across > 0.0)
-    depth = chest.y - level
-    cover = np.clip(0.5 + depth / (3 + 8 * (1 - across)), 0, 1) * chest.lungs[side]
-    _fill(chest, cover, 0.90)
-    chest.soft += 22 * cover * np.clip(depth / 30, 0, 1)
-    below = base(side, chest.pose)
-    angle = chest.cover(np.concatenate([below[:4], [[140, below[0, 1] - 12]]]) * (side, 1)) * 0  # the angle is filled
-    return np.where(cover > 0.5, 1, angle)
+    level = base(side, chest.pose)[0, 1] - 10 - height * (0.42 + 0.58 * across**3.2)
+    cover = np.clip(0.5 + (chest.y - level) / (3 + 8 * (1 - across)), 0, 1) * chest.lungs[side]
+    _fill(chest, cover, 1.0)
+    chest.soft += 4 * cover
+    return np.where(cover > 0.5, 1, 0)
 
 
 def _pleural(chest: Chest, side: int, severity: float, rng: Random) -> Map:
-    """A rind along the chest wall and over the apex."""
-    mask = (chest.lungs[side] > 0.5).astype(np.uint8)
-    depth = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_L2, 5)[1:-1, 1:-1] * np.float32(chest.canvas.step)
+    """A rind along the chest wall, low or over the apex."""
+    open_below = moved(chest.pose, lift=dict.fromkeys(SIDES, -90.0))  # the diaphragm has none
+    mask = (chest.cover(outline(side, open_below)) > 0.5).astype(np.uint8)
+    depth = depth_inside(np.pad(mask, 1), chest.canvas.step)[1:-1, 1:-1]
     upper = rng.random() < 0.4
-    top, bottom = (-140, -40) if upper else (rng.uniform(-60, -10), 110)
+    top, bottom = (-140.0, -40.0) if upper else (float(rng.uniform(-60, -10)), 118.0)
     outer = (chest.x * side > 62) | (chest.y < -88)
-    thick = (5 + 8 * severity) * (1 + 0.25 * chest.grain(2.2, 0.9, int(rng.integers(900))))
-    fade = np.clip((chest.y - top) / 18, 0, 1) * np.clip((bottom - chest.y) / 18, 0, 1)
-    rind = np.clip((thick * fade - depth) / 1.6, 0, 1) * (fade > 0) * outer * mask
-    rind = np.asarray(rind, np.float32)
-    chest.soft += (26 + 14 * severity) * rind
+    thick = (5 + 8 * severity) * (1 + 0.22 * chest.grain(3.4, 0.5, int(rng.integers(900))))
+    fade = np.clip((chest.y - top) / 22, 0, 1) * np.clip((bottom - chest.y) / 22, 0, 1)
+    rind = np.clip((thick * fade - depth) / 1.6, 0, 1) * (fade > 0) * outer * chest.lungs[side]
+    chest.soft += (20 + 14 * severity) * rind
     chest.vessel *= 1 - rind
     return np.where(rind > 0.3, 1, 0)
 
@@ -256,6 +257,7 @@ def _pneumothorax(chest: Chest, side: int, severity: float, rng: Random) -> Map:
     inward = np.stack([-(0.25 + 0.75 * away) * gap, 0.85 * gap * np.clip((-edge[:, 1] - 60) / 60, 0, 1)], -1)
     share = np.clip((edge[:, 0] - 26) / 30, 0, 1)[:, None] * (edge[:, 1] < 112)[:, None]
     rim = edge + inward * share
+    rim = cv2.GaussianBlur(rim, (1, 0), sigmaX=0.1, sigmaY=4.0, borderType=cv2.BORDER_REPLICATE)
     rim[:, 0] = np.maximum(rim[:, 0], np.minimum(edge[:, 0], 24))
     lung = chest.cover(rim * (side, 1))
     free = np.clip(chest.lungs[side] - lung, 0, 1)
@@ -275,10 +277,10 @@ def _hernia(chest: Chest, side: int, severity: float, rng: Random) -> Map:
     across, down = 24 + 22 * severity, 21 + 18 * severity
     ball = chest.blob(x, y, across, down)
     level = y - rng.uniform(-0.1, 0.25) * down
-    chest.soft += 46 * np.minimum(2.0 * ball, 1) * (chest.y > level)
-    chest.soft -= 40 * ball * (chest.y <= level)
+    chest.soft += (12 + 10 * severity) * np.minimum(2.0 * ball, 1) * (chest.y > level)
+    chest.soft -= 42 * ball * (chest.y <= level)
     turn = np.linspace(0, 2 * np.pi, 24)
-    chest.line(chest.soft, np.stack([x + across * np.cos(turn), y + down * np.sin(turn)], -1), 2.2, 15, 0.4)
+    chest.line(chest.soft, np.stack([x + across * np.cos(turn), y + down * np.sin(turn)], -1), 2.2, 6.5, 0.5)
     return np.where(ball > 0, 1, 0)
 
 

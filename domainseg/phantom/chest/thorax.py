@@ -284,5 +284,7 @@ def _stomach(chest: Chest) -> None:
     rng = np.random.default_rng([chest.build.grain, 37])
     if rng.random() < 0.7:
         top = base(1, chest.pose)[4, 1]
-        bubble = chest.blob(rng.uniform(48, 70), top + 26, rng.uniform(18, 34), rng.uniform(10, 18))
-        chest.soft -= 55 * bubble * (chest.y > top + 12) * (1 - chest.lungs[1])
+        middle, down = top + 24, rng.uniform(10, 18)
+        bubble = chest.blob(rng.uniform(48, 70), middle, rng.uniform(18, 34), down)
+        upper = (chest.y > top + 8) & (chest.y < middle + rng.uniform(0.0, 0.6) * down)  # fluid below
+        chest.soft -= 55 * bubble * upper * (1 - chest.lungs[1])
