@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from scipy.special import logit as _logit
 
-from domainseg.evaluation.intervals import Array, Metric, empty, weighted_all
+from domainseg.evaluation.intervals import Array, Metric, empty, proportion, weighted_all
 
 _EDGE = 1e-7  # probabilities nearer to 0 or 1 are moved here before a logit is taken
 _BINS = 10
@@ -179,6 +179,20 @@ def calibration(
         for name in MEASURES[:3]:
             out[name] = empty("one class only", out[name]["n"], out[name]["n_clusters"])
     return out
+
+
+def calibration_curve(
+    label: NDArray[Any], score: Array, clusters: NDArray[Any], *, resamples: int = 500, seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """Bins of equal count, "1" the lowest: {score: mean score, observed: fraction of positives with its interval}."""
+    label, score, member = np.asarray(label), np.asarray(score, np.float64), bins(np.asarray(score, np.float64))
+    return {
+        str(place + 1): {
+            "score": float(score[mask].mean()),
+            "observed": proportion(label[mask] == 1, clusters[mask], resamples=resamples, seed=seed),
+        }
+        for place, mask in enumerate(member == b for b in np.unique(member))
+    }
 
 
 def bins(score: Array, count: int = _BINS) -> NDArray[np.intp]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from domainseg.evaluation.tables import Rows, numbers, texts
 from domainseg.imaging.hemorrhage import TYPES
 
 GROUPS = ("site", "department", "view", "portable", "sex", "image_side")
+FEW = 10  # patients of a class; a group with fewer has no say in which is the worst (our choice)
 MOST = 30  # a column with more values than this names things, it doesn't group them
 
 # Columns that only one class can have a value in: column -> (target, class). Each of their groups keeps all rows of
@@ -75,6 +77,33 @@ def groups_of(rows: Rows, target: str, columns: Sequence[str] = GROUPS) -> Itera
         members = rows.label == side
         for name in _names(values[members]):
             yield column, name, rows.take((members & (values == name)) | (rows.label == 1 - side))
+
+
+def worst(by: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """column -> the group with the lowest AUC beside the mean over groups (as WILDS does); ``by`` as in metrics.json.
+
+    {group, auc, mean, groups, too_few}: its name and metric, the plain mean of the groups' AUCs, how many they are, and
+    the names of those with fewer than FEW patients of a class. Columns with fewer than two groups to compare have
+    group None. The lowest of several is also the unluckiest: its interval does not tell of having been chosen.
+    """
+    out: dict[str, dict[str, Any]] = {}
+    for column, groups in by.items():
+        enough, few = {}, []
+        for name, metrics in groups.items():
+            if "auc" not in metrics:
+                continue
+            counts = [metrics[side]["n_clusters"] for side in ("sensitivity", "specificity") if side in metrics]
+            if min(counts, default=0) < FEW or np.isnan(metrics["auc"]["value"]):
+                few.append(name)
+            else:
+                enough[name] = metrics["auc"]
+        if not enough and not few:
+            continue
+        least = min(enough, key=lambda name: float(enough[name]["value"])) if len(enough) > 1 else None
+        mean = float(np.mean([metric["value"] for metric in enough.values()])) if enough else np.nan
+        auc = enough[least] if least is not None else None
+        out[column] = {"group": least, "auc": auc, "mean": mean, "groups": len(enough), "too_few": few}
+    return out
 
 
 def _names(values: NDArray[np.object_]) -> list[str]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from domainseg.evaluation.calibration import logit
-from domainseg.evaluation.intervals import Array
+from domainseg.evaluation.intervals import RESAMPLES, Array, Metric, codes, empty, proportion, weighted_all
 
 ENOUGH = 40  # tune cases of the class that the rule keeps; with fewer the threshold is provisional
 JUDGED = 3  # scored positives that a filter may throw away most of the negatives for (our choice)
@@ -101,6 +101,92 @@ def on_test_threshold(label: NDArray[Any], score: Array, sensitivity: float = 0.
     if not len(positive):
         return np.nan
     return float(positive[max(1, int(np.ceil(sensitivity * len(positive) - 1e-9))) - 1])
+
+
+def threshold_at(
+    label: NDArray[Any], score: Array, *, sensitivity: float | None = None, specificity: float | None = None
+) -> float:
+    """The highest threshold with at least this sensitivity, or the lowest with at least this specificity.
+
+    label 1 or 0 [n] (NaN left out), score [n] (what is not finite left out). A specificity of 1 gives the next number
+    above all scores. NaN without cases of the class.
+    """
+    if sensitivity is not None:
+        return on_test_threshold(label, score, sensitivity)
+    if specificity is None:
+        raise ValueError("threshold_at: give a sensitivity or a specificity")
+    label, score = np.asarray(label, np.float64), np.asarray(score, np.float64)
+    negative = np.sort(score[(label == 0) & np.isfinite(score)])
+    if not len(negative):
+        return np.nan
+    below = int(np.ceil(specificity * len(negative) - 1e-9))  # negatives that must lie below the threshold
+    return float(np.nextafter(negative[below - 1], np.inf)) if below else float(negative[0])
+
+
+DECISIONS = ("accuracy", "sensitivity", "specificity", "ppv", "npv", "lr_positive", "lr_negative")
+
+
+def decisions(
+    label: NDArray[Any], called: NDArray[np.bool_], clusters: NDArray[Any], *, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Metric]:
+    """Accuracy, sensitivity, specificity, PPV, NPV and likelihood ratios of calls [n] for labels 1 or 0 [n].
+
+    The threshold is taken as given: where it was chosen on the same cases, the intervals don't tell of that.
+    """
+    positive, called = np.asarray(label) == 1, np.asarray(called, dtype=bool)
+    among = (np.ones(len(called), dtype=bool), positive, ~positive, called, ~called)
+    right = called == positive
+    out = {
+        name: proportion(right[mask], clusters[mask], resamples=resamples, seed=seed)
+        for name, mask in zip(DECISIONS, among, strict=False)
+    }
+    ratios = likelihood_ratios(positive, called, clusters, resamples=resamples, seed=seed)
+    return out | dict(zip(DECISIONS[5:], ratios, strict=True))
+
+
+def likelihood_ratios(
+    label: NDArray[Any], called: NDArray[np.bool_], clusters: NDArray[Any], *, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[Metric, Metric]:
+    """Likelihood ratios of a positive and of a negative call, sensitivity / (1 - specificity) and its counterpart.
+
+    Intervals on the logarithmic scale (Simel, Samsa and Matchar 1991) where patients have one row each, else patient
+    bootstrap. Where a count is 0 the bounds are those with 1/2 added to each count; a ratio may be infinite.
+    """
+    positive, called = np.asarray(label) == 1, np.asarray(called, dtype=bool)
+    n = len(positive)
+    k = codes(clusters)[1] if n else 0
+    m = int(positive.sum())
+    if m in (0, n):
+        return empty("one class only" if n else "no cases", n, k), empty("one class only" if n else "no cases", n, k)
+    out = []
+    for side in (called, ~called):
+        hits, false = int((side & positive).sum()), int((side & ~positive).sum())
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value = float(np.divide(hits / m, false / (n - m)))
+        add = 0.5 if 0 in (hits, false, m - hits, n - m - false) else 0.0
+        a, b, c, d = (count + add for count in (hits, m, false, n - m))
+        middle, reach = np.log((a / b) / (c / d)), 1.959963985 * np.sqrt(1 / a - 1 / b + 1 / c - 1 / d)
+        low, high, method = float(np.exp(middle - reach)), float(np.exp(middle + reach)), "log scale"
+        if k < n and not add:
+            low, high, method = *_ratio_bounds(side, positive, clusters, resamples, seed), "patient bootstrap"
+        low, high = (0.0 if hits == 0 else low), (np.inf if false == 0 else high)
+        out.append(Metric(value=value, low=low, high=high, n=n, n_clusters=k, method=method))
+    return out[0], out[1]
+
+
+def _ratio_bounds(
+    side: NDArray[np.bool_], positive: NDArray[np.bool_], clusters: NDArray[Any], resamples: int, seed: int
+) -> tuple[float, float]:
+    columns = np.stack([side & positive, positive, side & ~positive, ~positive], axis=1).astype(np.float64)
+
+    def statistic(weights: Array) -> Array:
+        a, b, c, d = (weights @ columns).T
+        out = np.full((len(weights), 1), np.nan)
+        np.divide(a * d, b * c, out=out[:, 0], where=b * c > 0)
+        return out
+
+    found = weighted_all(statistic, 1, clusters, resamples=resamples, seed=seed)[0]
+    return found["low"], found["high"]
 
 
 def excludes_above(rule: str) -> bool:

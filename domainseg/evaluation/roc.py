@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
 from scipy.stats import t as student
 
-from domainseg.evaluation.intervals import LEVEL, Array, Metric, codes, empty, exact
+from domainseg.evaluation.intervals import LEVEL, Array, Metric, apart, codes, empty, exact
 
 _TINY = 1e-20  # a variance below this is rounding: the scores can't say how sure the AUC is
 
@@ -217,9 +217,8 @@ def unpaired(
             value=value, low=np.nan, high=np.nan, n=n, n_clusters=k, method="fewer than 2 patients in a class"
         ), np.nan
     if "degenerate" in one["method"] or "degenerate" in two["method"]:
-        low = value - np.hypot(one["value"] - one["low"], two["high"] - two["value"])
-        high = value + np.hypot(one["high"] - one["value"], two["value"] - two["low"])
-        return metric(low, high, "degenerate"), np.nan
+        gap = apart(one, two)
+        return metric(gap["low"], gap["high"], "degenerate"), np.nan
     errors, spread, cut = [], 0.0, len(names[0])
     for (label, score, _), members in zip(sides, (rows[:cut], rows[cut:]), strict=True):
         label = np.asarray(label)

@@ -1,0 +1,169 @@
+"""The main target in depth, on the reported split: what is too long to compute for each group of each target.
+
+It stands in metrics.json under the target, beside the metrics that every target has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from domainseg.evaluation import readers
+from domainseg.evaluation.benefit import PREVALENCES, decision_curve, predictive_values
+from domainseg.evaluation.calibration import calibration_curve
+from domainseg.evaluation.groups import worst
+from domainseg.evaluation.intervals import RESAMPLES, Array, empty
+from domainseg.evaluation.operating import decisions, on_test_threshold, threshold_at
+from domainseg.evaluation.prior import prior
+from domainseg.evaluation.shift import largest, shift
+from domainseg.evaluation.tables import Rows, probable, rows_of, texts
+from domainseg.imaging.hemorrhage import TYPES
+
+ON_TEST = "the test set itself, as in Zech et al. 2018: to compare only"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the detail is asked for, as in conf/evaluate.yaml."""
+
+    sensitivity: float = 0.95
+    specificity: float = 0.95
+    prevalence: float | None = None
+    prior: Sequence[str] = ()
+    reference: str | None = None
+    resamples: int = RESAMPLES
+    seed: int = 0
+
+
+def detail(
+    table: pd.DataFrame, target: str, split: str, metrics: dict[str, Any], settings: Settings, reads: Any = None
+) -> dict[str, Any]:
+    """What ``metrics`` (of this target and split) is to be added to.
+
+    operating: decisions at the frozen threshold and at those that a rule chooses, each saying on what; shift: how the
+    first of them moves between sites; calibration_curve, decision_curve, where scores are probabilities; post_test:
+    PPV and NPV over prevalences; worst: the worst group of each column; prior, readers (table ``reads``): where asked.
+    All on scored cases but for ``worst``, which is on intention.
+    """
+    names = np.array([name or "test" for name in texts(table, "split")], dtype=object)
+    rows = rows_of(table[names == split], target)
+    tune = rows_of(table[names == "tune"], target) if split != "tune" and (names == "tune").any() else None
+    tune = None if tune is None or not _both(tune) else tune
+    scored = rows.take(rows.scored)
+    again = {"resamples": settings.resamples, "seed": settings.seed}
+    out: dict[str, Any] = {"worst": worst(metrics.get("intention", {}).get("by", {}))}
+    if _both(rows):
+        out["operating"] = _operating(scored, tune, settings)
+        first = next(iter(out["operating"].values()))
+        if moved := _shift(rows, tune, first["threshold"], settings):
+            out["shift"] = moved
+        prevalences = PREVALENCES if settings.prevalence is None else sorted({*PREVALENCES, settings.prevalence})
+        out["post_test"] = predictive_values(first["lr_positive"], first["lr_negative"], prevalences)
+        if probable(scored.score) and target not in TYPES:
+            few: dict[str, Any] = {**again, "resamples": min(settings.resamples, 500)}
+            out["calibration_curve"] = calibration_curve(scored.label, scored.score, scored.clusters, **few)
+            out["decision_curve"] = decision_curve(scored.label, scored.score, scored.clusters, **few)
+        if settings.prior:
+            out["prior"] = prior(rows, tune, settings.prior, seed=settings.seed)
+    if reads is not None:
+        out["readers"] = _readers(rows, reads, out.get("operating", {}), settings)
+    return out
+
+
+def _both(rows: Rows) -> bool:
+    return len(np.unique(rows.take(rows.scored).label)) == 2
+
+
+def called_at(rows: Rows, threshold: float | str) -> NDArray[np.bool_]:
+    """Calls [n] at a threshold, or at each row's own ("frozen")."""
+    return np.asarray(rows.score >= (rows.threshold if threshold == "frozen" else float(threshold)))
+
+
+def _operating(scored: Rows, tune: Rows | None, settings: Settings) -> dict[str, dict[str, Any]]:
+    """Decisions at each threshold; the first is the one to use: frozen, else chosen on tune, else Zech's."""
+    found: dict[str, tuple[float | str, str, str]] = {}
+    if not np.isnan(scored.threshold).any():
+        found["frozen"] = ("frozen", "as frozen with the model", "tune, before the test set was read")
+    asked: tuple[tuple[str, dict[str, float]], ...] = (
+        (f"sensitivity {settings.sensitivity:g}", {"sensitivity": settings.sensitivity}),
+        (f"specificity {settings.specificity:g}", {"specificity": settings.specificity}),
+    )
+    for rule, want in asked:
+        if tune is not None:
+            known = tune.take(tune.scored)
+            found[f"{rule} on tune"] = (
+                threshold_at(known.label, known.score, **want),
+                rule,
+                f"tune, {len(known)} cases",
+            )
+    threshold = on_test_threshold(scored.label, scored.score, settings.sensitivity)
+    found[f"sensitivity {settings.sensitivity:g} on test"] = (threshold, asked[0][0], ON_TEST)
+    return {
+        name: {
+            "threshold": threshold,
+            "rule": rule,
+            "chosen_on": chosen_on,
+            **decisions(
+                scored.label,
+                called_at(scored, threshold),
+                scored.clusters,
+                resamples=settings.resamples,
+                seed=settings.seed,
+            ),
+        }
+        for name, (threshold, rule, chosen_on) in found.items()
+    }
+
+
+def _shift(rows: Rows, tune: Rows | None, threshold: float | str, settings: Settings) -> dict[str, Any]:
+    """Sensitivity and specificity by site at one threshold, against tune or against the site with most cases."""
+    scored = rows.take(rows.scored)
+    site = texts(scored.table, "site")
+    named = settings.reference if settings.reference in set(site) else None
+    reference = named or ("tune" if tune is not None else largest(scored.score, site))
+    label, score, clusters, place = scored.label, called_at(scored, threshold), scored.clusters, site
+    if tune is not None and named is None:
+        known = tune.take(tune.scored)
+        if threshold == "frozen" and np.isnan(known.threshold).any():
+            return {}
+        every = np.full(len(scored), "all", dtype=object)
+        parts = [(known.label, called_at(known, threshold), known.clusters, np.full(len(known), "tune", dtype=object))]
+        parts.append((label, score, clusters, every))
+        if len({name for name in site if name is not None}) > 1:
+            parts.append((label, score, clusters, site))
+        label, score, clusters, place = (np.concatenate(column) for column in zip(*parts, strict=True))
+    if reference is None or len({name for name in place if name is not None}) < 2:
+        return {}
+    by = shift(label, score, clusters, place, reference, resamples=settings.resamples, seed=settings.seed)
+    return {"reference": reference, "by": by}
+
+
+def _readers(rows: Rows, reads: pd.DataFrame, operating: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """Readers against each other and against the truth; the model's calls are those of the first operating point.
+
+    That point is none of Zech's: without a frozen threshold or tune cases the model calls nothing, and has no F1.
+    """
+    call, names = readers.calls(reads, rows)
+    again = {"resamples": settings.resamples, "seed": settings.seed}
+    model, at = _model_calls(rows, operating)
+    out: dict[str, Any] = {"f1": readers.agreement(call, names, model, rows.clusters, **again), "model_called_at": at}
+    if np.isnan(model).all():
+        out["f1"] |= dict.fromkeys(("model", "difference"), empty(at))
+    if points := readers.points(call, names, rows.label, rows.score, rows.clusters, **again):
+        out["points"] = points
+    return out
+
+
+def _model_calls(rows: Rows, operating: dict[str, Any]) -> tuple[Array, str]:
+    name = next((name for name in operating if not name.endswith(" on test")), None)
+    if name is None and not np.isnan(rows.threshold[~np.isnan(rows.score)]).any():
+        name = "frozen"  # no truth, and so no operating points, but a threshold
+    if name is None:
+        return np.full(len(rows), np.nan), "no frozen threshold"
+    threshold = operating[name]["threshold"] if name in operating else "frozen"
+    return np.where(np.isnan(rows.score), np.nan, called_at(rows, threshold)), name
