@@ -17,40 +17,42 @@ _PSEUDO = """
 no change | no significant change | no interval change | no significant interval change | no acute interval change |
 no appreciable change | no substantial change | no relevant change | no definite change | without change |
 without significant change | without interval change | without significant interval change | no increase |
-no significant increase | no decrease | no further increase | no worsening of | no improvement | no interval improvement |
-no significant improvement | not changed | not significantly changed | not substantially changed |
-not appreciably changed | no longer than | not only | not larger | not enlarging | not drain | no other | no further |
-not well evaluated | not optimally evaluated | not well seen | not well visualized | not fully evaluated |
-not included | not decreased | not increased | not resolved | not cleared | not completely resolved |
-has not resolved | have not resolved | without comparison | no comparison | no prior | no previous | without contrast |
-not limited to | no contrast | may be related to | may be due to | may be secondary to | without intravenous contrast |
-cannot be compared | in the absence of contrast | no difference | without difficulty | no old studies | no relevant prior
+no significant increase | no decrease | no further increase | no worsening of | no improvement |
+no interval improvement | no significant improvement | not changed | not significantly changed |
+not substantially changed | not appreciably changed | no longer than | not only | not larger | not enlarging |
+not drain | no other | no further | not well evaluated | not optimally evaluated | not well seen |
+not well visualized | not fully evaluated | not included | not decreased | not increased | not resolved |
+not cleared | not completely resolved | has not resolved | have not resolved | without comparison | no comparison |
+no prior | no previous | without contrast | not limited to | no contrast | may be related to | may be due to |
+may be secondary to | without intravenous contrast | cannot be compared | in the absence of contrast | no difference |
+without difficulty | no old studies | no relevant prior
 """
 _NEGATE_AFTER = """
 no | not | non | without | without evidence of | without any evidence of | no evidence of | no evidence for |
 no radiographic evidence of | no ct evidence of | no definite evidence of | no convincing evidence of | no sign of |
 no signs of | no suggestion of | no suspicious | no findings of | no findings to suggest | no finding to suggest |
 no evidence to suggest | no indication of | nothing to suggest | not demonstrate | not show | not reveal | never had |
-negative for | free of | clear of | absence of | absent | lack of | lacks | lacking | denies | denied | deny | neither |
-nor | rather than | instead of | resolution of | interval resolution of | complete resolution of | clearing of |
-interval clearing of | excludes | exclude any | rules out | ruled out for | removal of | interval removal of |
-unremarkable for | devoid of | fails to reveal | failed to reveal | against | inconsistent with | argues against |
-has cleared of | with no | with no evidence of | cannot see | can't see | no longer | no definite | no obvious | no overt |
-no focal | no acute | no large | unlikely to represent | unlikely to be | not consistent with
+negative for | free of | clear of | absence of | absent | lack of | lacks | lacking | denies | denied | deny |
+neither | nor | rather than | instead of | resolution of | interval resolution of | complete resolution of |
+clearing of | interval clearing of | excludes | exclude any | rules out | ruled out for | removal of |
+interval removal of | unremarkable for | devoid of | fails to reveal | failed to reveal | against |
+inconsistent with | argues against | has cleared of | with no | with no evidence of | cannot see | can't see |
+no longer | no definite | no obvious | no overt | no focal | no acute | no large | unlikely to represent |
+unlikely to be | not consistent with
 """
 _NEGATE_BEFORE = """
-has been excluded | have been excluded | was excluded | were excluded | is ruled out | are ruled out | was ruled out | ruled out | has been ruled out | have been ruled out | is absent |
-are absent | absent | not seen | not identified | not present | not visualized | not demonstrated | not evident |
-not detected | not appreciated | not apparent | not noted | not found | not observed | not visible | is not seen |
-are not seen | no longer seen | no longer visualized | no longer present | no longer identified | no longer evident |
-no longer apparent | no longer visible | not currently seen | not definitely seen | not clearly seen |
-has resolved | have resolved | has cleared | have cleared | resolved | cleared | has completely resolved |
-is resolved | are resolved | has since resolved | have since resolved | has now resolved | has been removed |
-have been removed | was removed | were removed | removed | is excluded | are excluded | is negative | are negative |
-negative | is unlikely | are unlikely | unlikely | thought unlikely | is not suggested | is not suspected |
-not suspected | free | not enlarged | not dilated | none | is normal | are normal | unremarkable | is unremarkable |
-are unremarkable | within normal limits | is within normal limits | are within normal limits | normal limits |
-is intact | are intact
+has been excluded | have been excluded | was excluded | were excluded | is ruled out | are ruled out | was ruled out |
+ruled out | has been ruled out | have been ruled out | is absent | are absent | absent | not seen | not identified |
+not present | not visualized | not demonstrated | not evident | not detected | not appreciated | not apparent |
+not noted | not found | not observed | not visible | is not seen | are not seen | no longer seen |
+no longer visualized | no longer present | no longer identified | no longer evident | no longer apparent |
+no longer visible | not currently seen | not definitely seen | not clearly seen | has resolved | have resolved |
+has cleared | have cleared | resolved | cleared | has completely resolved | is resolved | are resolved |
+has since resolved | have since resolved | has now resolved | has been removed | have been removed | was removed |
+were removed | removed | is excluded | are excluded | is negative | are negative | negative | is unlikely |
+are unlikely | unlikely | thought unlikely | is not suggested | is not suspected | not suspected | free |
+not enlarged | not dilated | none | is normal | are normal | unremarkable | is unremarkable | are unremarkable |
+within normal limits | is within normal limits | are within normal limits | normal limits | is intact | are intact
 """
 _DOUBT_AFTER = """
 may | may be | may represent | may reflect | may indicate | may have | might | might be | might represent | could |
@@ -60,26 +62,28 @@ suspicion of | suspicious of | suspect | suspected | concern for | concerning fo
 worrying for | suggest | suggests | suggesting | suggestive of | suggestion of | cannot exclude | can not exclude |
 cannot rule out | can not rule out | can't exclude | can't rule out | cannot entirely exclude |
 cannot completely exclude | does not exclude | do not exclude | not exclude | unable to exclude | not rule out |
-could not exclude | difficult to exclude | hard to exclude | rule out | to exclude | exclude | evaluate for | assess for |
-evaluation for | evaluation of possible | differential includes | differential diagnosis includes | differential |
-differential considerations include | considerations include | diagnostic considerations include | indeterminate |
-borderline | raises the possibility of | raise the possibility of | raising the possibility of | possibility of |
-raises concern for | raising concern for | raises the question of | raises suspicion for | presumably | presumed |
-vague | ? | if | in the appropriate clinical | in the proper clinical | in the correct clinical | would be consistent |
-risk of | not certain whether | uncertain whether | unclear whether | whether | appears to be | seems to be |
-either | equivocally | subtle suggestion of | less likely | much less likely | query
+could not exclude | difficult to exclude | hard to exclude | rule out | to exclude | exclude | evaluate for |
+assess for | evaluation for | evaluation of possible | differential includes | differential diagnosis includes |
+differential | differential considerations include | considerations include | diagnostic considerations include |
+indeterminate | borderline | raises the possibility of | raise the possibility of | raising the possibility of |
+possibility of | raises concern for | raising concern for | raises the question of | raises suspicion for |
+presumably | presumed | vague | ? | if | in the appropriate clinical | in the proper clinical |
+in the correct clinical | would be consistent | risk of | not certain whether | uncertain whether | unclear whether |
+whether | appears to be | seems to be | either | equivocally | subtle suggestion of | less likely | much less likely |
+query
 """
 _DOUBT_BEFORE = """
 cannot be excluded | can not be excluded | can't be excluded | cannot be entirely excluded | not be excluded |
-cannot be completely excluded | cannot be fully excluded | cannot entirely be excluded | cannot completely be excluded |
-cannot be ruled out | can not be ruled out | cannot be definitively excluded | cannot be totally excluded |
-not excluded | not entirely excluded | not completely excluded | is not excluded | are not excluded | not ruled out |
-difficult to exclude | is possible | are possible | possible | is suspected | are suspected | suspected |
-is questioned | are questioned | questioned | may be present | might be present | could be present |
-may also be present | should be considered | could be considered | to be considered | is considered |
-is a consideration | would be a consideration | is in the differential | in the differential | is of concern |
-is difficult to exclude | are difficult to exclude | hard to exclude | not definitely excluded | equivocal |
-indeterminate | is indeterminate | are indeterminate | remains a possibility | is a possibility | cannot be entirely ruled out
+cannot be completely excluded | cannot be fully excluded | cannot entirely be excluded |
+cannot completely be excluded | cannot be ruled out | can not be ruled out | cannot be definitively excluded |
+cannot be totally excluded | not excluded | not entirely excluded | not completely excluded | is not excluded |
+are not excluded | not ruled out | difficult to exclude | is possible | are possible | possible | is suspected |
+are suspected | suspected | is questioned | are questioned | questioned | may be present | might be present |
+could be present | may also be present | should be considered | could be considered | to be considered |
+is considered | is a consideration | would be a consideration | is in the differential | in the differential |
+is of concern | is difficult to exclude | are difficult to exclude | hard to exclude | not definitely excluded |
+equivocal | indeterminate | is indeterminate | are indeterminate | remains a possibility | is a possibility |
+cannot be entirely ruled out
 """
 _DOUBT_BOTH = "versus | vs | and or"
 _PAST_AFTER = """
@@ -90,22 +94,23 @@ with history of | status post | s p | post resection of | family history of | ri
 _STOP = """
 but | however | although | though | except | except for | apart from | aside from | other than | besides | yet |
 nevertheless | whereas | while | otherwise | secondary to | due to | because of | related to | as a result of |
-consistent with | compatible with | representing | reflecting | indicating | which | there is | there are | there was |
-there has | is seen | are seen | is present | are present | is noted | are noted | is again | are again | demonstrates |
-demonstrate | shows | show | reveals | likely | probably | status post | superimposed on | in the setting of | in keeping with |
-has developed | have developed | remains | remain | persists | persist | seen in | noted in | suggests | has increased |
-have increased | has decreased | have decreased | has worsened | is increased | are increased | is enlarged | are enlarged |
-as well as
+consistent with | compatible with | representing | reflecting | indicating | which | there is | there are |
+there was | there has | is seen | are seen | is present | are present | is noted | are noted | is again | are again |
+demonstrates | demonstrate | shows | show | reveals | likely | probably | status post | superimposed on |
+in the setting of | in keeping with | has developed | have developed | remains | remain | persists | persist |
+seen in | noted in | suggests | has increased | have increased | has decreased | have decreased | has worsened |
+is increased | are increased | is enlarged | are enlarged | as well as
 """
 # After a comma or "and" these begin a new, affirmed finding: "no effusion, mild cardiomegaly".
-_BEGINS = frozenset(
-    "mild mildly moderate moderately severe severely stable unchanged persistent increased increasing decreased new "
-    "minimal there the this these heart cardiac lungs mediastinal mediastinum small tiny old chronic status left right "
-    "bilateral bibasilar again interval slightly low prominent stably continued residual markedly worsening improved "
-    "improving calcified multiple patchy scattered unremarkable normal with mildly patient degenerative elevated".split()
-)
+_BEGINS = """
+again bibasilar bilateral calcified cardiac chronic continued decreased degenerative elevated heart improved
+improving increased increasing interval left low lungs markedly mediastinal mediastinum mild mildly minimal moderate
+moderately multiple new normal old patchy patient persistent prominent residual right scattered severe severely
+slightly small stable stably status the there these this tiny unchanged unremarkable with worsening
+"""
 # Words after which "or" goes on with what was said, so that a comma before them ends nothing.
 _LIST = frozenset(("or", "nor"))
+_NEW = frozenset(_BEGINS.split())
 _REACH_BEFORE = 12  # words that a cue to the right of its finding reaches back (our choice)
 _MARKS = frozenset("?,:()/")
 
@@ -123,7 +128,8 @@ def _phrases() -> dict[str, list[tuple[tuple[str, ...], str]]]:
     """First word of a cue -> its phrases, the longest first."""
     kinds = {
         "pseudo": _PSEUDO, "stop": _STOP, "negate after": _NEGATE_AFTER, "negate before": _NEGATE_BEFORE,
-        "doubt after": _DOUBT_AFTER, "doubt before": _DOUBT_BEFORE, "doubt both": _DOUBT_BOTH, "past after": _PAST_AFTER,
+        "doubt after": _DOUBT_AFTER, "doubt before": _DOUBT_BEFORE, "doubt both": _DOUBT_BOTH,
+        "past after": _PAST_AFTER,
     }  # fmt: skip
     found: dict[tuple[str, ...], str] = {}
     for kind, listed in kinds.items():
@@ -200,11 +206,11 @@ def _right_end(words: Sequence[str], cue: Cue, later: Sequence[Cue]) -> int:
         if words[index] in (";", ":"):
             return index
         follows = words[index + 1] if index + 1 < len(words) else ""
-        if words[index] == "and" and follows in _BEGINS and follows not in ("the", "this", "new"):
+        if words[index] == "and" and follows in _NEW and follows not in ("the", "this", "new"):
             return index
-        if words[index] == "," and follows in _BEGINS and not _LIST.intersection(words[index + 1 : limit]):
+        if words[index] == "," and follows in _NEW and not _LIST.intersection(words[index + 1 : limit]):
             return index
-        if words[index] == "with" and index > cue.end and follows in _BEGINS:
+        if words[index] == "with" and index > cue.end and follows in _NEW:
             return index
     return limit
 
@@ -213,11 +219,8 @@ def _left_end(words: Sequence[str], cue: Cue, earlier: Sequence[Cue]) -> int:
     """Where the scope of a cue to its left begins; the phrases "X, Y and Z are normal" are one list."""
     start = max(0, cue.start - _REACH_BEFORE)
     for other in earlier:
-        if other.kind in ("stop",) or other.kind.endswith("both"):
-            start = max(start, other.end)
-        elif other.kind.endswith("before"):
-            start = max(start, other.end)
-        elif other.kind.endswith("after") and cue.kind.startswith("doubt") and other.kind.startswith("doubt"):
+        doubts = other.kind == "doubt after" and cue.kind.startswith("doubt")
+        if doubts or other.kind == "stop" or other.kind.endswith(("both", "before")):
             start = max(start, other.end)
     listed = "and" in words[start : cue.start] or "or" in words[start : cue.start]
     for index in range(cue.start - 1, start - 1, -1):

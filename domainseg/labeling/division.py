@@ -25,11 +25,10 @@ class DivisionError(DomainsegError):
 class Division:
     """Sides of n reports: test, train, "" without a label, "unused" = its text is in the hold-out part.
 
-    cluster [n]: who stays together, as numbers; patients [n]: for intervals. fold [n]: of train, else -1. how: in words.
+    patients [n]: numbers, for intervals. fold [n]: of train, else -1. how: in words.
     """
 
     side: NDArray[np.object_]
-    cluster: NDArray[np.int64]
     patients: NDArray[np.int64]
     fold: NDArray[np.int64]
     how: str
@@ -76,15 +75,13 @@ def divide(
         raise DivisionError("labels: too few labelled reports to hold some out; use rules=only, or label more")
     fold = np.full(len(reports), -1)
     fold[training] = _dealt(values[training], by[training], [1 / folds] * folds, seed + 1)
-    return Division(side, cluster, patients, fold, how)
+    return Division(side, patients, fold, how)
 
 
 def _dealt(values: pd.DataFrame, cluster: NDArray[np.int64], shares: list[float], seed: int) -> NDArray[np.int64]:
-    columns = {"reports": np.ones(len(values))}
-    for label in values:
-        columns[f"{label} 1"] = (values[label] == 1).to_numpy(np.float64)
-        columns[f"{label} 0"] = (values[label] == 0).to_numpy(np.float64)
-    counts = pd.DataFrame(columns, index=cluster.astype(str)).groupby(level=0).sum()
+    columns = {"reports": values.notna().any(axis=1)}
+    columns |= {f"{label} {side}": values[label] == side for label in values for side in (1, 0)}
+    counts = pd.DataFrame(columns).astype(np.float64).groupby(cluster.astype(str)).sum()
     hands = deal(counts, shares, seed)
     return np.array([hands[name] for name in cluster.astype(str)], dtype=np.int64)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,6 +105,22 @@ class Features:
             values = model.transform(some)
             self._dense[view] = (model, values.mean(axis=0), np.maximum(values.std(axis=0), 1e-9) / _SPREAD)
         return self._dense[view]
+
+
+@dataclass
+class Matrices:
+    """Feature sets of the same reports; a view is made once and kept, sets are put together when they are asked for."""
+
+    features: Features
+    rows: NDArray[np.intp]
+    _views: dict[str, csr_matrix] = field(default_factory=dict)
+
+    def of(self, views: Sequence[str], places: NDArray[Any]) -> csr_matrix:
+        """Features [places, columns] of some of the reports, ``places`` among ``rows``."""
+        for view in views:
+            if view not in self._views:
+                self._views[view] = self.features.matrix([view], self.rows)
+        return csr_matrix(hstack([self._views[view][places] for view in views], format="csr"))
 
 
 def chunks(rows: NDArray[np.intp]) -> Iterable[NDArray[np.intp]]:

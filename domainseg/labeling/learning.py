@@ -7,20 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 
 from domainseg.labeling import lasso
 from domainseg.labeling.decision import Decision, decide
-from domainseg.labeling.features import REFERENCE
-
-Matrices = Mapping[tuple[str, ...], csr_matrix]  # feature set -> [labelled reports, columns]
+from domainseg.labeling.features import REFERENCE, Matrices
 
 
 @dataclass(frozen=True)
 class Known:
-    """Where a label is known among the labelled reports: rows, their labels 1 or 0, sides and folds."""
+    """Where a label is known: rows among the labelled reports, which reports these are, labels 1 or 0, sides, folds."""
 
     rows: NDArray[np.intp]
+    reports: NDArray[np.intp]
     label: NDArray[np.float64]
     side: NDArray[np.object_]
     fold: NDArray[np.int64]
@@ -54,9 +52,9 @@ def learn(
     """Choose among feature sets by out-of-fold log loss, then fit, decide and refit."""
     training = known.of("train")
     label, fold = known.label[training], known.fold[training]
-    found = {views: lasso.search(matrices[views][known.rows[training]], label, fold, seed) for views in sets}
+    found = {views: lasso.search(matrices.of(views, known.rows[training]), label, fold, seed) for views in sets}
     views = min(found, key=lambda name: found[name].loss)
-    best, matrix = found[views], matrices[views][known.rows]
+    best, matrix = found[views], matrices.of(views, known.rows)
     measured = lasso.fit(matrix[training], label, best.c, seed)
     score = lasso.probability(measured.log_odds(matrix))
     score[training] = lasso.probability(best.log_odds)

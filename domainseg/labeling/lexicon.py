@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from domainseg.config import conf_folder
 from domainseg.files import DomainsegError
 from domainseg.labeling.text import stem
+from domainseg.overrides import conf_folder
 
 _KEYS = ("names", "terms", "normal", "not", "includes", "without")
 # What "..." stands for: up to five words. In a term no other clause may begin there; where a list of organs is normal
@@ -27,8 +27,9 @@ class LexiconError(DomainsegError):
 class Finding:
     """A finding with its phrases as patterns over the words of a sentence, joined by single blanks.
 
-    terms mention it, normal ones deny it, excluded ones hold a term but mean something else. includes: findings whose
-    mentions are its own too. anchor: one word of every sentence that mentions it. without: it is there when none of these is asserted or doubted.
+    terms mention it, normal ones deny it, excluded ones hold a term but mean something else. anchor: one word of
+    every sentence that mentions it. includes: findings whose mentions are its own too. without: it is there when none
+    of these is asserted or doubted.
     """
 
     name: str

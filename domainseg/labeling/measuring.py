@@ -62,32 +62,24 @@ def of_model(
 
 
 def of_rule(label: Floats, status: NDArray[np.int8], patients: NDArray[Any], seed: int) -> Metrics:
-    """The rule's figures: called is what it finds positive; its AUC is over positive, uncertain, unmentioned, negative."""
+    """The rule's figures: called is what it finds positive; its AUC is over the order of mentions.ORDER."""
     score = np.array([ORDER[int(state)] for state in status], np.float64)
     return of_scores(label, score, status == AFFIRMED, patients, seed)
 
 
-def over_labels(
-    labels: Sequence[Floats], ours: Sequence[Floats], reference: Sequence[Floats], patients: NDArray[Any], seed: int
-) -> dict[str, Metric]:
+def over_labels(scored: Sequence[NDArray[np.float64]], patients: NDArray[Any], seed: int) -> dict[str, Metric]:
     """Mean AUC over labels, the reference's, and their difference, patients drawn anew 500 times.
 
-    Each label and its scores are [n] over the same held-out reports, NaN where the label is unknown.
+    scored: for each label [3, n] over the same held-out reports: label, our score, the reference's; NaN = unknown.
     """
-    usable = [place for place, label in enumerate(labels) if len(np.unique(label[~np.isnan(label)])) == 2]
+    usable = [label for label in scored if len(np.unique(label[0][~np.isnan(label[0])])) == 2]
     if not usable:
-        return {
-            "auc": empty("one class only"),
-            "reference": empty("one class only"),
-            "difference": empty("one class only"),
-        }
+        return {name: empty("one class only") for name in ("auc", "reference", "difference")}
     parts = []
-    for place in usable:
-        known = np.flatnonzero(~np.isnan(labels[place]))
-        label = labels[place][known]
-        parts.append(
-            (known, roc.weighted_auc(label, ours[place][known]), roc.weighted_auc(label, reference[place][known]))
-        )
+    for label, ours, reference in usable:
+        known = np.flatnonzero(~np.isnan(label))
+        one, two = (roc.weighted_auc(label[known], score[known]) for score in (ours, reference))
+        parts.append((known, one, two))
 
     def statistic(weights: Floats) -> Floats:
         values = np.array([[one(weights[:, known]), two(weights[:, known])] for known, one, two in parts])
@@ -109,8 +101,8 @@ def warnings_of(metrics: Mapping[str, Mapping[str, Any]], decisions: Mapping[str
             told.append(f"{label}: the hold-out part has one class only, so that nothing is known of this model.")
         elif area["value"] >= TRAP_AUC and ppv["value"] < TRAP_PPV:
             told.append(
-                f"{label}: rare ({own['prevalence']['value']:.1%}). An AUC of {area['value']:.3f} looks well, yet of the "
-                f"reports called positive only {ppv['value']:.0%} are (n = {ppv['n']})."
+                f"{label}: rare ({own['prevalence']['value']:.1%}). An AUC of {area['value']:.3f} looks well, yet of "
+                f"the reports called positive only {ppv['value']:.0%} are (n = {ppv['n']})."
             )
         elif ppv["n"] and ppv["low"] < TRAP_PPV:
             told.append(f"{label}: of the reports called positive perhaps only {ppv['low']:.0%} are (n = {ppv['n']}).")

@@ -18,6 +18,20 @@ from domainseg.reporting.page import Figure, Page, Section, Table, write_page
 from domainseg.reporting.words import interval, number
 
 _FIGURES = ("auc", "sensitivity", "specificity", "ppv", "npv")
+_HOW = (
+    "Nothing was chosen on these reports: features, penalty, threshold and band come from the training part, by "
+    "cross-validation within it. 95 % intervals. The plain reference is an L1 logistic regression on the presence of "
+    "1-3-grams with the same grid, folds and reports; the difference of the AUCs is tested by DeLong's paired test."
+)
+_SIGNS = (
+    "n-grams and findings with the largest weights. + asserted, - denied, ? in doubt, without a sign: anywhere in the "
+    f"report. Only words in the reports of {FEWEST} patients or more outside the hold-out part are shown, none with a "
+    "number and none that is spelt like a name."
+)
+_RULES = (
+    "Sections, negation and doubt after NegEx, NegBio and CheXpert. A finding counts where findings or impression "
+    "mention it: asserted before in doubt before denied."
+)
 _HEADS = ("AUC", "Sensitivity", "Specificity", "PPV", "NPV")
 
 
@@ -37,44 +51,24 @@ def write_models(
     own = {name: metrics[name] for name in learned}
     overall = results.get("test_mean_over_labels")
     warnings = [*notes, *measuring.warnings_of(metrics, {name: model.decision for name, model in learned.items()})]
+    forest = [Figure(_forest(own), "AUC on held-out reports: ours and the plain reference, 95 % intervals.")]
     sections = [
         Section(
             "Figures on held-out reports",
-            text=[
-                f"Held out: {division.how}. Nothing was chosen on these reports: features, penalty, threshold and band come "
-                "from the training part, by cross-validation within it. 95 % intervals. The plain reference is an L1 logistic "
-                "regression on the presence of 1-3-grams with the same grid, folds and reports; its difference is DeLong's "
-                "paired one.",
-            ],
+            text=[f"Held out: {division.how}.", _HOW],
             tables=[_compared(own), _figures("Calls at the threshold", own)],
-            figures=[Figure(_forest(own), "AUC on held-out reports: ours and the plain reference, 95 % intervals.")]
-            if own else [],
+            figures=forest if own else [],
         ),
-        Section("Labels that are given", text=_band(cfg), tables=[_given(own, learned, given)]),
-    ]  # fmt: skip
+        Section("Labels that are given", text=[_band(cfg)], tables=[_given(own, learned, given)]),
+    ]
     rules = {name: values["rule"] for name, values in metrics.items() if "rule" in values}
     if rules:
         text = "Called is what the rule finds positive. Its AUC is over positive, uncertain, unmentioned, negative."
         sections.append(Section("The rules, on the same reports", text=[text], tables=[_figures("Rules", rules)]))
-    sections.append(
-        Section(
-            "Telling words",
-            text=[
-                "n-grams and findings with the largest weights. + asserted, - denied, ? in doubt; without a sign: anywhere "
-                f"in the report. Shown are only words in reports of {FEWEST} patients or more outside the hold-out part, "
-                "without numbers and without what is spelt like a name.",
-            ],
-            tables=[_words(learned, shown)],
-        )  # fmt: skip
-    )
+    sections.append(Section("Telling words", text=[_SIGNS], tables=[_words(learned, shown)]))
     if skipped:
-        rows = [[name, why] for name, why in skipped.items()]
-        sections.append(
-            Section(
-                "Labels that were not learned",
-                tables=[Table(["Label", f"Fewer than {cfg['min_cases']} of either"], rows)],
-            )
-        )
+        table = Table(["Label", f"Fewer than {cfg['min_cases']} of either"], list(skipped.items()))
+        sections.append(Section("Labels that were not learned", tables=[table]))
     brief = [f"{len(given):,} reports, {len(learned)} labels learned, {len(skipped)} not learned for want of cases."]
     if overall:
         brief.append(
@@ -97,10 +91,9 @@ def write_rules(
     states = ("positive", "uncertain", "negative", "unmentioned")
     rows = [[name, *(str(int(counts[name].get(state, 0))) for state in states)] for name in names]
     text = [
-        "Sections, negation and doubt after NegEx, NegBio and CheXpert. A finding counts where findings or impression mention "
-        "it: asserted before in doubt before denied. "
+        _RULES,
         f"In the labels, uncertain is {cfg['uncertain']} and unmentioned is {cfg['unmentioned']}.",
-    ]  # fmt: skip
+    ]
     heads = ["Finding", *(state.capitalize() for state in states)]
     sections = [Section("What the reports say", text, [Table(heads, rows, numeric=range(1, 5))])]
     if results.get("test"):
@@ -122,10 +115,8 @@ def _compared(own: Mapping[str, Mapping[str, Any]]) -> Table:
         ]
         for name, m in own.items()
     ]  # fmt: skip
-    return Table(
-        ["Label", "Positive", "Held out", "AUC", "Plain reference", "Difference", "p"], rows, "Area under the ROC curve",
-        numeric=range(1, 7),
-    )  # fmt: skip
+    heads = ["Label", "Positive", "Held out", "AUC", "Plain reference", "Difference", "p"]
+    return Table(heads, rows, "Area under the ROC curve", numeric=range(1, 7))
 
 
 def _figures(caption: str, own: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -133,15 +124,15 @@ def _figures(caption: str, own: Mapping[str, Mapping[str, Any]]) -> Table:
     return Table(["Label", "Reports", *_HEADS], rows, caption, numeric=range(1, 7))
 
 
-def _band(cfg: Mapping[str, Any]) -> list[str]:
+def _band(cfg: Mapping[str, Any]) -> str:
     certainty = float(cfg["certainty"])
     if not certainty:
-        return ["A label is 1 where the probability reaches the threshold, else 0."]
-    return [
-        f"labels.csv gives a 1 where in training at least {certainty:.0%} of reports that score as high were positive, and a 0 "
-        f"below what {certainty:.0%} of the positive ones reach; between them the label is unknown. Hand labels win. "
-        "Right among the given is measured on the held-out reports."
-    ]  # fmt: skip
+        return "A label is 1 where the probability reaches the threshold, else 0. Hand labels win."
+    return (
+        f"labels.csv gives a 1 where in training at least {certainty:.0%} of the reports that score as high were "
+        f"positive, and a 0 below what {certainty:.0%} of the positive ones reach; between them the label is unknown. "
+        "Hand labels win. How many of the given are right is measured on the held-out reports."
+    )
 
 
 def _given(own: Mapping[str, Mapping[str, Any]], learned: Mapping[str, Learned], given: pd.DataFrame) -> Table:
@@ -152,7 +143,8 @@ def _given(own: Mapping[str, Mapping[str, Any]], learned: Mapping[str, Learned],
         decision, held = model.decision, own[name]["given"]
         rows.append(
             [
-                name, f"{decision.rule}, {number(decision.threshold)}", f"{number(decision.low)} to {number(decision.high)}",
+                name, f"{decision.rule}, {number(decision.threshold)}",
+                f"{number(decision.low)} to {number(decision.high)}",
                 interval(held["coverage"]), interval(held["ppv"]), interval(held["npv"]),
                 str(int((values == 1).sum())), str(int((values == 0).sum())),
                 str(int((given[f"source_{name}"] == "").sum())),

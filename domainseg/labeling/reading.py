@@ -26,11 +26,12 @@ STREAMS = ("plain", "paper", "context")
 END = -1  # of a sentence, in a stream
 
 _SIGN = {AFFIRMED: "+", NEGATED: "-", UNCERTAIN: "?"}
-_EMPTY = frozenset(
-    "a an the of is are was were be been being to in on at by for from with and or as this that these those it its there "
-    "has have had do does did which within into than then also again seen noted identified demonstrated present "
-    "evidence xxxx x".split()
-)
+_MEANINGLESS = """
+a again also an and are as at be been being by demonstrated did do does evidence for from had has have identified in
+into is it its noted of on or present seen than that the then there these this those to was were which with within x
+xxxx
+"""
+_EMPTY = frozenset(_MEANINGLESS.split())
 _PLAIN_WORD = re.compile(r"\b\w\w+\b")
 _PAPER_WORD = re.compile(r"\.|\w+")
 

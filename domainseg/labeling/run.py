@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from domainseg.files import atomic_path, write_json
 from domainseg.labeling import measuring, page, words
 from domainseg.labeling.decision import RULES
 from domainseg.labeling.division import Division, divide
-from domainseg.labeling.features import CANDIDATES, REFERENCE, VIEWS, Features, Settings
+from domainseg.labeling.features import CANDIDATES, REFERENCE, VIEWS, Features, Matrices, Settings
 from domainseg.labeling.giving import give, given_by_rule
 from domainseg.labeling.learning import Known, Learned, learn
 from domainseg.labeling.lexicon import Lexicon, read_lexicons
@@ -76,78 +77,55 @@ def _check(cfg: Mapping[str, Any]) -> None:
 
 
 def _by_models(cfg: Mapping[str, Any], output: Path, reports: Reports, labels: Labels, understood: Read) -> Metrics:
-    table, seed = reports.table, int(cfg["seed"])
-    division = divide(
-        table, labels.values, given=labels.split, share=float(cfg["holdout"]), folds=int(cfg["folds"]), seed=seed
-    )
+    table, seed, share = reports.table, int(cfg["seed"]), float(cfg["holdout"])
+    division = divide(table, labels.values, given=labels.split, share=share, folds=int(cfg["folds"]), seed=seed)
     log.info("%d reports to learn from, %d held out: %s", *_sizes(division), division.how)
     outside = np.flatnonzero(division.side != "test")
     settings = Settings(int(cfg["min_count"]), int(cfg["dims"]), int(cfg["topics"]), seed)
     features = Features(understood, outside, settings)
-    sets = CANDIDATES if cfg["features"] == "best" else (tuple(cfg["features"]),)
     rows = np.flatnonzero(labels.values.notna().any(axis=1).to_numpy())
-    matrices = {views: features.matrix(views, rows) for views in (*sets, REFERENCE)}
+    matrices = Matrices(features, rows)
     learned: dict[str, Learned] = {}
     metrics: Metrics = {}
     skipped: dict[str, str] = {}
-    curves: list[tuple[Any, Any, Any]] = []
-    for name in labels.values:
-        values = labels.values[name].to_numpy(np.float64)[rows]
-        places = np.flatnonzero(~np.isnan(values))
-        known = Known(places, values[places], division.side[rows][places], division.fold[rows][places])
-        test, training = known.of("test"), known.label[known.of("train")]
+    scored: list[NDArray[np.float64]] = []
+    for name in map(str, labels.values):
+        known = _known(labels, name, rows, division)
+        if rule := _rule(known, name, understood, division, seed):
+            metrics[name] = {"rule": rule}
+        training = known.label[known.of("train")]
         counts = int((training == 1).sum()), int((training == 0).sum())
-        finding = understood.lexicon.of_label(str(name))
-        patients = division.patients[rows][places][test]
-        rule = {}
-        if finding is not None:
-            column = list(understood.lexicon.findings).index(finding)
-            status = understood.status[rows[places][test], column]
-            rule = {"rule": measuring.of_rule(known.label[test], status, patients, seed)}
         if min(counts) < int(cfg["min_cases"]):
-            skipped[str(name)] = f"{counts[0]} positive and {counts[1]} negative reports to learn from"
-            log.info("%s: not learned, %s", name, skipped[str(name)])
-            if rule:
-                metrics[str(name)] = rule
+            skipped[name] = f"{counts[0]} positive and {counts[1]} negative reports to learn from"
+            log.info("%s: not learned, %s", name, skipped[name])
             continue
-        settings_of = {"rule": cfg["threshold"], "certainty": float(cfg["certainty"]), "seed": seed}
-        ours = learn(known, matrices, sets, **settings_of)
-        plain = learn(known, matrices, [REFERENCE], **settings_of)
-        learned[str(name)] = ours
-        label, score, reference = known.label[test], ours.score[test], plain.score[test]
-        metrics[str(name)] = {
-            **measuring.of_model(label, score, ours.decision, reference, plain.decision, patients, seed),
-            **rule,
-        }
-        curves.append(_over(rows, known, division, ours, plain))
-        told = metrics[str(name)]
+        learned[name], figures, both = _learn(known, matrices, cfg, division)
+        metrics[name] = {**figures, **metrics.get(name, {})}
+        scored.append(both)
         log.info(
             "%s: AUC %.3f, plain reference %.3f, from %s",
-            name, told["auc"]["value"], told["reference"]["auc"]["value"], " + ".join(ours.views),
+            name, figures["auc"]["value"], figures["reference"]["auc"]["value"], " + ".join(learned[name].views),
         )  # fmt: skip
-    overall = {}
-    if curves:
+    results: Metrics = {"test": metrics}
+    if scored:
         held = division.patients[division.side == "test"]
-        overall = {"test_mean_over_labels": dict(measuring.over_labels(*zip(*curves, strict=True), held, seed))}
-    results = {"test": metrics, **overall}
+        results["test_mean_over_labels"] = measuring.over_labels(scored, held, seed)
     given = give(table, labels, division, learned, features, rows)
     shown = words.visible(features, learned, division.patients)
-    _write(output, given, table, labels.values.columns, results)
-    write_json(
-        output / "models.json",
-        {
-            "division": {"how": division.how, "train": _sizes(division)[0], "test": _sizes(division)[1]},
-            "reports": len(table),
-            "outside_hold_out": len(outside),
-            "labels": {name: words.described(name, own, shown) for name, own in learned.items()},
-            "skipped": skipped,
-            "lexicon": understood.lexicon.source,
-        },
-    )
+    _write(output, given, table, list(labels.values), results)
+    models = {
+        "division": {"how": division.how, "train": _sizes(division)[0], "test": _sizes(division)[1]},
+        "reports": len(table),
+        "outside_hold_out": len(outside),
+        "labels": {name: words.described(name, own, shown) for name, own in learned.items()},
+        "skipped": skipped,
+        "lexicon": understood.lexicon.source,
+    }
+    write_json(output / "models.json", models)
     notes = [*reports.notes, *labels.notes]
     page.write_models(output / "report.html", cfg, results, learned, skipped, shown, notes, division, given)
     for note in (*notes, *measuring.warnings_of(metrics, {name: own.decision for name, own in learned.items()})):
-        log.info(note)
+        log.warning(note)
     return results
 
 
@@ -155,12 +133,37 @@ def _sizes(division: Division) -> tuple[int, int]:
     return int((division.side == "train").sum()), int((division.side == "test").sum())
 
 
-def _over(rows: Any, known: Known, division: Division, ours: Learned, plain: Learned) -> tuple[Any, Any, Any]:
-    """Label and both scores over all held-out reports, NaN where the label is unknown."""
-    out = np.full((3, len(division.side)), np.nan)
-    out[:, rows[known.rows]] = known.label, ours.score, plain.score
-    held = division.side == "test"
-    return out[0][held], out[1][held], out[2][held]
+def _known(labels: Labels, name: str, rows: NDArray[np.intp], division: Division) -> Known:
+    values = labels.values[name].to_numpy(np.float64)[rows]
+    places = np.flatnonzero(~np.isnan(values))
+    return Known(places, rows[places], values[places], division.side[rows[places]], division.fold[rows[places]])
+
+
+def _rule(known: Known, name: str, understood: Read, division: Division, seed: int) -> Metrics:
+    """The rule's figures on the held-out reports; {} for a label that no lexicon knows."""
+    finding, test = understood.lexicon.of_label(name), known.of("test")
+    if finding is None or not test.any():
+        return {}
+    status = understood.status[known.reports[test], list(understood.lexicon.findings).index(finding)]
+    return measuring.of_rule(known.label[test], status, division.patients[known.reports[test]], seed)
+
+
+def _learn(
+    known: Known, matrices: Matrices, cfg: Mapping[str, Any], division: Division
+) -> tuple[Learned, Metrics, NDArray[np.float64]]:
+    """The model, its figures, and [3, held-out reports]: label, its score, the plain reference's."""
+    sets = CANDIDATES if cfg["features"] == "best" else (tuple(cfg["features"]),)
+    rule, certainty, seed = str(cfg["threshold"]), float(cfg["certainty"]), int(cfg["seed"])
+    ours = learn(known, matrices, sets, rule=rule, certainty=certainty, seed=seed)
+    plain = learn(known, matrices, [REFERENCE], rule=rule, certainty=certainty, seed=seed)
+    test = known.of("test")
+    figures = measuring.of_model(
+        known.label[test], ours.score[test], ours.decision, plain.score[test], plain.decision,
+        division.patients[known.reports[test]], seed,
+    )  # fmt: skip
+    both = np.full((3, len(division.side)), np.nan)
+    both[:, known.reports] = known.label, ours.score, plain.score
+    return ours, figures, both[:, division.side == "test"]
 
 
 # ---------------------------------------------------------------- rules
@@ -204,8 +207,8 @@ def _chosen(targets: Sequence[str] | None, lexicon: Lexicon) -> dict[str, str]:
     found = {str(target): lexicon.of_label(str(target)) for target in targets}
     if absent := [target for target, finding in found.items() if finding is None]:
         raise UsageError(
-            f"targets: no lexicon has {', '.join(absent)}; known: {', '.join(lexicon.findings)}. Write the phrases into "
-            "a YAML file and add it to terms="
+            f"targets: no lexicon has {', '.join(absent)}; known: {', '.join(lexicon.findings)}. Write the phrases "
+            "into a YAML file and add it to terms="
         )
     return {target: finding for target, finding in found.items() if finding is not None}
 

@@ -53,7 +53,7 @@ def read_reports(path: Path | str, columns: Mapping[str, str]) -> Reports:
     ``columns`` maps our names to the file's. Without a report column the image column names the report. Raises
     TableError for a file that is no table, a missing column, and ids that stand for two patients.
     """
-    path, notes = Path(path), []
+    path, notes = Path(path), list[str]()
     table = _mapped(_read(path, notes), columns, path)
     if "report" not in table and "image" in table:
         table["report"] = table["image"]
@@ -120,7 +120,7 @@ def read_labels(
     Rows for reports that are not there are left out and counted; a report with contradictory rows is unknown there.
     Raises TableError, also when no row fits a report.
     """
-    path, notes = Path(path), []
+    path, notes = Path(path), list[str]()
     table = _mapped(
         _read(path, notes), {ours: theirs for ours, theirs in columns.items() if ours != "text"}, path, False
     )
@@ -253,7 +253,5 @@ def _decoded(path: Path, notes: list[str]) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        notes.append(
-            f"{path.name} is not in UTF-8; it was read as Windows-1252, bytes without a meaning there as a sign."
-        )
+        notes.append(f"{path.name} is not in UTF-8; it was read as Windows-1252, what has no meaning there as a sign.")
         return data.decode("cp1252", errors="replace")

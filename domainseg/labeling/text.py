@@ -33,6 +33,7 @@ HEADINGS = {
     ),
 }
 FACTS = ("findings", "impression")
+LONGEST_TITLE = 200  # letters before the first heading that are a title, not findings (our choice)
 
 _KINDS = {kind: re.compile(rf"(?:{names})\Z", re.IGNORECASE) for kind, names in HEADINGS.items()}
 _ALL = "|".join(HEADINGS.values())
@@ -52,7 +53,7 @@ _PLAIN = str.maketrans(
     {"\r": "\n", "\u2019": "'", "\u2018": "'", "\u2013": "-", "\u2014": "-", "\u00a0": " ", "\t": " "}
 )
 
-_SHORT = "dr|drs|mr|mrs|ms|prof|st|vs|approx|e\\.g|i\\.e|etc|fig|cf|incl|ca|resp|lat|dept|jr|sr|inc|a\\.m|p\\.m|a\\.p|min|max"
+_SHORT = r"dr|drs|mr|mrs|ms|prof|st|vs|approx|e\.g|i\.e|etc|fig|cf|incl|ca|resp|lat|dept|jr|sr|inc|a\.m|p\.m|a\.p|max"
 # A full stop that ends no sentence: of an abbreviation, an initial, or a number in a list.
 _NO_END = re.compile(rf"(?:(?<![\w.])(?:{_SHORT})|(?<![\w.])[A-Za-z]|(?:^|[\n:.] *)\(?\d{{1,2}})\Z", re.IGNORECASE)
 _END = re.compile(r"[.!?]+(?=[\s\"')\]]|\Z)|[.](?=[A-Z][a-z])|;")
@@ -62,14 +63,8 @@ _BLANK = "\n\n"
 
 def clean(text: str) -> str:
     """The text with line ends, quotes and blanks made alike, replaced names as XXXX, and without signatures."""
-    text = text.translate(_PLAIN).replace("\x00", " ") if "\r\n" not in text else clean_breaks(text)
-    text = _REPLACED.sub(" XXXX ", text)
-    return _SIGNED.sub("", text)
-
-
-def clean_breaks(text: str) -> str:
-    """The same for texts whose lines end with carriage return and line feed."""
-    return text.replace("\r\n", "\n").translate(_PLAIN).replace("\x00", " ")
+    text = text.replace("\r\n", "\n").translate(_PLAIN)
+    return _SIGNED.sub("", _REPLACED.sub(" XXXX ", text))
 
 
 def sections(text: str) -> list[tuple[str, str]]:
@@ -106,7 +101,7 @@ def sections(text: str) -> list[tuple[str, str]]:
 
 def _marks(text: str) -> Iterator[tuple[int, int, str]]:
     """Where headings start and end, and their kind."""
-    taken = []
+    taken: list[tuple[int, int]] = []
     for pattern in (_COLON, _ALONE):
         for match in pattern.finditer(text):
             name = match.group("line") or match.groupdict().get("inner") or ""
@@ -177,6 +172,7 @@ def _split(line: str) -> Iterator[str]:
         yield part
 
 
+_WRITTEN_OUT = (("r/o", "rule out"), ("w/o", "without"), ("h/o", "history of"), ("s/p", "status post"))
 _WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+(?:\.\d+)?|[?,:()/]")
 
 

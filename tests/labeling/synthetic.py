@@ -3,6 +3,7 @@
 No real report was used. The sentences imitate what chest reports say; how hard real ones are they can't tell.
 """
 
+# ruff: noqa: E501
 from __future__ import annotations
 
 from dataclasses import dataclass
