@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -147,8 +146,14 @@ def cells() -> list[dict[str, Any]]:
         table = at_every_site(score=score)
         found.append(
             {
-                **{"place": "outside", "model": name, "title": name, "seed": 0, "films": 60, "fractured": 30},
-                **{"patients": 60, "seconds": {"all": 2, "training": 1}},
+                "place": "outside",
+                "model": name,
+                "title": name,
+                "seed": 0,
+                "films": 60,
+                "fractured": 30,
+                "patients": 60,
+                "seconds": {"all": 2, "training": 1},
                 "hardware": {"processor": "x", "threads": 1, "gpu": None},
                 **measure(table, relations(SEVERE), resamples=100, seed=0),
             }
