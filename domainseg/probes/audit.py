@@ -250,16 +250,15 @@ def _read(features: NDArray[Any], rows: NDArray[np.intp], attribute: Attribute, 
 def _print(found: Record) -> None:
     """The verdicts as a table."""
     shown = Table(title=f"{found['about']['name']}: audit, 95 % intervals", title_justify="left", box=None)
-    for heading in ("target", "attribute", "tells of the label, AUC", "fall of the AUC, matched", "verdict"):
-        shown.add_column(heading)
+    for heading in ("target", "attribute", "AUC alone", "fall, matched", "verdict"):
+        shown.add_column(heading, no_wrap=True)
     for target, whole in found["targets"].items():
         for record in sorted(whole["attributes"], key=lambda record: ORDER.index(record["verdict"])):
-            used = record.get("used")
+            if record["skipped"] is not None:
+                continue
+            fell = interval(record["used"]["fall"]["difference"]) if "used" in record else "–"
+            cells = (interval(record["associated"]["auc"], 2), fell)
             shown.add_row(
-                target,
-                record["attribute"],
-                interval(record["associated"]["auc"]) if "associated" in record else "–",
-                interval(used["fall"]["difference"]) if used else "–",
-                TITLES[record["verdict"]],
+                target, record["attribute"], *(cell.replace(" to ", "–") for cell in cells), TITLES[record["verdict"]]
             )
     Console().print(shown)

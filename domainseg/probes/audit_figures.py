@@ -76,7 +76,7 @@ def risk_map(records: Sequence[Record], size: Mapping[str, float]) -> str | None
     if not shown:
         return None
     with drawing(1, height=3.4, width=5.6) as (figure, (axis,)):
-        axis.axvspan(size["detectable"], 1.02, ymin=0, color=MUTED, alpha=0.08, linewidth=0)
+        axis.fill_between([size["detectable"], 1.02], size["associated"], 1.02, color=MUTED, alpha=0.1, linewidth=0)
         axis.axhline(size["associated"], color=MUTED, linewidth=0.8, linestyle=":")
         axis.axvline(size["detectable"], color=MUTED, linewidth=0.8, linestyle=":")
         taken: list[tuple[float, float]] = []

@@ -48,6 +48,9 @@ def finding(question: Question, attribute: Attribute, readings: Mapping[str, Det
     if len(names) < 2:
         return record | {"skipped": f"too few: fewer than two groups with {settings['least']} patients", "groups": []}
     label, patient = question.label[known], question.patient[known]
+    if len(np.unique(label)) < 2:
+        why = f"only cases with label {label[0]:g} have a value; whether there is one tells the label"
+        return record | {"skipped": why, "groups": []}
     lost = np.bincount(attribute.group[question.unscored & (attribute.group >= 0)], minlength=len(attribute.names))
     found = association(label, group, patient, len(names), settings["seed"])
     record["skipped"] = None
@@ -67,6 +70,9 @@ def finding(question: Question, attribute: Attribute, readings: Mapping[str, Det
     if question.score is not None:
         cases = Cases(label, question.score[known], group, patient, question.stratum[known], len(names))
         record["used"] = _used(cases, settings)
+        for used in (record["used"], record["used"].get("severity")):
+            if used is not None:
+                used["shift"]["along"] = _along(used["shift"]["theta"], record["groups"])
         _within(record, cases)
     for source, reading in readings.items():
         record["detectable"][source] = {"auc": reading.auc, "p": reading.p, "by_group": reading.by_group}
@@ -110,6 +116,21 @@ def _both(moved: Shift, fell: Fall) -> Record:
 
 def _shift(moved: Shift) -> Record:
     return {"largest": moved.largest, "p": moved.test.p, "df": moved.test.df, "n": moved.n, "theta": moved.theta}
+
+
+def _along(theta: Sequence[Metric | None], groups: Sequence[Record]) -> float:
+    """Correlation, over groups weighted by their cases, of how a group's scores lie and how often it is positive."""
+    known = [g for g, each in enumerate(theta) if each is not None]
+    weight = np.array([groups[g]["n"] for g in known], dtype=np.float64)
+    x, y = (
+        values - np.average(values, weights=weight) if len(known) else values
+        for values in (
+            np.array([each["value"] for each in theta if each is not None]),
+            np.array([groups[g]["prevalence"]["value"] for g in known]),
+        )
+    )
+    spread = float(np.sqrt((weight * x**2).sum() * (weight * y**2).sum()))
+    return float((weight * x * y).sum() / spread) if spread > 0 else 0.0
 
 
 def _within(record: Record, cases: Cases) -> None:

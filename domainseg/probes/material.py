@@ -14,6 +14,7 @@ from domainseg.data.manifest import Manifest, ManifestError
 from domainseg.data.splits import assign_splits, in_cohort
 from domainseg.data.tables import is_binary_label
 from domainseg.evaluation.tables import EvaluationError, read_table, repaired, texts
+from domainseg.files import DomainsegError
 from domainseg.overrides import UsageError
 
 log = logging.getLogger(__name__)
@@ -58,10 +59,16 @@ def material(cfg: Mapping[str, Any], output: Path) -> Material:
 
 def load_films(cfg: Mapping[str, Any]) -> Manifest:
     """The manifest of ``data=``, restricted to data.cohort where that is given."""
+    from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
     data = {key: value for key, value in cfg["data"].items() if key not in _DIVIDING}
-    films: Manifest = instantiate(data)
+    try:
+        films: Manifest = instantiate(data, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, DomainsegError):
+            raise error.__cause__ from None
+        raise
     if cohort := cfg["data"].get("cohort"):
         films = films.where(in_cohort(films.images, cohort))
     return films
@@ -143,7 +150,8 @@ def _of_bundle(bundle: Path, cfg: Mapping[str, Any], films: Manifest, output: Pa
     found = predict_table(bundle_model(settings), films, patient_key(None, folder), folder, settings)
     extra = ["image", *(name for name in films.images if name not in found)]
     table, repairs = repaired(found.merge(films.images[extra], on="image", how="left"))
-    return Material(table, bundle.name, scored=True, files=_files(films), bundle=bundle, said=said + repairs)
+    name = bundle.parent.name if bundle.name == "bundle" else bundle.name
+    return Material(table, name, scored=True, files=_files(films), bundle=bundle, said=said + repairs)
 
 
 def targets_to_audit(has: list[str], asked: Any) -> list[str]:

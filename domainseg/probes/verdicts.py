@@ -40,9 +40,14 @@ def p_associated(record: Record, sizes: Mapping[str, float]) -> float:
     return _p(record["associated"]["p"], record["associated"]["auc"]["value"] >= sizes["associated"])
 
 
-def p_used(used: Record, sizes: Mapping[str, float]) -> float:
-    """p of use: twice the smaller p of a shift and of a fall, each 1 below its size."""
-    moved = _p(used["shift"]["p"], used["shift"]["largest"] >= sizes["shift"])
+def p_used(used: Record, sizes: Mapping[str, float], *, along: bool = False) -> float:
+    """p of use: twice the smaller p of a shift and of a fall, each 1 below its size.
+
+    along: a shift counts only where groups that are more often positive have the higher scores, as evidence would.
+    """
+    moved = _p(
+        used["shift"]["p"], used["shift"]["largest"] >= sizes["shift"] and not (along and used["shift"]["along"] <= 0)
+    )
     fell = _p(used["fall"]["p"], used["fall"]["difference"]["value"] >= sizes["fall"])
     return min(1.0, 2 * min(moved, fell))
 
@@ -79,7 +84,7 @@ def judge(records: Sequence[Record], alarm: Mapping[str, float]) -> None:
 
 def _p_both(record: Record, alarm: Mapping[str, float]) -> float:
     if "used" in record:
-        return max(p_associated(record, alarm), p_used(_adjusted(record), alarm))
+        return max(p_associated(record, alarm), p_used(_adjusted(record), alarm, along=True))
     return max(p_associated(record, alarm), p_readable(record, alarm))
 
 
@@ -121,7 +126,7 @@ def _model(record: Record, alarm: Mapping[str, float]) -> tuple[str, list[str]]:
             ruled,
             *_risk(name),
         ]
-    if associated and counted:
+    if associated and p_used(_adjusted(record), alarm, along=True) < level:
         return "suspected", [
             (
                 f"{name} tells of the label ({_tells(record)}) and {how} Not certain after correction for the number "
@@ -144,6 +149,15 @@ def _model(record: Record, alarm: Mapping[str, float]) -> tuple[str, list[str]]:
                 f"The score differs between groups of {name} of one label; within bands of severity the difference is "
                 "no longer certain but not small either: neither use nor case mix is shown."
             )
+        ]
+    if counted and associated:
+        return "moves", [
+            (
+                f"The score moves with {name} among cases of one label ({how.rstrip('.')}), but not towards groups "
+                "that are more often positive: the AUC gains nothing by it (fall "
+                f"{interval(used['fall']['difference'])})."
+            ),
+            ruled,
         ]
     if counted:
         return "moves", [
@@ -218,25 +232,22 @@ def _unevenly(record: Record) -> str:
     )
 
 
+_SAME = (
+    "No group of {name} has both labels: a model that reads only {name} would look perfect here, and no test on these "
+    "films alone can tell it from one that reads the disease."
+)
+
+
 def _bare(record: Record, alarm: Mapping[str, float]) -> tuple[str, list[str]]:
     """Of a manifest alone: is there something that tells of the label and can be read from the films?"""
     name, image = record["attribute"], record["detectable"].get("image")
     associated = p_associated(record, alarm) < alarm["level"]
     tells = f"{name} tells of the label ({_tells(record)})"
-    same = (
-        [(f"No group of {name} has both labels: a model that reads only {name} would look perfect here, and no test on "
-         "these films alone can tell it from one that reads the disease.")]
-        if len(record["one_class_groups"]) == len(record["groups"])
-        else []
-    )  # fmt: skip
+    inseparable = len(record["one_class_groups"]) == len(record["groups"])
+    same = [_SAME.format(name=name)] if inseparable else []
     if image is None:
-        return ("unread" if associated else "nothing"), [
-            (
-                f"{tells if associated else f'{name} tells little of the label ({_tells(record)})'}; the films were not "
-                "read."
-            ),
-            *same,
-        ]
+        said = tells if associated else f"{name} tells little of the label ({_tells(record)})"
+        return ("unread" if associated else "nothing"), [f"{said}; the films were not read.", *same]
     reads = f"read from the films with AUC {interval(image['auc'])}"
     readable = p_readable(record, alarm) < alarm["level"]
     if record["p_holm"] < alarm["level"]:
