@@ -149,8 +149,8 @@ def _phrase(phrase: str, gap: str) -> str:
 
 
 def _word(word: str) -> str:
-    """One word of a phrase: its alternatives, each with its plural or, with "*", any ending."""
-    return "(?:" + "|".join(_choice(choice) for choice in word.split("|")) + ")"
+    """One word of a phrase: its alternatives, each with its plural or, with "*", any ending; "_" stands for a blank."""
+    return "(?:" + "|".join(_choice(choice.replace("_", " ")) for choice in word.split("|")) + ")"
 
 
 def _choice(choice: str) -> str:
@@ -162,7 +162,8 @@ def _choice(choice: str) -> str:
 def _anchor(phrases: Sequence[str]) -> re.Pattern[str]:
     """A pattern for single words, one of which stands in every sentence that a phrase is in: of each its longest."""
     longest = [max(phrase.lower().replace("...", "").split(), key=_shortest_choice) for phrase in phrases]
-    return re.compile("|".join(_word(word) for word in longest))
+    choices = [choice.rpartition("_")[2] for word in longest for choice in word.split("|")]
+    return re.compile("|".join(_choice(choice) for choice in choices))
 
 
 def _shortest_choice(word: str) -> int:

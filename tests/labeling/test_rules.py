@@ -1,0 +1,173 @@
+"""What reports say of findings, against what a reader would say and what CheXpert's labeler says."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from domainseg.imaging.chest import FINDINGS
+from domainseg.labeling.assertion import assertions
+from domainseg.labeling.lexicon import Lexicon, LexiconError, read_lexicons
+from domainseg.labeling.mentions import STATUS
+from domainseg.labeling.reading import read
+from domainseg.labeling.text import words
+
+
+@pytest.fixture(scope="module")
+def lexicon() -> Lexicon:
+    return read_lexicons(["chest", "fracture", "head"])
+
+
+def said(text: str, lexicon: Lexicon) -> dict[str, str]:
+    status = read([text], lexicon).status[0]
+    return {name: STATUS[int(state)] for name, state in zip(lexicon.findings, status, strict=True) if state}
+
+
+SIGNS = {"+": 1, "-": 2, "?": 3, "h": 4}
+
+
+@pytest.mark.parametrize(
+    "marked",
+    [  # what is asserted (+), denied (-), in doubt (?), in the past (h); other words are not looked at
+        "No pleural -effusion or -pneumothorax",
+        "No evidence of -pneumothorax , -effusion or focal -consolidation",
+        "No focal -consolidation , large -effusion , or -pneumothorax",
+        "No -pneumothorax , -pneumonia , -edema",
+        "+Cardiomegaly without overt -edema",
+        "+airspace disease within the lingula , may reflect ?atelectasis or ?consolidation",
+        "Small ?effusion cannot be excluded",
+        "Left +opacity , ?atelectasis vs ?pneumonia",
+        "No -effusion , mild +cardiomegaly",
+        "No -pneumothorax but there is a small +effusion",
+        "The -effusion has resolved",
+        "The +effusion has not resolved",
+        "No change in the +effusion",
+        "No significant interval change in small +pneumothorax",
+        "-Pneumothorax is no longer seen",
+        "Interval resolution of -edema with persistent +effusion",
+        "No findings suggestive of -pneumonia",
+        "-Pneumothorax : none",
+        "Pleural -effusion : no",
+        "No -pneumothorax and mild +cardiomegaly",
+        "History of hpneumonia",
+        "Possible small ?effusion , no -pneumothorax",
+        "Neither -effusion nor -pneumothorax",
+        "No acute -disease other than +atelectasis",
+        "+Hyperexpanded but +clear lungs",
+        "rule out ?pneumonia",
+        "-Pneumonia is unlikely , +effusion is small",
+        "+Atelectasis , less likely ?pneumonia",
+        "No -hemorrhage , -mass effect , or midline -shift",
+        "No -fracture is identified , old +infarct noted",
+        "+consolidation worrisome for ?pneumonia",
+        "+Fracture",
+    ],
+)
+def test_scopes(marked: str) -> None:
+    marks = [(word[0], word[1:]) if word[0] in SIGNS and len(word) > 4 else ("", word) for word in marked.split()]
+    marks = [(sign, word) if sign != "h" or word == "pneumonia" else ("", sign + word) for sign, word in marks]
+    found = words(" ".join(word for _, word in marks))
+    states = assertions(found)
+    assert [states[place] for place, (sign, _) in enumerate(marks) if sign] == [
+        SIGNS[sign] for sign, _ in marks if sign
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Heart, XXXX and mediastinum are within normal limits.", {"cardiomegaly": "negative"}),
+        ("Borderline cardiomegaly.", {"cardiomegaly": "uncertain"}),
+        ("Heart size is mildly enlarged.", {"cardiomegaly": "positive"}),
+        ("The heart is not enlarged.", {"cardiomegaly": "negative"}),
+        ("Low lung volumes. No large effusion.", {"hypoinflation": "positive", "effusion": "negative"}),
+        ("Subcutaneous emphysema.", {"emphysema": "unmentioned"}),
+        ("Emphysematous changes. No infiltrates.", {"emphysema": "positive", "infiltration": "negative"}),
+        ("Nodular opacity, cannot rule out malignancy.", {"nodule": "positive", "mass": "uncertain"}),
+        ("Large hiatal hernia. Pleural thickening.", {"hernia": "positive", "pleural_thickening": "positive"}),
+        ("Osseous structures are intact.", {"fracture": "negative"}),
+        ("Subcapital fracture of the left femoral neck.", {"hip_fracture": "positive", "fracture": "positive"}),
+        ("Old healed right rib fractures.", {"hip_fracture": "unmentioned", "fracture": "positive"}),
+        ("Scalp hematoma. No intracranial hemorrhage.", {"hemorrhage": "negative"}),
+        ("Acute SDH with 5 mm rightward midline shift.", {"subdural": "positive", "midline_shift": "positive"}),
+        ("Extradural HGE", {"epidural": "positive", "hemorrhage": "positive", "subdural": "unmentioned"}),
+        ("Gray-white differentiation is preserved.", {"infarct": "negative"}),
+        ("Frontal intraparenchymal hemorrhage with IVH.", {"intraparenchymal": "positive", "intraventricular": "positive"}),
+        ("Traumatic subarachnoid blood.", {"subarachnoid": "positive", "hemorrhage": "positive"}),
+        ("No hydrocephalus or mass effect.", {"hydrocephalus": "negative", "mass_effect": "negative"}),
+        ("HISTORY: pneumonia. FINDINGS: Clear lungs.", {"pneumonia": "unmentioned", "no_finding": "positive"}),
+        ("FINDINGS: Effusion. IMPRESSION: No effusion.", {"effusion": "positive", "no_finding": "unmentioned"}),
+        ("", {"no_finding": "unmentioned"}),
+    ],
+)  # fmt: skip
+def test_findings(text: str, expected: dict[str, str], lexicon: Lexicon) -> None:
+    found = said(text, lexicon)
+    assert {name: found.get(name, "unmentioned") for name in expected} == expected
+
+
+def test_every_named_finding_has_a_lexicon_entry(lexicon: Lexicon) -> None:
+    for target, name in FINDINGS.items():
+        assert lexicon.of_label(name) == lexicon.of_label(target) == target
+    assert lexicon.of_label("Pleural Effusion") == "effusion"
+    assert lexicon.of_label("Extra-dural") is None
+    types = ("hemorrhage", "intraparenchymal", "subdural", "epidural", "subarachnoid", "intraventricular")
+    assert all(lexicon.of_label(name) == name for name in types)
+
+
+@pytest.mark.real_data
+def test_the_rules_say_what_chexperts_labeler_says(shared_data: Path, lexicon: Lexicon) -> None:
+    word = {"1.0": "positive", "0.0": "negative", "-1.0": "uncertain", "": "unmentioned"}
+    with open(shared_data / "reports/chexpert_labeled_reports.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 4
+    for row in rows:
+        found = said(row.pop("Reports"), lexicon)
+        ours = {label: found.get(str(lexicon.of_label(label)), "unmentioned") for label in row}
+        assert ours == {label: word[cell] for label, cell in row.items()}
+
+
+@pytest.mark.real_data
+def test_nih_reports_and_the_conditions_of_ct_ich(shared_data: Path, lexicon: Lexicon) -> None:
+    films = [said((shared_data / f"reports/nih_{n}.txt").read_text(), lexicon) for n in ("00000086", "00019248")]
+    assert (films[0]["pneumothorax"], films[0]["scoliosis"]) == ("negative", "positive")
+    assert {name: films[1][name] for name in ("cardiomegaly", "effusion", "infiltration", "pneumothorax")} == {
+        "cardiomegaly": "positive", "effusion": "negative", "infiltration": "negative", "pneumothorax": "negative",
+    }  # fmt: skip
+    bleeds = ("Intraventricular", "Intraparenchymal", "Subarachnoid", "Epidural", "Subdural")
+    with open(shared_data / "ct_ich/patients.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 44
+    for row in rows:
+        bled = said(row["Condition on file"], lexicon).get("hemorrhage") == "positive"
+        assert bled == any(row[name] for name in bleeds)
+
+
+def test_a_lexicon_of_ones_own(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("effusion: [water in the chest]\nrash:\n  terms: [rash*]\n  not: [rash decision]\n")
+    lexicon = read_lexicons(["chest", str(own)])
+    found = said("No effusion. Water in the chest. A rash decision.", lexicon)
+    assert found == {"effusion": "positive"}
+    assert said("Rashes.", lexicon)["rash"] == "positive"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("[a, b]", "holds no findings"),
+        ("rash: {trems: [rash]}", "keys among"),
+        ("rash: {terms: rash}", "must be a list"),
+        ("rash: {names: [eczema]}", "has no terms"),
+        ("rash: [", "not readable as YAML"),
+        ("rash: {terms: [rash], includes: [eczema]}", "includes eczema"),
+    ],
+)
+def test_a_lexicon_that_is_none(content: str, told: str, tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text(content)
+    with pytest.raises(LexiconError, match=told):
+        read_lexicons([str(own)])
+    with pytest.raises(LexiconError, match="neither a lexicon"):
+        read_lexicons(["chset"])
