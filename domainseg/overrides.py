@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Keys that name a path: their values are taken literally, whatever characters they hold.
 PATH_KEYS = (
     *("input", "output", "data.path", "data.targets", "data.root", "bundle", "run", "predictions", "reports", "labels"),
-    *("annotations", "dicom", "init_from", "base", "key", "private", "cache.folder"),
+    *("annotations", "dicom", "init_from", "base", "key", "private", "cache.folder", "readers", "retest"),
 )
 # Plugins of Hydra that extras bring: the module, and the extra.
 PLUGINS = {

@@ -140,7 +140,8 @@ def _shift(rows: Rows, tune: Rows | None, threshold: float | str, settings: Sett
     if reference is None or len({name for name in place if name is not None}) < 2:
         return {}
     by = shift(label, score, clusters, place, reference, resamples=settings.resamples, seed=settings.seed)
-    return {"reference": reference, "by": by}
+    order = [name for name in (reference, "all") if name in by]
+    return {"reference": reference, "by": {name: by[name] for name in dict.fromkeys([*order, *by])}}
 
 
 def _readers(rows: Rows, reads: pd.DataFrame, operating: dict[str, Any], settings: Settings) -> dict[str, Any]:

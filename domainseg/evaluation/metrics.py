@@ -15,13 +15,13 @@ import pandas as pd
 
 from domainseg.cascade.head_rows import JOINED
 from domainseg.evaluation import intervals, roc
-from domainseg.evaluation.calibration import calibration
+from domainseg.evaluation.calibration import MEASURES, calibration
 from domainseg.evaluation.findings import mean_auc
 from domainseg.evaluation.groups import GROUPS, HEAD_TARGETS, groups_of
 from domainseg.evaluation.intervals import Metric, empty, proportion
 from domainseg.evaluation.lesions import lesion_metrics, lesion_sensitivity
 from domainseg.evaluation.location import localizer_metrics, location_metrics, pointing_metrics
-from domainseg.evaluation.tables import Rows, rows_of, should_stop, targets_of, texts
+from domainseg.evaluation.tables import Rows, probable, rows_of, should_stop, targets_of, texts
 from domainseg.evaluation.volumes import joined_rows, overlap_metrics
 from domainseg.imaging.chest import FINDINGS
 from domainseg.imaging.hemorrhage import TYPES
@@ -113,6 +113,8 @@ def _metrics(rows: Rows, target: str, resamples: int, seed: int, lesions: pd.Dat
 
 def _calibration(scored: Rows, resamples: int, seed: int) -> dict[str, Metric]:
     """Of all targets but the types of hemorrhage: the score of a type is no probability of its own."""
+    if not probable(scored.score):
+        return {name: empty("scores are no probabilities", len(scored)) for name in MEASURES}
     return calibration(scored.label, scored.score, scored.clusters, resamples=min(resamples, 500), seed=seed)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from domainseg.evaluation.calibration import logit
-from domainseg.evaluation.intervals import RESAMPLES, Array, Metric, codes, empty, proportion, weighted_all
+from domainseg.evaluation.intervals import RESAMPLES, Array, Metric, codes, empty, percentiles, proportion
 
 ENOUGH = 40  # tune cases of the class that the rule keeps; with fewer the threshold is provisional
 JUDGED = 3  # scored positives that a filter may throw away most of the negatives for (our choice)
@@ -177,16 +177,15 @@ def likelihood_ratios(
 def _ratio_bounds(
     side: NDArray[np.bool_], positive: NDArray[np.bool_], clusters: NDArray[Any], resamples: int, seed: int
 ) -> tuple[float, float]:
-    columns = np.stack([side & positive, positive, side & ~positive, ~positive], axis=1).astype(np.float64)
-
-    def statistic(weights: Array) -> Array:
-        a, b, c, d = (weights @ columns).T
-        out = np.full((len(weights), 1), np.nan)
-        np.divide(a * d, b * c, out=out[:, 0], where=b * c > 0)
-        return out
-
-    found = weighted_all(statistic, 1, clusters, resamples=resamples, seed=seed)[0]
-    return found["low"], found["high"]
+    rows, k = codes(clusters)
+    columns = (side & positive, positive, side & ~positive, ~positive)
+    counts = np.stack([np.bincount(rows, weights=column, minlength=k) for column in columns])
+    # Patients with the same counts are alike: how often each kind is drawn is all that matters.
+    kinds, patients = np.unique(counts, axis=1, return_counts=True)
+    a, b, c, d = (np.random.default_rng(seed).multinomial(k, patients / k, size=resamples) @ kinds.T).T
+    out = np.full(resamples, np.nan)
+    np.divide(a * d, b * c, out=out, where=b * c > 0)
+    return percentiles(out)
 
 
 def excludes_above(rule: str) -> bool:

@@ -51,6 +51,7 @@ class Content:
     pictures: list[Picture] = field(default_factory=list)
     contact_sheet: Path | None = None
     missing: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     maps: str = ""
 
     @property

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from domainseg.evaluation import EvaluationError, evaluate, read_table
+from domainseg.evaluation.detail import Settings, detail
 from domainseg.evaluation.intervals import RESAMPLES
 from domainseg.evaluation.metrics import Metrics
-from domainseg.files import atomic_path, write_json
+from domainseg.evaluation.retest import read_retest
+from domainseg.evaluation.tables import repaired
+from domainseg.files import atomic_path, read_json, write_json
 from domainseg.reporting import report, sections
 from domainseg.reporting.content import Content, gather, read_lesions
+from domainseg.reporting.page import write_page
+from domainseg.reporting.retest import retest_page
 
 
 def evaluate_command(cfg: dict[str, Any], output: Path) -> Metrics:
@@ -21,30 +29,56 @@ def evaluate_command(cfg: dict[str, Any], output: Path) -> Metrics:
 
     A lesion table beside it (lesions.parquet or .csv) is read as well.
 
-    cfg: predictions (path of .parquet or .csv); optional columns (our name -> the file's), targets, resamples, seed.
-    Raises EvaluationError for a table that can't be read, is empty or lacks needed columns.
+    cfg: predictions (path of .parquet or .csv); optional readers (a table's path), columns (our name -> the file's),
+    targets, target, resamples, seed, and what ``Settings`` names. Slips in the table are put right and told of.
+    Raises EvaluationError for a table that can't be read, is empty, lacks needed columns or contradicts itself.
     """
+    if not cfg["predictions"]:
+        raise EvaluationError("nothing to evaluate: name a prediction table (predictions=FILE) or retest=FILE")
     path = Path(cfg["predictions"])
-    table = read_table(path, cfg.get("columns"))
+    table, notes = repaired(read_table(path, cfg.get("columns")))
     lesions = read_lesions(path.parent)
     if table.empty:
         raise EvaluationError(f"{path}: has no rows, so there is nothing to evaluate")
-    metrics = evaluate(
-        table,
-        cfg.get("targets"),
-        resamples=int(cfg.get("resamples", RESAMPLES)),
-        seed=int(cfg.get("seed", 0)),
-        lesions=lesions,
-    )
-    content = Content(name=path.stem, metrics=metrics, table=table, lesions=lesions, config={"predictions": path.name})
+    reads = read_table(cfg["readers"]) if cfg.get("readers") else None
+    settings = _settings(cfg)
+    metrics = evaluate(table, cfg.get("targets"), resamples=settings.resamples, seed=settings.seed, lesions=lesions)
+    config = {"predictions": path.name, "target": cfg.get("target")}
+    content = Content(name=path.stem, metrics=metrics, table=table, lesions=lesions, config=config, notes=notes)
+    if cfg.get("target") and content.main != cfg["target"]:
+        raise EvaluationError(f"target={cfg['target']}: the table's targets are {', '.join(content.results)}")
+    _look_into(content, settings, reads)
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "metrics.json", metrics)
     for name, svg in report.draw(content).items():
         with atomic_path(output / "figures" / f"{name}.svg") as temporary:
             temporary.write_text(svg)
     report.write(content, output / "report.html")
+    for note in notes:
+        Console(stderr=True).print(f"note: {note}", highlight=False)
     print_key_figures(content)
     return metrics
+
+
+def _settings(cfg: Mapping[str, Any]) -> Settings:
+    known = {field.name: cfg[field.name] for field in fields(Settings) if cfg.get(field.name) is not None}
+    if isinstance(known.get("prior"), str):
+        known["prior"] = [known["prior"]]
+    for name in ("sensitivity", "specificity", "prevalence"):
+        if name in known and not 0 < float(known[name]) < 1:
+            raise EvaluationError(f"{name}={known[name]}: is no fraction between 0 and 1")
+    return Settings(**known)
+
+
+def _look_into(content: Content, settings: Settings, reads: pd.DataFrame | None = None) -> None:
+    """Add what only the main target of the reported split has to its metrics."""
+    main, table = content.main, content.table
+    if main is None or table is None or not {f"label_{main}", f"score_{main}"} <= set(table.columns):
+        return
+    metrics = content.metrics[content.split][main]
+    metrics.update(detail(table, main, content.split, metrics, settings, reads))
+    if content.notes:
+        metrics["notes"] = list(content.notes)
 
 
 def evaluate_run(run: Path, *, resamples: int = RESAMPLES, seed: int = 0) -> Metrics:
@@ -57,11 +91,39 @@ def evaluate_run(run: Path, *, resamples: int = RESAMPLES, seed: int = 0) -> Met
     path = run / "predictions.parquet"
     table = read_table(path if path.is_file() else path.with_suffix(".csv"))
     metrics = evaluate(table, resamples=resamples, seed=seed, lesions=read_lesions(run))
-    write_json(run / "metrics.json", metrics)
     content = gather(run)
+    content.metrics, content.table = metrics, table
+    content.missing = [name for name in content.missing if name != "metrics.json"]
+    _look_into(content, Settings(resamples=resamples, seed=seed))
+    write_json(run / "metrics.json", metrics)
+    content.metrics = read_json(run / "metrics.json")  # as a later report will see them
     report.write(content, run / "report.html")
     print_key_figures(content)
     return metrics
+
+
+def retest_command(cfg: dict[str, Any], output: Path) -> dict[str, Any]:
+    """The table of Recht et al. from a CSV of models: writes retest.json and retest.html; returns the former.
+
+    cfg: retest (path), optional target and columns. Raises EvaluationError as ``read_retest`` does.
+    """
+    path = Path(cfg["retest"])
+    found = read_retest(path, cfg.get("target"), cfg.get("columns"))
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / "retest.json", found)
+    page = retest_page(path.stem, found)
+    write_page(page, output / "retest.html")
+    shown = Table(title=page.title, title_justify="left", box=None)
+    table = page.sections[0].tables[0]
+    for head in table.heads:
+        shown.add_column(head, no_wrap=True)
+    for row in table.rows:
+        shown.add_row(*(cell.replace(" to ", "–") for cell in row))
+    console = Console()
+    console.print(shown)
+    for sentence in page.brief:
+        console.print(sentence)
+    return found
 
 
 def print_key_figures(content: Content, console: Console | None = None) -> None:

@@ -21,7 +21,7 @@ from matplotlib.ticker import NullFormatter
 from domainseg.evaluation import roc
 from domainseg.evaluation.calibration import bins
 from domainseg.evaluation.intervals import wilson
-from domainseg.evaluation.tables import Rows, numbers
+from domainseg.evaluation.tables import Rows, numbers, probable
 from domainseg.imaging.hemorrhage import TYPES
 from domainseg.reporting.words import CLASSES, TITLES, number
 
@@ -81,8 +81,11 @@ def two_classes(rows: Rows) -> bool:
     return len(np.unique(rows.take(rows.scored).label)) == 2
 
 
-def roc_curves(rows: Mapping[str, Rows]) -> str:
-    """ROC curves, one panel a target: on intention (full line), conditional (dashed), the frozen operating point."""
+def roc_curves(rows: Mapping[str, Rows], readers: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+    """ROC curves, one panel a target: on intention (full line), conditional (dashed), the frozen operating point.
+
+    readers: target -> readers' points and their mean, with its standard deviations as error bars.
+    """
     with drawing(len(rows)) as (figure, axes):
         for axis, (target, all_rows) in zip(axes, rows.items(), strict=True):
             scored, judged = all_rows.take(all_rows.scored), all_rows.judged()
@@ -96,11 +99,33 @@ def roc_curves(rows: Mapping[str, Rows]) -> str:
             point = _operating_point(judged)
             if point is not None:
                 axis.plot(*point, "o", color=INK, markersize=5, label="frozen threshold")
+            if readers and target in readers:
+                _readers(axis, readers[target])
             axis.set(title=TITLES.get(target, target), xlabel="1 − specificity", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
             axis.set_aspect("equal")
             axis.legend(loc="lower right", handlelength=1.6)
         _label_rows(axes, "sensitivity")
         return as_svg(figure)
+
+
+def _readers(axis: Axes, found: Mapping[str, Any]) -> None:
+    """Each reader as a point, and the mean of all with one standard deviation to either side (Esteva et al. 2017)."""
+    for k, one in enumerate(found["by"].values()):
+        at = 1 - one["specificity"]["value"], one["sensitivity"]["value"]
+        axis.plot(*at, "x", color=NEGATIVE, markersize=5, label=None if k else "readers")
+    mean = found["mean"]
+    sd = [mean[f"{side}_sd"] or 0 for side in ("specificity", "sensitivity")]
+    axis.errorbar(
+        1 - mean["specificity"]["value"],
+        mean["sensitivity"]["value"],
+        xerr=np.nan_to_num(sd[0]),
+        yerr=np.nan_to_num(sd[1]),
+        fmt="D",
+        color=NEGATIVE,
+        markersize=5,
+        linewidth=1,
+        label="mean of readers ± SD",
+    )
 
 
 def _folds(rows: Rows) -> Any:
@@ -119,10 +144,11 @@ def _operating_point(rows: Rows) -> tuple[float, float] | None:
 
 def score_histograms(rows: Mapping[str, Rows]) -> str:
     """Calibrated scores of both classes, one panel a target, with the frozen threshold."""
-    edges = np.linspace(0, 1, 26).tolist()
     with drawing(len(rows), height=2.5) as (figure, axes):
         for axis, (target, all_rows) in zip(axes, rows.items(), strict=True):
             scored = all_rows.take(all_rows.scored)
+            ends = (0.0, 1.0) if probable(scored.score) else (float(scored.score.min()), float(scored.score.max()))
+            edges = np.linspace(*ends, 26).tolist()
             names = CLASSES.get(target, ("negative", "positive"))
             for side, color in ((0, NEGATIVE), (1, POSITIVE)):
                 values = scored.score[scored.label == side]
@@ -140,8 +166,9 @@ def score_histograms(rows: Mapping[str, Rows]) -> str:
             axis.set_yscale("symlog", linthresh=10)
             axis.yaxis.set_major_formatter("{x:.0f}")
             axis.yaxis.set_minor_formatter(NullFormatter())
-            axis.set(title=TITLES.get(target, target), xlabel="score" if target in TYPES else "calibrated score")
-            axis.set(xlim=(-0.01, 1.01))
+            calibrated = target not in TYPES and probable(scored.score)
+            axis.set(title=TITLES.get(target, target), xlabel="calibrated score" if calibrated else "score")
+            axis.set_xlim(ends[0] - 0.01 * (ends[1] - ends[0]), ends[1] + 0.01 * (ends[1] - ends[0]))
             axis.legend(loc="upper center", handlelength=1.2, frameon=True, edgecolor="none", framealpha=0.9)
             axis.set_ylim(0, axis.get_ylim()[1] * 3)
         _label_rows(axes, "cases")

@@ -11,10 +11,10 @@ import cv2
 import jinja2
 
 from domainseg.evaluation.published import CHEST_DIFFERS, DIFFERS
-from domainseg.evaluation.tables import Rows, rows_of, texts
+from domainseg.evaluation.tables import Rows, probable, rows_of, texts
 from domainseg.files import atomic_path
 from domainseg.imaging.hemorrhage import TYPES
-from domainseg.reporting import figures, sections, sections_findings, sections_volume
+from domainseg.reporting import figures, sections, sections_detail, sections_findings, sections_volume
 from domainseg.reporting.content import Content, Picture, gather, record
 from domainseg.reporting.words import CLASSES, COLUMNS, EXAMS, METRICS, TITLES, interval, known, stage_title, title
 
@@ -55,7 +55,7 @@ def render(content: Content) -> str:
         content=content,
         words=content.nouns,
         brief=sections.brief(content),
-        warnings=sections.warnings(content),
+        warnings=[*content.notes, *sections.warnings(content)],
         key_figures=sections.key_figures(content),
         thresholds=sections.thresholds(content),
         calibration=sections.calibration_rows(content),
@@ -69,6 +69,8 @@ def render(content: Content) -> str:
         main_title=title(main or "", TITLES),
         coverage=_coverage(content),
         groups=_groups(content),
+        details=sections_detail.details(content),
+        worst=sections_detail.worst_rows(content),
         splits=sections.splits(content),
         facts=sections.facts(content),
         confusion=content.results.get("location", {}).get("confusion"),
@@ -103,9 +105,9 @@ def draw(content: Content, rows: dict[str, Rows] | None = None) -> dict[str, str
     if (steps := _flow(content, rows)) and len(steps) > 1:
         out["flow"] = figures.flow(steps, CLASSES.get(content.main or "", ("negative", "positive")))
     if both:
-        out["roc"] = figures.roc_curves(both)
+        out["roc"] = figures.roc_curves(both, _reader_points(content))
         out["scores"] = figures.score_histograms(both)
-        if calibrated := {target: part for target, part in both.items() if target not in TYPES}:
+        if calibrated := {t: part for t, part in both.items() if t not in TYPES and probable(part.score)}:
             out["calibration"] = figures.calibration_curves(calibrated)
     if "localizer" in rows and any(name in rows["localizer"].table for name in ("head_error_mm", "head_error_pct")):
         part = rows["localizer"]
@@ -134,6 +136,12 @@ def _rows(content: Content) -> dict[str, Rows]:
     part = content.table[[name == content.split for name in names]]
     targets = [t for t in content.results if f"label_{t}" in part and f"score_{t}" in part]
     return {target: rows_of(part, target) for target in targets} if len(part) else {}
+
+
+def _reader_points(content: Content) -> dict[str, Any]:
+    """target -> readers' points against the truth; of the main target, where readers were asked for."""
+    readers = content.results.get(content.main or "", {}).get("readers", {})
+    return {str(content.main): readers["points"]} if "points" in readers else {}
 
 
 def _flow(content: Content, rows: dict[str, Rows]) -> list[dict[str, Any]]:

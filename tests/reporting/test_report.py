@@ -169,7 +169,8 @@ def test_evaluate_command_writes_all_and_prints_intervals(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     source = tmp_path / "theirs, 1.csv"
-    part = hips[["image", "patient", "label_fracture", "score_fracture"]].rename(columns={"label_fracture": "truth"})
+    columns = ["image", "part", "patient", "label_fracture", "score_fracture"]
+    part = hips[columns].rename(columns={"label_fracture": "truth"})
     part.to_csv(source, index=False)
     cfg = {"predictions": str(source), "columns": {"label_fracture": "truth"}, "resamples": 50, "seed": 0}
     metrics = evaluate_command(cfg, tmp_path / "out")
