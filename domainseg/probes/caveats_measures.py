@@ -38,7 +38,7 @@ def measure(table: pd.DataFrame, related: Relations, resamples: int, seed: int) 
     for name in sorted(set(site)):
         here = site == name
         found["within"][name] = roc.auc(label[here], score[here], people[here])
-    found["exposed_higher"], found["shift"] = swapped(table, resamples=resamples, seed=seed)
+    found["higher_as_a"], found["shift"] = swapped(table, resamples=resamples, seed=seed)
     found["lost"] = int(np.isinf(score).sum())
     return found
 
@@ -92,32 +92,34 @@ def _fewest(label: Array, people: NDArray[Any]) -> int:
     return min(len(np.unique(people[label == side])) for side in (0, 1))
 
 
-def swapped(table: pd.DataFrame, *, resamples: int, seed: int) -> tuple[Metric, Metric]:
-    """How often a film scores higher as one of site A than as one of another site, and by how much.
+def swapped(table: pd.DataFrame, *, resamples: int, seed: int) -> tuple[dict[str, Metric], dict[str, Metric]]:
+    """By other site: how often a film scores higher as one of site A than as one of that site, and by how much.
 
     The film is the same but for what gives the site away: 0.5, and a shift of 0, is a model that does not use it. The
     shift is that of the log-odds, in standard deviations that they have between patients of one label at one site.
     """
-    kept = table[numbers(table, "score_fracture") == numbers(table, "score_fracture")]
+    kept = table[~np.isnan(numbers(table, "score_fracture"))]
     score = np.clip(numbers(kept, "score_fracture"), 1e-12, 1 - 1e-12)
     kept = kept.assign(odds=np.log(score) - np.log1p(-score))
-    wide = kept.pivot(index="image", columns="site", values="odds")
-    others = [name for name in wide.columns if name != "A"]
-    if "A" not in wide or not others:
-        return empty("no film at site A and elsewhere"), empty("no film at site A and elsewhere")
-    wide = wide.dropna()
-    gaps = np.stack([wide["A"] - wide[name] for name in others], 1)
-    higher = ((gaps > 0) + 0.5 * (gaps == 0)).mean(1)
+    wide = kept.pivot(index="image", columns="site", values="odds").dropna()
     spread = float(np.sqrt(kept.groupby(["site", "label_fracture"])["odds"].var().mean()))
-    moved = gaps.mean(1) / spread if spread > 0 else np.zeros(len(gaps))
     first = table.drop_duplicates("image").set_index("image").loc[wide.index].reset_index()
     people = clusters_of(first)
+    often: dict[str, Metric] = {}
+    far: dict[str, Metric] = {}
+    for other in sorted(set(texts(table, "site").astype(str)) - {"A"}):
+        if not {"A", other} <= set(wide.columns):
+            often[other] = far[other] = empty("no film with a score at every site")
+            continue
+        gap = (wide["A"] - wide[other]).to_numpy()
+        values = np.stack([(gap > 0) + 0.5 * (gap == 0), gap / spread if spread > 0 else 0 * gap], 1)
 
-    def mean(drawn: Array) -> Array:
-        return np.asarray(np.stack([drawn @ higher, drawn @ moved], 1) / drawn.sum(1, keepdims=True))
+        def mean(drawn: Array, values: Array = values) -> Array:
+            return np.asarray(drawn @ values / drawn.sum(1, keepdims=True))
 
-    often, far = weighted_all(mean, 2, people, resamples=resamples, seed=seed)
-    return _bounded(often, codes(people)[1]), far
+        higher, far[other] = weighted_all(mean, 2, people, resamples=resamples, seed=seed)
+        often[other] = _bounded(higher, codes(people)[1]) if len(people) else higher
+    return often, far
 
 
 def site_alone(related: Relations) -> dict[str, float]:

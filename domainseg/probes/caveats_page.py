@@ -73,11 +73,12 @@ FAIR = [
 ]
 ESCAPES = """Cutting a ROI keeps out what lies elsewhere on the film, not what lies in it: a detector's grey scale,
     sharpness and noise go through, and so does a lead letter or a collimator's edge beside the hip. The ROI is 3.4 head
-    diameters wide and reaches the film's lateral edge, so that “outside” is not wholly outside."""
+    diameters wide and reaches the film's lateral edge, so that “outside” is not wholly outside: site C puts its letter
+    low, beside the hip, where it lies in one of the two ROIs of each film."""
 BOOTSTRAP = """Difference: turned round minus as in training. Bootstrap by patient, all films of a patient together;
     where no pair of films ever changes its order, the exact binomial bound at the number of patients of the rarer
     class."""
-MOVED = """Higher as A: how often a patient's film scores higher at site A than the same patient's at B or C; 0.5
+MOVED = """Higher as A: how often a patient's film scores higher at site A than the same patient's at the other; 0.5
     where the site is not used. Shift: of the log-odds, in standard deviations between patients of one label at one
     site. Lost: films without a score, of all sites together, judged on intention."""
 CASE_MIX = """It cannot escape case mix either: where patients with fractures really are others, a site may rightly
@@ -110,23 +111,30 @@ def main_table(record: Mapping[str, Any]) -> Table:
 
 def moved_table(record: Mapping[str, Any]) -> Table:
     """Within-site AUC, and what the same film scores elsewhere."""
-    sites = list(record["cells"][0]["within"]) if record["cells"] else []
+    first = record["cells"][0] if record["cells"] else {"within": {}, "higher_as_a": {}}
+    sites, others = list(first["within"]), list(first["higher_as_a"])
     return Table(
-        ("Site shows", "Model", *(f"Within {site}" for site in sites), "Higher as A", "Shift as A, SD", "Lost"),
+        (
+            *("Site shows", "Model"),
+            *(f"Within {site}" for site in sites),
+            *(f"Higher as A than as {site}" for site in others),
+            *(f"Shift from {site} to A, SD" for site in others),
+            "Lost",
+        ),
         [
             (
                 PLACES[cell["place"]],
                 named(cell, record["cells"]),
                 *(interval(cell["within"][site], 2) for site in sites),
-                interval(cell["exposed_higher"], 2),
-                interval(cell["shift"], 2),
+                *(interval(cell["higher_as_a"][site], 2) for site in others),
+                *(interval(cell["shift"][site], 2) for site in others),
                 str(cell["lost"]),
             )
             for cell in record["cells"]
         ],
         "AUC within each site, and the same film at another site (95 %)",
         MOVED,
-        numeric=range(2, 5 + len(sites)),
+        numeric=range(2, 3 + len(sites) + 2 * len(others)),
     )
 
 
@@ -237,13 +245,15 @@ def escapes(record: Mapping[str, Any]) -> list[str]:
     said = [ESCAPES]
     for cell in record["cells"]:
         if cell["model"] == "cascade":
-            often = cell["exposed_higher"]
-            used = often["low"] > 0.5 or often["high"] < 0.5
+            moved = [site for site, often in cell["higher_as_a"].items() if not often["low"] <= 0.5 <= often["high"]]
+            higher = "; ".join(
+                f"than as one of {site} in {interval(often, 2)}, by {interval(cell['shift'][site], 2)} SD"
+                for site, often in cell["higher_as_a"].items()
+            )
             said.append(
-                f"{PLACES[cell['place']]}, {named(cell, record['cells'])}: the same film scores higher as one of "
-                f"site A in {interval(often, 2)} of the comparisons, by {interval(cell['shift'], 2)} SD: "
-                f"{'the site moves its score' if used else 'no use of the site was found'}. The AUC changes by "
-                f"{interval(cell['fall'], 2)} when the relation is turned round."
+                f"{PLACES[cell['place']]}, {named(cell, record['cells'])}: the same film scores higher as one of A "
+                f"{higher}. {'The site moves its score' if moved else 'No use of the site was found'}; the AUC changes "
+                f"by {interval(cell['fall'], 2)} when the relation is turned round."
             )
     return [*said, CASE_MIX]
 

@@ -70,8 +70,8 @@ def test_a_score_that_is_the_site_has_the_auc_of_the_site_alone() -> None:
     assert alone["inside"] == pytest.approx(0.5 + (a - b) / 2)
     assert (alone["absent"], alone["inside"] + alone["reversed"]) == pytest.approx((0.5, 1.0))
     assert found["within"]["A"]["value"] == found["within"]["B"]["value"] == 0.5
-    assert found["exposed_higher"]["value"] == 1.0
-    assert 0.9 < found["exposed_higher"]["low"] < 1.0
+    assert found["higher_as_a"]["B"]["value"] == found["higher_as_a"]["C"]["value"] == 1.0
+    assert 0.9 < found["higher_as_a"]["B"]["low"] < 1.0
     assert found["fall"]["value"] == pytest.approx(alone["reversed"] - alone["inside"])
 
 
@@ -83,8 +83,8 @@ def test_a_score_that_is_the_bone_keeps_its_auc_and_has_honest_bounds() -> None:
         assert metric["low"] == pytest.approx(0.025 ** (1 / 30))  # Clopper-Pearson of 30 out of 30
     assert found["fall"]["value"] == 0
     assert found["fall"]["low"] == pytest.approx(-(1 - 0.025 ** (1 / 30)))
-    assert found["exposed_higher"]["value"] == 0.5
-    assert found["shift"]["value"] == 0
+    assert found["higher_as_a"]["B"]["value"] == 0.5
+    assert found["shift"]["B"]["value"] == 0
 
 
 def test_auc_of_each_test_is_sklearns_with_the_same_weights() -> None:
@@ -172,4 +172,4 @@ def test_the_page_says_who_falls_and_who_does_not() -> None:
     page = page_of(record)
     assert page.sections[0].figures[0].content.startswith("<?xml")
     assert [row[1] for row in main_table(record).rows] == ["whole_224", "cascade", "Site alone, by design"]
-    assert any("no use of the site was found" in text for text in page.sections[2].text)
+    assert any("No use of the site was found" in text for text in page.sections[2].text)
