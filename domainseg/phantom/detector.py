@@ -115,15 +115,26 @@ def expose(
     return signal, np.asarray(slow, np.float32)
 
 
-def process(log: Map, slow: Map, spacing: float, site: Site, inside: NDArray[np.bool_], jitter: Points) -> Map:
+def process(
+    log: Map,
+    slow: Map,
+    spacing: float,
+    site: Site,
+    inside: NDArray[np.bool_],
+    jitter: Points,
+    measured: NDArray[np.bool_] | None = None,
+) -> Map:
     """The site's picture 0..1, bright = dense: slow parts flattened, edges enhanced, display curve.
 
     ``inside`` [h, w] is the collimated field on the raster of ``slow``; dark and bright ends of the display are taken
-    from the body in it, as a console does; ``jitter`` (3,) moves both ends and the steepness (as a logarithm).
+    from the body in it, as a console does, or in ``measured`` alone; ``jitter`` (3,) moves both ends and the steepness
+    (as a logarithm).
     """
     height, width = log.shape
     held = np.where(inside, slow, np.float32(slow[inside].mean() if inside.any() else 0))
     wide = blur(held, 12 / (spacing * 8))
+    if measured is not None:
+        inside = inside & measured
     ends = np.quantile(slow[inside][::5], 0.95) if inside.any() else 0.0
     body = inside & (slow > min(0.6, 0.4 * float(ends)))
     body = body if body.sum() > 100 else np.ones_like(body)

@@ -23,14 +23,16 @@ def border(
     lean = float(rng.normal(0, 0.4)) + (float(rng.normal(0, 2.0)) if portable else 0.0)
     middle = np.array([width / 2, height / 2])
     letter = str(rng.choice(["R", "L"], p=[0.35, 0.65] if site.name != "B" else [0.9, 0.1]))
-    across = rng.uniform(0.05, 0.09)
-    down = rng.uniform(0.05, 0.12) if site.name != "C" else rng.uniform(0.80, 0.93)
+    across = rng.uniform(0.06, 0.10)
+    low = (site.name == "C") != portable  # portable films have their letter at the other end, with a P
+    down = rng.uniform(0.80, 0.93) if low else rng.uniform(0.05, 0.12)
     place = (int((across if letter == "R" else 1 - across) * width), int(down * height))
     text = {"A": "", "B": f"CHEST {plan.view if portable or not plan.portable else 'PA'}", "C": "RTC"}[site.name]
     if portable:
         text = f"{text} PORTABLE SUPINE".strip()
     corners = (box - middle) @ rotation(lean).T + middle
-    return Border(site, letter, spacing, corners, place, float(rng.normal(0, 8)), text, collimated)
+    shown = f"{letter}P" if portable else letter
+    return Border(site, shown, spacing, corners, place, float(rng.normal(0, 8)), text, collimated)
 
 
 def devices(chest: Chest, rng: np.random.Generator) -> None:

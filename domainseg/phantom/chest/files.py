@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from domainseg.imaging.chest import FINDINGS
+from domainseg.phantom.chest.cohort import ChestPlan
 from domainseg.phantom.chest.film import SimulatedChest, film
 from domainseg.phantom.chest.settings import ChestSettings
 from domainseg.phantom.dicom import Header, write_dx
@@ -57,7 +58,7 @@ def write(settings: ChestSettings, index: int, output: Path) -> dict[str, Any]:
         "age": plan.age,
         "sex": plan.sex,
     }
-    common = {"image": plan.image, "part": "whole", "heart_ratio": round(made.ratio, 3), **labels(settings, made)}
+    common = {"image": plan.image, "part": "whole", "heart_ratio": round(made.ratio, 3), **labels(settings, plan)}
     boxes = [
         {
             **common,
@@ -70,12 +71,12 @@ def write(settings: ChestSettings, index: int, output: Path) -> dict[str, Any]:
     return {"image": image, "targets": boxes or [common], "files": [path]}
 
 
-def labels(settings: ChestSettings, made: SimulatedChest) -> dict[str, int]:
+def labels(settings: ChestSettings, plan: ChestPlan) -> dict[str, int]:
     """label_<finding> 1 or 0, as a report has it: with the sensitivity and specificity of the settings."""
-    draws = np.random.default_rng([settings.seed, made.plan.index, 801]).random(len(FINDINGS))
+    draws = np.random.default_rng([settings.seed, plan.index, 801]).random(len(FINDINGS))
     found = {}
     for name, draw in zip(FINDINGS, draws, strict=True):
-        there = name in made.plan.findings
+        there = name in plan.findings
         right = draw < (settings.report_sensitivity if there else settings.report_specificity)
         found[f"label_{name}"] = int(there == right)
     return found

@@ -48,13 +48,21 @@ def film(settings: ChestSettings, index: int) -> SimulatedChest:
     water = np.maximum(chest.body - LUNG * chest.air + chest.vessel + chest.soft, 0)
     attenuation = np.asarray(MU_WATER * water + MU_BONE * chest.bone + MU_STEEL * chest.metal, np.float32)
     own = np.random.default_rng([settings.seed, index, 702])
-    frame = border(around, chosen, shape, spacing, own, portable=outside)
+    around_it = np.random.default_rng([settings.seed, index, 703])
+    frame = border(around, chosen, shape, spacing, around_it, portable=outside)
     frame.lead(attenuation)
-    log, slow = expose(attenuation, spacing, site, own, portable=inside)
     ends = own.normal((-0.10, -0.35, 0.0), (0.07, 0.09, 0.08))
-    picture = process(log, slow, spacing, site, frame.field(slow.shape), ends)
+    log, slow = expose(attenuation, spacing, site, own, portable=inside)
+    picture = process(log, slow, spacing, site, frame.field(slow.shape), ends, _chest_of(slow.shape, spacing))
     frame.annotate(picture)
     return SimulatedChest(chosen, site, quantise(picture, site), spacing, boxes, chest.pose.ratio)
+
+
+def _chest_of(shape: tuple[int, ...], spacing: float) -> NDArray[np.bool_]:
+    """The middle of a film on a raster of 8 x 8 pixels each: film size and collimation do not move its grey scale."""
+    step = 8 * spacing
+    x, y = ((np.arange(size) + 0.5 - at * size) * step for size, at in ((shape[1], 0.5), (shape[0], 0.46)))
+    return np.asarray((np.abs(x)[None, :] < 140) & (np.abs(y)[:, None] < 150))
 
 
 def _scene(

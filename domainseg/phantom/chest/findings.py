@@ -100,8 +100,8 @@ def _fibrosis(chest: Chest, side: int, severity: float, rng: Random) -> Map:
         low = 1 / (1 + np.exp(-np.clip((chest.y - 28 + 40 * severity) / 20, -20, 20)))
         rim = np.clip((np.abs(chest.x) - 30) / 70, 0.25, 1)
         total += low * rim * chest.lungs[way]
-    chest.soft += total * (9 + 9 * severity) * np.maximum(0.6 * mesh + 0.5 * fine, -0.4)
     _fill(chest, total, 0.12 + 0.10 * severity)
+    chest.vessel += total * (9 + 9 * severity) * np.maximum(0.6 * mesh + 0.5 * fine, -0.4)  # fluid hides it like these
     return np.where(total > 0.25, total, 0)
 
 
@@ -129,10 +129,10 @@ def _infiltration(chest: Chest, side: int, severity: float, rng: Random) -> Map:
     zone = _patch(chest, side, x, y, rng.uniform(32, 46), rng.uniform(34, 52), 0.35, int(rng.integers(900)))
     ox, oy = rng.integers(0, 1024, 2)
     streak = sample(ridge_tile(2.6, 2.0), chest.x / 0.6 + np.float32(ox), chest.y / 0.6 + np.float32(oy))
-    chest.soft += zone * (6 + 7 * severity) * np.maximum(streak, 0)
     _fill(
         chest, zone * np.clip(0.8 + 0.5 * chest.grain(1.8, 0.6, int(rng.integers(900))), 0, 1.5), 0.16 + 0.14 * severity
     )
+    chest.vessel += zone * (6 + 7 * severity) * np.maximum(streak, 0)
     return np.where(zone > 0.2, zone, 0)
 
 
