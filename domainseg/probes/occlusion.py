@@ -40,8 +40,11 @@ CORNERS = tuple(f"roi_{axis}{k}" for k in range(1, 5) for axis in "xy")
 WIDE = 512  # pixels of the longer side on which bright things are sought
 SMALL = 0.005  # of the film: bright things below this are markers, above it metal (our choice)
 LARGE = 0.15  # of the film: bright things above this are no things but film
-BRIGHT = 0.8  # of the film's 99.9th percentile, from where on a pixel is bright (our choice)
+LONG = 0.6  # of a side: nor are those that span more, such as a white frame
+BRIGHT = 0.9  # of the range 0..1, and 0.95 of the brightest pixels: from here on a pixel is bright (our choice)
 CONTRAST = 0.15  # of the range 0..1, by which a bright thing exceeds what surrounds it (our choice)
+THIN = 0.007  # of the longer side: what is nowhere thicker than twice this is no metal (our choice)
+GROWN = (0.03, 0.008)  # of the longer side: how far masks of markers and of metal go beyond bright pixels
 SCALES = (2.0, 8.0, 32.0)  # pixels of the filling's 128 pixels, the nearest surroundings first
 SHOWN = 6
 TEXT = (
@@ -141,28 +144,34 @@ def bright_things(film: Film, roi: Mask) -> tuple[Mask, Mask]:
     """
     height, width = film.shape
     scale = min(1.0, WIDE / max(height, width))
-    small = cv2.resize(
-        film.pixels, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA
-    )
-    near = cv2.resize(roi.astype(np.uint8), small.shape[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
-    count, parts, stats, _ = cv2.connectedComponentsWithStats(
-        (small >= BRIGHT * np.quantile(small, 0.999)).astype(np.uint8), connectivity=8
-    )
+    side = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = cv2.resize(film.pixels, side, interpolation=cv2.INTER_AREA)
+    near = cv2.resize(roi.astype(np.uint8), side, interpolation=cv2.INTER_NEAREST) > 0
+    bright = small >= max(BRIGHT, 0.95 * float(np.quantile(small, 0.9999)))
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(bright.astype(np.uint8), connectivity=8)
     found = np.zeros((2, *small.shape), np.uint8)
-    reach = max(1, round(0.008 * max(small.shape)))
-    kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
     for number in range(1, count):
-        area = stats[number, cv2.CC_STAT_AREA] / small.size
-        if stats[number, cv2.CC_STAT_AREA] < 4 or area > LARGE:
+        _, _, across, down, area = stats[number]
+        if area < 4 or area > LARGE * small.size or across > LONG * side[0] or down > LONG * side[1]:
             continue
         thing = (parts == number).astype(np.uint8)
-        grown = cv2.dilate(thing, kernel)
-        ring = (cv2.dilate(grown, kernel) > 0) & (grown == 0)
+        ring = _grown(_grown(thing, 0.008), 0.008) > _grown(thing, 0.008)
         if not ring.any() or small[thing > 0].mean() - np.median(small[ring]) < CONTRAST:
             continue
-        found[int(area >= SMALL or bool((near & (thing > 0)).any()))] |= grown
-    markers, metal = (cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST).astype(bool) for mask in found)
-    return markers & ~roi, metal
+        metal = int(area >= SMALL * small.size or bool((near & (thing > 0)).any()))
+        if metal and cv2.distanceTransform(thing, cv2.DIST_L2, 3).max() < THIN * max(small.shape):
+            continue  # cortical bone is bright, long and thin
+        found[metal] |= _grown(thing, GROWN[metal])
+    markers, implants = (
+        cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST).astype(bool) for mask in found
+    )
+    return markers & ~roi, implants
+
+
+def _grown(thing: NDArray[np.uint8], share: float) -> NDArray[np.uint8]:
+    reach = max(1, round(share * max(thing.shape)))
+    shape = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    return np.asarray(cv2.dilate(thing, shape), np.uint8)
 
 
 def filled(pixels: NDArray[np.float32], mask: Mask, valid: Mask | None = None) -> NDArray[np.float32]:
@@ -217,8 +226,10 @@ def short_table(record: Mapping[str, Any]) -> Table:
         )
         for effect in record["effects"]
     ]
-    heads = ("Painted over", "Films", "AUC, scored both ways", "p (Holm)", "AUC, on intention", "Lost")
-    heads += ("Log-odds, positives", "Log-odds, negatives")
+    heads = (
+        *("Painted over", "Films", "AUC, scored both ways", "p (Holm)", "AUC, on intention", "Lost"),
+        *("Log-odds, positives", "Log-odds, negatives"),
+    )
     return Table(heads, rows, f"{record['target']}: change without a part, 95 %", numeric=range(1, 8))
 
 

@@ -79,12 +79,14 @@ def short_table(record: Mapping[str, Any]) -> Table:
     """One row a size."""
     rows = [("as they are", str(record["films"]), interval(record["auc"]), "–", "–", "–", "–")]
     for effect in reversed(record["effects"]):
-        both = effect["scored_both"]
+        size, films = effect["name"], str(effect["films"])
+        if not effect["films"]:
+            rows.append((size, films, "–", "–", "–", "–", "–"))
+            continue
         p = "too few" if effect["few"] else p_text(effect["p_holm"])
-        rows.append(
-            (effect["name"], str(effect["films"]), interval(effect["auc"]), interval(effect["difference"]))
-            + (str(effect["lost"]), interval(both["difference"]), p)
-        )
+        both = interval(effect["scored_both"]["difference"])
+        gap, lost = interval(effect["difference"]), str(effect["lost"])
+        rows.append((size, films, interval(effect["auc"]), gap, lost, both, p))
     heads = (
         "Longer side, px",
         "Films reduced",
