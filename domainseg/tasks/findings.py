@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -111,6 +111,7 @@ def fit_findings(
     weighted: bool,
     wait: int,
     patience: int,
+    few: Mapping[str, int],
     flip: bool,
     augment: Mapping[str, Any],
 ) -> None:
@@ -118,12 +119,12 @@ def fit_findings(
 
     epochs: at most; one is as many steps as it takes to see each film once. weighted: a finding's positives weigh
     N / (P + N) and its negatives P / (P + N); afterwards its answers are put back on the scale of its base rate. wait,
-    patience: see ``Plateau``. Findings that the items do not teach are masked.
+    patience: see ``Plateau``; few: those for so many films or fewer. Findings that the items do not teach are masked.
     """
     if optimizer not in OPTIMIZERS:
         raise DomainsegError(f"task.optimizer={optimizer}: known are {' and '.join(OPTIMIZERS)}")
-    assert isinstance(network, WholeFilmDenseNet121)
-    targets, base_rates = network.targets, taught(items, network.targets)
+    whole = cast(WholeFilmDenseNet121, network)
+    targets, base_rates = whole.targets, taught(items, whole.targets)
     if not base_rates:
         raise DomainsegError("no finding is known to be present in one training film and absent in another")
     weights = torch.ones(2, len(targets))
@@ -143,8 +144,8 @@ def fit_findings(
         context.folder / "epochs.csv",
         lambda: mean_loss(module, tune, batch_size),
         every=every,
-        wait=wait,
-        patience=patience,
+        wait=few["wait"] if len(items) <= few["films"] else wait,
+        patience=few["patience"] if len(items) <= few["films"] else patience,
     )
     dataset = FindingsDataset(
         items,
@@ -156,7 +157,7 @@ def fit_findings(
     fit(module, dataset, batch_size=batch_size, context=context, plateau=plateau)
     if weighted:
         with torch.no_grad():
-            network.last.bias.add_(torch.logit(rates))  # log(P / N): what the weights have taken away
+            whole.last.bias.add_(torch.logit(rates))  # log(P / N): what the weights have taken away
 
 
 def mean_loss(module: FindingsModule, dataset: FindingsDataset, batch_size: int) -> float:
