@@ -37,7 +37,9 @@ def page_of(record: Mapping[str, Any], pictures: Sequence[Figure] = ()) -> Page:
                 "The table",
                 text=HOW,
                 tables=[main_table(record), moved_table(record)],
-                figures=[Figure(drawn(record), "AUC per film with 95 % intervals. Dotted: ranking by site alone.")],
+                figures=[Figure(drawn(record), "AUC per film with 95 % intervals. Dotted: site alone.")]
+                if cells
+                else [],
             ),
             Section("The cascade against the other models", text=[PAIRED], tables=[paired_table(record)]),
             Section("What the cascade does not escape", text=escapes(record)),
@@ -227,6 +229,10 @@ def findings(record: Mapping[str, Any]) -> list[str]:
             f"{PLACES[cell['place']]}, {named(cell, record['cells'])}: AUC {inside} with the relation as in training, "
             f"{turned} with it turned round; {verdict(cell)} (difference {interval(gap, 2)})."
         )
+    for name, found in (record["checks"] or {}).items():
+        many, called = len(found["units"]), sum(bool(unit["alarms"]) for unit in found["units"])
+        used = sum(unit["site"]["used"] for unit in found["units"])
+        said.append(f"Audit of {many} draws {CHECKED[name]}; an alarm in {called}, use of the site found in {used}.")
     return said
 
 
