@@ -44,6 +44,7 @@ _OFFICIAL = {
     "Patient ID": "patient_id",
     "Patient Age": "age",
     "Patient Gender": "sex",
+    "Patient Sex": "sex",
     "View Position": "view",
     "OriginalImage[Width": "orig_width",
     "Height]": "orig_height",
@@ -157,7 +158,7 @@ def years(cell: str) -> float:
 
 def _read(path: Path) -> pd.DataFrame:
     table = pd.read_csv(path, dtype=str, keep_default_na=False).rename(columns=_OFFICIAL)
-    return table.drop(columns=[name for name in table if not name or name.startswith("Unnamed:")])
+    return table.drop(columns=[name for name in table if not name or str(name).startswith("Unnamed:")])
 
 
 def _pictures(root: Path, rows: pd.DataFrame) -> dict[str, str]:

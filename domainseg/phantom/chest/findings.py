@@ -257,7 +257,7 @@ def _pneumothorax(chest: Chest, side: int, severity: float, rng: Random) -> Map:
     inward = np.stack([-(0.25 + 0.75 * away) * gap, 0.85 * gap * np.clip((-edge[:, 1] - 60) / 60, 0, 1)], -1)
     share = np.clip((edge[:, 0] - 26) / 30, 0, 1)[:, None] * (edge[:, 1] < 112)[:, None]
     rim = edge + inward * share
-    rim = cv2.GaussianBlur(rim, (1, 0), sigmaX=0.1, sigmaY=4.0, borderType=cv2.BORDER_REPLICATE)
+    rim = np.array(cv2.GaussianBlur(rim, (1, 0), sigmaX=0.1, sigmaY=4.0, borderType=cv2.BORDER_REPLICATE), float)
     rim[:, 0] = np.maximum(rim[:, 0], np.minimum(edge[:, 0], 24))
     lung = chest.cover(rim * (side, 1))
     free = np.clip(chest.lungs[side] - lung, 0, 1)

@@ -44,7 +44,7 @@ class ChestSettings:
     def __post_init__(self) -> None:
         if wrong := sorted(set(self.prevalence) - set(FINDINGS)):
             raise DomainsegError(f"phantom.prevalence: {wrong[0]!r} is none of {', '.join(FINDINGS)}")
-        object.__setattr__(self, "prevalence", PREVALENCE | dict(self.prevalence))
+        object.__setattr__(self, "prevalence", {**PREVALENCE, **self.prevalence})
         for name, known in (("sites", SITES), ("departments", DEPARTMENTS)):
             shares = getattr(self, name)
             wrong = sorted(set(shares) - set(known))
