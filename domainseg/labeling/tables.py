@@ -207,7 +207,7 @@ def _values(
 
 
 def _mapped(table: pd.DataFrame, columns: Mapping[str, str], path: Path, strict: bool = True) -> pd.DataFrame:
-    absent = sorted({str(theirs) for theirs in columns.values()} - set(table.columns))
+    absent = sorted({str(theirs) for ours, theirs in columns.items() if ours != theirs} - set(table.columns))
     if absent and strict:
         raise TableError(f"{path}: columns= names {', '.join(absent)}; found: {', '.join(map(str, table.columns))}")
     for ours, theirs in columns.items():
