@@ -50,8 +50,8 @@ SHOWN = 6
 TEXT = (
     "Scored both ways: cases with a score before and after, the fair comparison of the decision itself. On intention a "
     "case that a stage excludes when the part is gone is lost, so that a filter's need of the whole film shows there. "
-    "Changes of the log-odds are means within each label. Markers and metal are found by brightness, size and contrast: "
-    "films where none was found stay as they are."
+    "Changes of the log-odds are means within each label. Markers and metal are found by brightness, size and "
+    "contrast: films where none was found stay as they are."
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,12 @@ import pytest
 from domainseg.evaluation import EvaluationError
 from domainseg.files import read_json
 from domainseg.probes import cross_site
-from domainseg.probes.common import ProbeError
+from domainseg.probes.common import ProbeError, load_films
 from domainseg.probes.cross_site import KINDS, kind_of
 
 
 def _zech() -> ModuleType:
+    """zech.py of this folder."""
     spec = spec_from_file_location("zech", Path(__file__).parent / "zech.py")
     assert spec is not None
     assert spec.loader is not None
@@ -234,3 +235,48 @@ def test_unknown_test_site(tmp_path: Path) -> None:
     small().to_csv(tmp_path / "p.csv", index=False)
     with pytest.raises(ProbeError, match="no test case is of C"):
         cross_site.run(cfg(tmp_path / "p.csv"), tmp_path, test=[["A", "C"]])
+
+
+def test_models_are_trained_on_the_same_films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run for each set of sites; all tested on the same films, those of a site that nobody learned from too."""
+    rows = [
+        {"image": f"{site}{k}", "patient": f"p{k}", "site": site, "label_x": k % 2} for site in "ABC" for k in range(40)
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "films.csv", index=False)
+    source = {"_target_": "domainseg.data.sources.manifest.load", "path": str(tmp_path / "films.csv")}
+    data = {**source, "check_files": False, "fractions": {"train": 0.5, "tune": 0.2, "test": 0.3}, "cohort": {}}
+    seen: dict[str, pd.DataFrame] = {}
+
+    def train(settings: dict[str, Any], output: Path) -> float:
+        images = load_films(settings).images
+        seen[output.name] = images.set_index("image")
+        assert (settings["resume"], settings["export"]) == (True, False)
+        test = images[images["split"] == "test"]
+        label = test["image"].map({row["image"]: row["label_x"] for row in rows})
+        table = test[["image", "patient", "site", "split"]].assign(label_x=label, score_x=label * 0.5)
+        table.assign(patient=output.name + table["patient"]).to_parquet(output / "predictions.parquet")
+        return 0.5
+
+    monkeypatch.setitem(sys.modules, "domainseg.training.run", SimpleNamespace(train=train))  # without torch
+    settings = cfg(tmp_path, predictions=None, data=data, stage={"any": {}}, target="x", seed=0, pipeline="toys")
+    found = cross_site.run(settings, tmp_path / "out", train=[["A"], ["B", "A"]])
+    assert list(seen) == ["A", "A+B"]
+    test = {name: set(images.index[images["split"] == "test"]) for name, images in seen.items()}
+    assert test["A"] == test["A+B"]
+    assert {image for image in test["A"] if image[0] == "C"} == {f"C{k}" for k in range(40)}
+    for name, images in seen.items():
+        learned = images[images["split"].isin(["train", "tune"])]
+        assert set(learned["site"]) == set(name.split("+"))
+        assert not set(learned.index) & test["A"]
+    kinds = [(row["trained_on"], row["test"], row["kind"]) for row in found["rows"]]
+    assert ("A", "C", "external") in kinds
+    assert ("A+B", "A+B", "internal") in kinds
+    assert ("A", "A+B+C", "superset") in kinds
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert (table.groupby("image")["patient"].nunique() == 1).all()
+    with pytest.raises(ProbeError, match="divides the films in another way"):
+        cross_site.run(settings | {"seed": 1}, tmp_path / "out", train=[["A"]])
+    with pytest.raises(ProbeError, match="no film is of Z; sites are A, B, C"):
+        cross_site.run(settings, tmp_path / "out", train=[["Z"]])
+    with pytest.raises(ProbeError, match=r"probe\.train is needed"):
+        cross_site.run(settings, tmp_path / "out")
