@@ -41,10 +41,10 @@ no longer | no definite | no obvious | no overt | no focal | no acute | no large
 unlikely to be | not consistent with
 """
 _NEGATE_BEFORE = """
-no | has been excluded | have been excluded | was excluded | were excluded | is ruled out | are ruled out | was ruled out |
-ruled out | has been ruled out | have been ruled out | is absent | are absent | absent | not seen | not identified |
-not present | not visualized | not demonstrated | not evident | not detected | not appreciated | not apparent |
-not noted | not found | not observed | not visible | is not seen | are not seen | no longer seen |
+no | has been excluded | have been excluded | was excluded | were excluded | is ruled out | are ruled out |
+was ruled out | ruled out | has been ruled out | have been ruled out | is absent | are absent | absent | not seen |
+not identified | not present | not visualized | not demonstrated | not evident | not detected | not appreciated |
+not apparent | not noted | not found | not observed | not visible | is not seen | are not seen | no longer seen |
 no longer visualized | no longer present | no longer identified | no longer evident | no longer apparent |
 no longer visible | not currently seen | not definitely seen | not clearly seen | has resolved | have resolved |
 has cleared | have cleared | resolved | cleared | has completely resolved | is resolved | are resolved |

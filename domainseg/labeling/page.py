@@ -111,12 +111,16 @@ def _compared(own: Mapping[str, Mapping[str, Any]]) -> Table:
     rows = [
         [
             name, str(m["sensitivity"]["n"]), str(m["auc"]["n"]), interval(m["auc"]), interval(m["reference"]["auc"]),
-            interval(m["difference"]), number(m["difference"]["p"]),
+            interval(m["difference"]), _p(m["difference"]["p"]),
         ]
         for name, m in own.items()
     ]  # fmt: skip
     heads = ["Label", "Positive", "Held out", "AUC", "Plain reference", "Difference", "p"]
     return Table(heads, rows, "Area under the ROC curve", numeric=range(1, 7))
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else number(value)
 
 
 def _figures(caption: str, own: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -158,9 +158,9 @@ def read_labels(
         split = reports.map(sides.first()).fillna("")
     if not (split != "").any() and "split" in table:
         notes.append("The split column of the labels table is empty: reports are held out at random.")
-    for label in merged:
-        if count := int(doubt[label].sum()):
-            notes.append(f"{label}: {count} hand labels are in doubt (-1), read as {uncertain}.")
+    counts = [f"{label} {int(doubt[label].sum())}" for label in merged if doubt[label].any()]
+    if counts:
+        notes.append(f"Hand labels in doubt (-1), read as {uncertain}: {', '.join(counts)}.")
     return Labels(merged.mask(doubt, UNCERTAIN[uncertain]), doubt, split.reset_index(drop=True), notes)
 
 

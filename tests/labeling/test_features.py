@@ -85,7 +85,7 @@ def test_word_vectors_factorise_pointwise_mutual_information() -> None:
     wanted = singular.Vh[:2].T * singular.S[:2] @ singular.Vh[:2]  # the sign of each direction is free
     assert vectors.vectors @ vectors.vectors.T == pytest.approx(wanted, abs=1e-9)
     mean = vectors.transform(np.array([3]))[0]
-    order = [stream.numbers[word] for word in "green red blue red red".split()]
+    order = [stream.numbers[word] for word in ("green", "red", "blue", "red", "red")]
     assert mean == pytest.approx(vectors.vectors[order].mean(axis=0))
 
 

@@ -94,7 +94,7 @@ def test_scopes(marked: str) -> None:
         ("Acute SDH with 5 mm rightward midline shift.", {"subdural": "positive", "midline_shift": "positive"}),
         ("Extradural HGE", {"epidural": "positive", "hemorrhage": "positive", "subdural": "unmentioned"}),
         ("Gray-white differentiation is preserved.", {"infarct": "negative"}),
-        ("Frontal intraparenchymal hemorrhage with IVH.", {"intraparenchymal": "positive", "intraventricular": "positive"}),
+        ("Parenchymal hemorrhage with IVH.", {"intraparenchymal": "positive", "intraventricular": "positive"}),
         ("Traumatic subarachnoid blood.", {"subarachnoid": "positive", "hemorrhage": "positive"}),
         ("No hydrocephalus or mass effect.", {"hydrocephalus": "negative", "mass_effect": "negative"}),
         ("HISTORY: pneumonia. FINDINGS: Clear lungs.", {"pneumonia": "unmentioned", "no_finding": "positive"}),

@@ -82,7 +82,12 @@ def test_labels_as_they_come(tmp_path: Path) -> None:
     np.testing.assert_array_equal(labels.values["effusion"], [0, 1, np.nan, np.nan])
     assert labels.doubt["Mass"].tolist() == [False, True, False, False]
     told = " ".join(labels.notes)
-    for words in ("1 rows of the labels", "1 labels contradict", "hold no labels: comment, age", "Mass: 1 hand labels"):
+    for words in (
+        "1 rows of the labels",
+        "1 labels contradict",
+        "hold no labels: comment, age",
+        "in doubt (-1), read as unknown: Mass 1",
+    ):
         assert words in told
     assert read_labels(file, {}, IDS, uncertain="1").values["Mass"][1] == 1
     assert list(read_labels(file, {}, IDS, targets=["effusion"]).values) == ["effusion"]

@@ -18,12 +18,12 @@ def parts(text: str) -> list[tuple[str, list[str]]]:
         (" \r\n ", []),
         ("Heart size normal. No effusion", [("findings", ["Heart size normal", "No effusion"])]),
         (
-            "COMPARISON: None. INDICATION: Chest pain. FINDINGS: Clear lungs. IMPRESSION: 1. No acute disease. 2. Scar.",
+            "COMPARISON: None. INDICATION: Chest pain. FINDINGS: Clear lungs. IMPRESSION: 1. No disease. 2. Scar.",
             [
                 ("comparison", ["None"]),
                 ("history", ["Chest pain"]),
                 ("findings", ["Clear lungs"]),
-                ("impression", ["No acute disease", "Scar"]),
+                ("impression", ["No disease", "Scar"]),
             ],
         ),
         (
