@@ -63,7 +63,8 @@ def _leaves(one: Any, other: Any, where: str) -> Iterator[tuple[str, str, str]]:
         for key in [*one, *(key for key in other if key not in one)]:
             yield from _leaves(one.get(key), other.get(key), f"{where}{key}.")
     elif where.endswith("overrides.") and one != other:
-        yield where.rstrip("."), *("; ".join(told(entry) for entry in made or []) or "none" for made in (one, other))
+        first, second = ("; ".join(told(entry) for entry in made or []) or "none" for made in (one, other))
+        yield where.rstrip("."), first, second
     elif one != other:
         yield where.rstrip("."), _short(one), _short(other)
 

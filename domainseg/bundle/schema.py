@@ -29,7 +29,7 @@ MAX_OUTPUT = 1 << 26  # values of one output of one picture
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _FROZEN = {"threshold": float, "slope": float, "intercept": float, "rule": str, "provisional": bool}
-_OVERRIDE = dict.fromkeys(("target", "rule", "by", "made", "base"), str)
+_OVERRIDE: dict[str, type] = dict.fromkeys(("target", "rule", "by", "made", "base"), str)
 _OVERRIDE |= {"was": float, "threshold": float, "n_positive": float, "n_negative": float, "provisional": bool}
 
 # Schema version -> function that turns a record of that version into one of the next. Versions below 1 were never

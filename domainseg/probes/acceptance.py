@@ -188,9 +188,10 @@ def _own(bundle: Verified | None, target: str, *, intention: bool) -> dict[str, 
     out = {}
     for name, holder in names.items():
         if isinstance(entry := holder.get(name), dict) and entry.get("value") is not None:
-            numbers = {key: np.nan if entry.get(key) is None else float(entry[key]) for key in ("value", "low", "high")}
-            n = int(entry.get("n", 0))
-            out[name] = Metric(**numbers, n=n, n_clusters=int(entry.get("n_clusters", n)), method="test of the bundle")
+            low, high = (np.nan if entry.get(key) is None else float(entry[key]) for key in ("low", "high"))
+            value, n = float(entry["value"]), int(entry.get("n", 0))
+            clusters = int(entry.get("n_clusters", n))
+            out[name] = Metric(value=value, low=low, high=high, n=n, n_clusters=clusters, method="bundle's test")
     return out
 
 
@@ -229,16 +230,14 @@ def positives_needed(rule: str, precision: float) -> int | None:
     return None if len(failing) and failing[-1] == len(n) - 1 else int(failing[-1]) + 2 if len(failing) else 1
 
 
-def _future(positives: int, rule: str) -> dict[str, Any]:
+def _future(positives: int, rule: str) -> Metric:
     """The sensitivity of future positives at a threshold chosen by ``rule`` on so many: mean and 95 % bounds."""
     if positives < 1:
-        return {**empty("no positive"), "method": "no positive"}
+        return empty("no positive")
     missed = positives - int(np.ceil(RULES[rule] * positives - 1e-9))
     a, b = positives - missed, missed + 1
-    low, high = beta.ppf([(1 - LEVEL) / 2, (1 + LEVEL) / 2], a, b)
-    return {
-        **Metric(value=a / (a + b), low=float(low), high=float(high), n=positives, n_clusters=positives, method="beta")
-    }
+    low, high = (float(beta.ppf(at, a, b)) for at in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return Metric(value=a / (a + b), low=low, high=high, n=positives, n_clusters=positives, method="beta")
 
 
 def _needed(rule: str, precision: float, prevalence: float) -> dict[str, Any]:

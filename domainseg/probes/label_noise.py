@@ -104,7 +104,7 @@ def explained(
     total = record["needed"]["value"]
     record["needed_sensitivity_specificity"] = None if prevalence is None else even_errors(total, prevalence)
     if ppv is not None and npv is not None:
-        bounds = {name: observed(internal[name], ppv + npv) for name in ("value", "low", "high")}  # type: ignore[literal-required]
+        bounds = {name: observed(internal[name], ppv + npv) for name in ("value", "low", "high")}
         record["expected"] = {**internal, **bounds, "method": "noise of the stated labels"}
         gap = internal["value"] - external["value"]
         record["share"] = (internal["value"] - bounds["value"]) / gap if gap > 0 else None
@@ -120,7 +120,7 @@ def needed(internal: Metric, external: Metric, seed: int = 0) -> Metric:
     draws = [_drawn(auc, np.random.default_rng([seed, k])) for k, auc in enumerate((internal, external))]
     possible = draws[0] > 0.5
     low, high = percentiles(1 + (draws[1] - 0.5)[possible] / (draws[0] - 0.5)[possible])
-    n, clusters = (internal[key] + external[key] for key in ("n", "n_clusters"))  # type: ignore[literal-required]
+    n, clusters = (internal[key] + external[key] for key in ("n", "n_clusters"))
     return Metric(value=value, low=low, high=high, n=n, n_clusters=clusters, method="drawn from both AUCs' intervals")
 
 

@@ -121,9 +121,9 @@ def mask_of(film: Film, rois: Sequence[NDArray[np.float64]], part: str) -> Mask 
         cv2.fillPoly(inside, [np.round(points).astype(np.int32)], 1)
     roi = inside.astype(bool)
     if part in ("outside", "roi"):
-        return None if not roi.any() else roi if part == "roi" else ~roi
+        return None if not roi.any() else roi if part == "roi" else np.asarray(~roi)
     if part in ("border", "corners"):
-        return _edges(film.shape, corners=part == "corners") & ~roi
+        return np.asarray(_edges(film.shape, corners=part == "corners") & ~roi)
     return bright_things(film, roi)[part == "metal"]
 
 

@@ -194,7 +194,7 @@ def film_labels(manifest: Manifest, target: str) -> pd.Series:
     """The label of each film: 1 if the film or any of its parts has it, 0 if all known ones are 0, else NaN."""
     column = f"label_{target}"
     if column not in manifest.targets:
-        known = [name.removeprefix("label_") for name in manifest.targets if name.startswith("label_")]
+        known = [name.removeprefix("label_") for name in map(str, manifest.targets) if name.startswith("label_")]
         raise ProbeError(f"target={target}: the targets have no {column}; there are {', '.join(known)}")
     return manifest.targets.groupby("image")[column].max().reindex(manifest.images["image"])
 
