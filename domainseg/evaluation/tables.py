@@ -70,9 +70,9 @@ def repaired(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """
     table, said = _named(table)
     for name in (name for name in WORDS if name in table):
-        spelt = texts(table, name)
-        respelt = _one_spelling(spelt)
-        changed = sorted({(a, b) for a, b in zip(spelt, respelt, strict=True) if a != b})
+        respelt = _one_spelling(texts(table, name))
+        spelt = [value if isinstance(value, str) else new for value, new in zip(table[name], respelt, strict=True)]
+        changed = sorted({(a, b) for a, b in zip(spelt, respelt, strict=True) if a != b and b is not None})
         if changed:
             told = ", ".join(f"“{a}” as “{b}”" for a, b in changed[:5]) + (", …" if len(changed) > 5 else "")
             said.append(f"{name}: values that differ only by case or blanks are taken as one ({told}).")

@@ -41,6 +41,17 @@ def test_plain_interval_and_paired_p_are_mlstatkits(ties: bool) -> None:
     assert gap["high"] - gap["low"] == pytest.approx(2 * 1.959963985 * abs(gap["value"] / z), rel=1e-6)
 
 
+def test_the_ct_ratings_of_hanley_and_mcneil() -> None:
+    """109 CTs rated 1 to 5 (Radiology 1982;143:29): area 0.893; DeLong's error and interval as Stata's roctab has them."""
+    normal, abnormal = (33, 6, 6, 11, 2), (3, 2, 2, 11, 33)
+    rating = np.r_[np.repeat(range(5), normal), np.repeat(range(5), abnormal)].astype(float)
+    label = np.repeat([0, 1], [58, 51])
+    found = roc.auc(label, rating, plain=True)
+    assert found["value"] == pytest.approx(0.8932, abs=5e-5)
+    assert (found["high"] - found["value"]) / 1.96 == pytest.approx(0.0307, abs=5e-5)
+    assert (found["low"], found["high"]) == pytest.approx((0.83295, 0.95339), abs=5e-6)
+
+
 def test_logit_interval_has_the_plain_error_and_stays_inside() -> None:
     label, a, _ = drawn()
     plain, logit = roc.auc(label, a, plain=True), roc.auc(label, a)

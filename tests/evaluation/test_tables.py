@@ -35,7 +35,8 @@ def test_sites_that_differ_by_case_or_blanks_are_one_in_the_most_frequent_spelli
     kept, said = repaired(messy)
     assert sorted(set(kept["site"])) == ["North", "South"]
     assert len(said) == 1
-    assert "NORTH" in said[0]
+    assert "“NORTH” as “North”" in said[0]
+    assert "“south  ” as “South”" in said[0]
     assert evaluate(kept) == evaluate(table())
 
 
