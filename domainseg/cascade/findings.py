@@ -39,8 +39,12 @@ class Findings:
         """The numbers of a finding; ``frozen``: those of the stage."""
         if finding == self.target:
             return frozen
-        own = self.numbers[finding]
-        return Frozen(**{name: float(own[name]) for name in ("threshold", "slope", "intercept") if name in own})
+        own, none = self.numbers[finding], Frozen()
+        return Frozen(
+            threshold=float(own.get("threshold", none.threshold)),
+            slope=float(own.get("slope", none.slope)),
+            intercept=float(own.get("intercept", none.intercept)),
+        )
 
     def thresholds(self, frozen: Frozen) -> dict[str, float]:
         """From which score on each finding is called."""

@@ -31,7 +31,7 @@ def mean_auc(rows: Mapping[str, Rows]) -> Metric:
         found = influence(part.label, part.score, members, k, part.fold)
         value += found.auc / len(used)
         error += (found.positive + found.negative) / len(used)
-    n, method = len(np.unique(images)), f"mean of {len(used)}, by patient, logit"
+    n, method = len(np.unique(images)), f"mean of {len(used)}, by patient logit"
     spread = k / (k - 1) * float(error @ error) if k > 1 else np.nan
     if not 0 < value < 1 or not spread > 0:
         return Metric(value=value, low=np.nan, high=np.nan, n=n, n_clusters=k, method=f"mean of {len(used)}, no spread")

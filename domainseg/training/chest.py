@@ -90,29 +90,31 @@ class Chest:
         """The decision with calibration and threshold of each finding but the target, whose are the stage's."""
         decision = stage.decision
         assert isinstance(decision, Findings)
-        bare = {name: {"base_rate": rate} for name, rate in self._base_rates.items()}
+        known = previous.decision.numbers if previous and isinstance(previous.decision, Findings) else {}
+        # Without training films the weights of init_from have stayed, and so do its findings.
+        rates = self._base_rates or {name: own["base_rate"] for name, own in known.items()}
+        bare = {name: {"base_rate": rate} for name, rate in rates.items()}
         stage = replace(stage, decision=replace(decision, numbers=bare))
         truth = WholeTruth(self.builder.tune)
         table, _ = predict_together([*before, stage], self.builder.tune, truth, None, what="findings: numbers on tune")
         rule = str(self.builder.cfg["stage"][stage.name]["rule"])
-        known = previous.decision.numbers if previous and isinstance(previous.decision, Findings) else {}
         numbers: dict[str, dict[str, float]] = {}
         record: dict[str, Any] = {}
-        for name, rates in bare.items():
-            numbers[name] = dict(rates)
+        for name, own in bare.items():
+            numbers[name] = dict(own)
             if name == decision.target:
                 continue
             labels, logits = on_tune(self.asked(name, table), name)
             if (labels == 1).sum() < FEW and "threshold" in known.get(name, {}):
                 log.warning("%s: fewer than %d positive films on tune, the numbers of init_from are kept", name, FEW)
-                numbers[name] = {**known[name], **rates}
+                numbers[name] = {**known[name], **own}
                 continue
             frozen, record[name] = freeze(labels, logits, rule)
             numbers[name] |= {key: getattr(frozen, key) for key in ("threshold", "slope", "intercept")}
         chosen = {
             "target": decision.target,
             "findings": record,
-            "base_rates": self._base_rates,
+            "base_rates": rates,
             "weights": self._weights(stage),
         }
         return replace(stage, decision=replace(decision, numbers=numbers), frozen=Frozen()), chosen

@@ -15,10 +15,10 @@ from domainseg.cascade.cascade import Cascade
 from domainseg.cascade.case import Case
 from domainseg.cascade.findings import Findings
 from domainseg.data.manifest import Manifest
-from domainseg.files import write_json
+from domainseg.files import write_bytes, write_json
 from domainseg.imaging import Film, ImageReadError, read_film
 from domainseg.reporting.overlays import write_png
-from domainseg.reporting.overlays_findings import LEGEND, encoded, most_raised, panels
+from domainseg.reporting.overlays_findings import LEGEND, encoded, panels
 from domainseg.reporting.page import Figure, Page, Section, Table, write_page
 from domainseg.reporting.words import TITLES, number, title
 from domainseg.training.described import spaced
@@ -69,15 +69,15 @@ class Shown:
 def write_findings_pictures(
     run: Path, table: pd.DataFrame, manifest: Manifest, sheet: NDArray[np.uint8] | None
 ) -> None:
-    """Write run/pictures/*.png, captions.json and maps.html, all of test films."""
+    """Write run/pictures/*.jpg, captions.json, the contact sheet and maps.html: test films but for the sheet."""
     test = table[(table["split"] == "test") & (table["excluded_by"] == "")]
     shown, captions = Shown(run, manifest), {}
     chosen = list(choose(test))
     for finding, kind, row in [entry for entry in chosen if entry[0] in _first(chosen)]:
         if (seen := shown.look(row)) is not None:
             film, case, decision = seen
-            name = f"{finding}_{kind}.png"
-            write_png(panels(film, case, [finding], SIDE), run / "pictures" / name)
+            name = f"{finding}_{kind}.jpg"
+            write_bytes(run / "pictures" / name, encoded(panels(film, case, [finding], SIDE)))
             told = f"{KINDS[kind]}: film {row['image']}; score {row[f'score_{finding}']:.2f}, threshold "
             told += f"{row[f'threshold_{finding}']:.2f}, base rate {_base_rate(decision, finding):.3f}"
             captions[name] = {"caption": told, "group": title(finding, TITLES)}
@@ -128,23 +128,22 @@ def page(test: pd.DataFrame, first: Sequence[Mapping[str, Any]], shown: Shown) -
 
 
 def _section(place: int, row: Mapping[str, Any], film: Film, case: Case, decision: Findings) -> Section:
-    ranked = most_raised(case)
+    ratios = {name: row[f"score_{name}"] / _base_rate(decision, name) for name in decision.scored}
+    ranked = sorted(ratios, key=lambda name: -ratios[name])
     present = [name for name in ranked if row.get(f"label_{name}") == 1]
     names = list(dict.fromkeys([ranked[0], *present]))[:3]
-    cells = []
-    for name in decision.scored:
+    rows = []
+    for name in ranked:
         score, base_rate, label = row[f"score_{name}"], _base_rate(decision, name), row.get(f"label_{name}", np.nan)
         called = "called" if score >= row[f"threshold_{name}"] else ""
         said = {1.0: "present", 0.0: "absent"}.get(label, "unknown")
-        cells.append((score / base_rate, (title(name, TITLES), number(score), number(base_rate), called, said)))
-    cells.sort(key=lambda entry: -entry[0])
-    rows = [(*line[:3], number(ratio, 1), *line[3:]) for ratio, line in cells]
+        rows.append((title(name, TITLES), number(score), number(base_rate), number(ratios[name], 1), called, said))
     heads = ("Finding", "P", "Base rate", "P / base rate", "At the threshold", "Label")
     labels = ", ".join(title(name, TITLES).lower() for name in present) or "none known to be present"
-    about = [f"{word} {row[key]}" for word, key in (("site", "site"), ("view", "view")) if row.get(key)]
+    about = "".join(f" {name} {row[name.lower()]}." for name in ("Site", "View") if row.get(name.lower()))
     return Section(
         title=f"{place}. {row['image']}",
-        text=[f"Labels: {labels}.{' ' if about else ''}{', '.join(about).capitalize()}{'.' if about else ''}"],
+        text=[f"Labels: {labels}.{about}"],
         figures=[Figure(encoded(panels(film, case, names, SIDE)), f"The film; maps of {', '.join(names)}")],
         tables=[Table(heads, rows, numeric=(1, 2, 3))],
     )
