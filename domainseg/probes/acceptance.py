@@ -62,7 +62,7 @@ def run(
 
 def check(rule: str, precision: float, override: bool, by: str | None, cfg: Mapping[str, Any]) -> None:
     """Raise ProbeError for settings that do not fit together."""
-    if not cfg["predictions"] and not (cfg["bundle"] and cfg["data"]):
+    if not cfg["predictions"] and not (cfg["bundle"] and cfg.get("data")):
         raise ProbeError("local cases are needed: predictions=FILE, or bundle=DIR data=manifest data.path=local.csv")
     if rule not in RULES:
         raise ProbeError(f"probe.rule={rule}: known are {', '.join(RULES)}")

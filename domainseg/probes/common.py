@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 # Settings of every data source that say how films are divided; training.stages, which needs torch, has the same.
 DIVIDING = ("fractions", "cohort", "folds", "split", "date")
 MAIN = ("fracture", "hemorrhage")  # what a cascade is for
-WIDEST = 120  # letters of a line that a table may take
+WIDEST = 160  # letters of a line that a table may take
+LISTED = 20  # columns that an error names
 FEW = 10  # cases of a class with fewer of which no verdict is given (our choice)
 
 
@@ -59,16 +60,20 @@ def read_predictions(cfg: Mapping[str, Any], *by: str) -> tuple[pd.DataFrame, li
 def need_columns(table: pd.DataFrame, *names: str) -> None:
     """Raise ProbeError that names the columns which a table lacks."""
     if absent := [name for name in names if name not in table.columns]:
+        there = [str(name) for name in table.columns]
+        more = f" and {len(there) - LISTED} more" if len(there) > LISTED else ""
         raise ProbeError(
-            f"the table lacks {', '.join(absent)}; it has {', '.join(map(str, table.columns))}. "
-            f"Name your own with columns.{absent[0]}=YOUR_COLUMN"
+            f"the table lacks {', '.join(absent)}; it has {', '.join(there[:LISTED])}{more}. "
+            f"Name your own with +columns.{absent[0]}=YOUR_COLUMN"
         )
 
 
 def target_of(cfg: Mapping[str, Any], table: pd.DataFrame) -> str:
     """The target to judge: ``target=``, else the only one, else a cascade's main one. Raises ProbeError."""
-    if cfg["target"] is not None:
-        return targets_of(table, [cfg["target"]])[0]
+    if (asked := cfg["target"]) is not None:
+        if isinstance(asked, list):
+            raise ProbeError(f"target={asked}: this probe judges one target at a time")
+        return targets_of(table, [asked])[0]
     found = targets_of(table)
     main = found if len(found) == 1 else [name for name in MAIN if name in found]
     if not main:
@@ -103,7 +108,7 @@ def all_films(cfg: Mapping[str, Any]) -> Manifest:
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
-    if not cfg["data"]:
+    if not cfg.get("data"):
         raise ProbeError("films are needed: data=manifest data.path=films.csv, or another data source")
     try:
         manifest: Manifest = instantiate({k: v for k, v in cfg["data"].items() if k not in DIVIDING}, _convert_="all")
@@ -177,9 +182,7 @@ def show(table: Table) -> None:
 
     printed = Printed(title=table.caption, title_justify="left", box=None, pad_edge=False)
     for number, head in enumerate(table.heads):
-        printed.add_column(
-            head, justify="right" if number in table.numeric else "left", no_wrap=number in table.numeric
-        )
+        printed.add_column(head, justify="right" if number in table.numeric else "left", no_wrap=len(table.heads) < 10)
     for row in table.rows:
         printed.add_row(*(cell.replace(" to ", "–").replace("[", r"\[") for cell in row))
     console = Console()

@@ -67,11 +67,13 @@ def _cell(entry: Mapping[str, Any], name: str) -> str:
 
 
 def _drawn(drawn: Mapping[str, Any]) -> Table:
-    kinds = [kind for kind in next(iter(drawn["counts"].values())) if kind.startswith(("train", "test"))]
-    rows = [(name, *(str(counts[kind]) for kind in kinds)) for name, counts in drawn["counts"].items()]
+    kinds = list(next(iter(drawn["counts"].values())))
+    pairs = list(zip(kinds[::2], kinds[1::2], strict=True))
+    rows = [(name, *(f"{counts[yes]} + {counts[no]}" for yes, no in pairs)) for name, counts in drawn["counts"].items()]
     share = number(100 * drawn["prevalence"], 1)
     note = f"{share} % of each cohort are positive. {drawn['external']} films of other sites are tested as well."
-    return Table(("Cohort", *kinds), rows, "Films of each cohort", note, range(1, len(kinds) + 1))
+    heads = ("Cohort", *(yes.removesuffix(", positive") for yes, _ in pairs))
+    return Table(heads, rows, "Films of each cohort, positive + negative", note, range(1, len(heads)))
 
 
 def _drawing(cohorts: Sequence[Mapping[str, Any]]) -> str:
