@@ -19,6 +19,7 @@ USUAL = ("site", "department", "scanner", "view", "portable", "sex", "age")  # a
 MOST = 12  # a column with more values than this names things, it groups none; one that is named shows its largest
 AGES = (18.0, 40.0, 60.0, 75.0)  # years, our choice
 AGE_NAMES = ("under 18", "18 to 39", "40 to 59", "60 to 74", "75 and over")
+_BANDS, _IN_BAND = 10, 50  # of severity: ten leave little of a smooth relation inside a band (our choice)
 _QUARTERS = ("lowest quarter", "second quarter", "third quarter", "highest quarter")
 
 # What a table holds beside attributes: names, what a cascade measured or decided, and what it is judged by.
@@ -131,21 +132,25 @@ def one_spelling(cells: NDArray[np.object_]) -> tuple[NDArray[np.object_], list[
     return np.array(out, dtype=object), repairs
 
 
-def severity_bands(table: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.intp]:
-    """A stratum number for each case: quarters of each column of many numbers, values of others, all crossed.
+def severity_bands(table: pd.DataFrame, columns: Sequence[str], label: Array) -> NDArray[np.intp]:
+    """A band number for each case [n], cut for each label (1 or 0) by itself.
 
-    An unknown value is a band of its own.
+    Of a column of many numbers as many quantiles as leave _IN_BAND cases of the label in each, at most _BANDS; of others
+    the values; several columns are crossed. An unknown value is a band of its own.
     """
     stratum = np.zeros(len(table), dtype=np.intp)
     for name in columns:
         cells = texts(table, name)
-        values = _numbers(cells)
-        if values is not None and len(np.unique(values[~np.isnan(values)])) > MOST:
-            cuts = np.unique(np.nanquantile(values, [0.25, 0.5, 0.75]))
-            band = np.where(np.isnan(values), len(cuts) + 1, np.searchsorted(cuts, values, side="right"))
-        else:
+        values, band = _numbers(cells), np.zeros(len(table), dtype=np.intp)
+        if values is None or len(np.unique(values[~np.isnan(values)])) <= MOST:
             band = np.unique(["" if cell is None else cell for cell in cells], return_inverse=True)[1]
-        stratum = np.unique(np.stack([stratum, band]), axis=1, return_inverse=True)[1]
+        else:
+            for side in np.unique(label):
+                mine = (label == side) & ~np.isnan(values)
+                count = int(np.clip(mine.sum() // _IN_BAND, 2, _BANDS))
+                cuts = np.unique(np.quantile(values[mine], np.arange(1, count) / count)) if mine.any() else []
+                band[mine] = 1 + np.searchsorted(cuts, values[mine], side="right")
+        stratum = np.unique(np.stack([stratum, band]), axis=1, return_inverse=True)[1].astype(np.intp)
     return stratum
 
 

@@ -65,8 +65,7 @@ def audit(given: Material, cfg: Mapping[str, Any]) -> Record:
     attributes = attributes_of(table, wanted, patient, settings["least"])
     attributes = [each for each in attributes if each.name not in severity]
     readings = _readings(given, table, attributes, patient, targets, settings, said)
-    stratum = severity_bands(table, severity)
-    questions, passed = _questions(table, targets, given.scored, patient, stratum, said)
+    questions, passed = _questions(table, targets, given.scored, patient, severity, said)
     by_target: Record = {}
     records: list[Record] = []
     for question in questions:
@@ -118,12 +117,12 @@ def _whole(question: Question, attributes: Sequence[Attribute], settings: Record
 
 
 def _questions(
-    table: pd.DataFrame, targets: Sequence[str], scored: bool, patient: Codes, stratum: Codes, said: list[str]
+    table: pd.DataFrame, targets: Sequence[str], scored: bool, patient: Codes, severity: Sequence[str], said: list[str]
 ) -> tuple[list[Question], list[str]]:
     """The targets of which both labels are known, and a sentence for each other one. EvaluationError when none is."""
     questions, passed = [], []
     for target in targets:
-        question = _question(table, target, scored, patient, stratum, said)
+        question = _question(table, target, scored, patient, severity, said)
         sides = np.unique(question.label)
         if len(sides) < 2:
             only = "no case with label and score" if not len(sides) else f"only label {sides[0]:g}"
@@ -136,7 +135,7 @@ def _questions(
 
 
 def _question(
-    table: pd.DataFrame, target: str, scored: bool, patient: Codes, stratum: Codes, said: list[str]
+    table: pd.DataFrame, target: str, scored: bool, patient: Codes, severity: Sequence[str], said: list[str]
 ) -> Question:
     place = np.arange(len(table))
     if scored:
@@ -162,7 +161,7 @@ def _question(
         label=label[kept],
         score=score[kept] if scored else None,
         patient=patient[place[kept]],
-        stratum=stratum[place[kept]],
+        stratum=severity_bands(table.iloc[place[kept]], severity, label[kept]),
         rows=place[kept],
         unscored=lost,
     )

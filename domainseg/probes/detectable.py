@@ -53,12 +53,11 @@ def cross_validated(
 ) -> tuple[Array, NDArray[np.intp]]:
     """The probe's answer for each group [n, groups] from the other folds, and the fold of each row."""
     from sklearn.linear_model import RidgeClassifierCV
-    from sklearn.model_selection import StratifiedGroupKFold
 
     values = np.asarray(features, dtype=np.float64)
-    answers, fold = np.zeros((len(group), groups)), np.zeros(len(group), dtype=np.intp)
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    for k, (fitted, held) in enumerate(splitter.split(values, group, patient)):
+    answers, fold = np.zeros((len(group), groups)), dealt(group, patient, folds, seed)
+    for k in range(folds):
+        fitted, held = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
         centre, spread = values[fitted].mean(axis=0), values[fitted].std(axis=0)
         scaled = (values - centre) / np.where(spread > 1e-9, spread, 1.0)
         probe = RidgeClassifierCV(_PENALTIES, class_weight="balanced").fit(scaled[fitted], group[fitted])
@@ -66,8 +65,20 @@ def cross_validated(
         if found.ndim == 1:  # two groups have one answer
             found = np.stack([-found, found], axis=1)
         answers[np.ix_(held, probe.classes_)] = found
-        fold[held] = k
     return answers, fold
+
+
+def dealt(group: Codes, patient: Codes, folds: int, seed: int) -> NDArray[np.intp]:
+    """The fold of each row: the patients of each group (a patient's rarest one) are shuffled and dealt out in turn."""
+    rarity = np.argsort(np.argsort(np.bincount(group), kind="stable"), kind="stable")
+    rarest = np.full(int(patient.max()) + 1, len(rarity), dtype=np.intp)
+    np.minimum.at(rarest, patient, rarity[group])
+    order = np.random.default_rng((seed, 7)).permutation(len(rarest))
+    order = order[np.argsort(rarest[order], kind="stable")]
+    order = order[rarest[order] < len(rarity)]
+    fold = np.zeros(len(rarest), dtype=np.intp)
+    fold[order] = np.arange(len(order)) % folds
+    return fold[patient]
 
 
 def mean_auc(answers: Array, group: Codes, patient: Codes, fold: NDArray[np.intp], groups: int) -> Metric:

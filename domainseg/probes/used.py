@@ -118,7 +118,7 @@ def shift(cases: Cases, least: int) -> Shift:
 
 
 def fall(cases: Cases, least: int) -> Fall:
-    """AUC as it is minus matched, on the groups that have ``least`` patients of both labels in every band kept.
+    """AUC as it is minus matched, on groups with ``least`` patients of both labels, in bands that hold all of them.
 
     The weight of a case is q_group n_stratum / n_cell, q being the group's share of all these cases (held fixed): in
     each stratum (label and band) the groups then have the same shares, and each stratum keeps its own.
@@ -164,11 +164,13 @@ def uneven(cases: Cases, least: int) -> tuple[float, Test]:
 
 
 def _overlap(cases: Cases) -> Cases:
-    """The cases of groups with both labels, in bands of severity where each label has all of these groups."""
+    """The cases of groups with both labels, in those bands of either label that hold all of these groups."""
     both = [g for g in np.unique(cases.group) if len(np.unique(cases.label[cases.group == g])) == 2]
     cases = cases.take(np.isin(cases.group, both))
-    full = [s for s in np.unique(cases.stratum) if len(np.unique(cases.cell[cases.stratum == s])) == 2 * len(both)]
-    return cases.take(np.isin(cases.stratum, full))
+    layer = 2 * cases.stratum + cases.label.astype(np.intp)
+    full = [name for name in np.unique(layer) if len(np.unique(cases.group[layer == name])) == len(both)]
+    kept = cases.take(np.isin(layer, full))
+    return kept if len(np.unique(kept.label)) == 2 else kept.take(np.zeros(len(kept), dtype=bool))
 
 
 def _placements(cases: Cases, weight: Array) -> Array:
