@@ -15,6 +15,10 @@ class InputSizeError(DomainsegError, ValueError):
     """The picture's size does not fit the network; the message names the nearest size that does."""
 
 
+class WeightsError(DomainsegError, ValueError):
+    """A file of weights that is not there, is none, or does not fit the network."""
+
+
 class Network(nn.Module):
     """A network of the cascade: `forward(x)` takes float [B, channels, H, W] in 0..1 and returns named logits.
 
@@ -97,14 +101,14 @@ def kaiming(module: nn.Module, slope: float = 0.0) -> None:
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """State dict of tensors from a local file (nothing is ever downloaded). Raises ValueError when it is none."""
+    """State dict of tensors from a local file (nothing is ever downloaded). Raises WeightsError when it is none."""
     if not Path(path).is_file():
-        raise ValueError(
+        raise WeightsError(
             f"weights file not found: {path}. Give a local state_dict file, or null to start from scratch."
         )
     state = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(f"{path} is not a state_dict (a mapping of names to tensors).")
+        raise WeightsError(f"{path} is not a state_dict (a mapping of names to tensors).")
     return state
 
 

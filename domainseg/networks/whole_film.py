@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from domainseg.networks.base import Network, in_float32, pool, read_weights
+from domainseg.networks.base import Network, WeightsError, in_float32, pool, read_weights
 
 
 class WholeFilmDenseNet121(Network):
@@ -81,4 +81,4 @@ class WholeFilmDenseNet121(Network):
         try:
             self.features.load_state_dict(state)
         except RuntimeError as error:
-            raise ValueError(f"{path} does not fit a DenseNet-121: {error}") from error
+            raise WeightsError(f"{path} does not fit a DenseNet-121: {error}") from error
