@@ -18,6 +18,7 @@ from scipy.stats import norm
 
 from domainseg.bundle.__main__ import diff, inspect
 from domainseg.bundle.load import load_bundle
+from domainseg.bundle.override import threshold_of
 from domainseg.bundle.schema import BundleError, check_record
 from domainseg.bundle.verify import verify_bundle
 from domainseg.evaluation.intervals import Metric, wilson
@@ -245,3 +246,13 @@ def test_damaged_override_is_refused(record: Any, entry: Any, told: str) -> None
 def record() -> Any:
     """bundle.json of the toys."""
     return json.loads(json.dumps(toys.RECORD))
+
+
+def test_a_finding_has_a_threshold_of_its_own() -> None:
+    """Where one stage answers for many targets: the main one's is the stage's, the others' stand in the decision."""
+    numbers = {"effusion": {"base_rate": 0.1}, "edema": {"threshold": 0.3}}
+    stage = {"name": "findings", "target": "effusion", "decision": {"numbers": numbers}, "frozen": {"threshold": 0.2}}
+    assert threshold_of({"stages": [stage]}, "effusion") == 0.2
+    assert threshold_of({"stages": [stage]}, "edema") == 0.3
+    with pytest.raises(BundleError, match="target=mass: no stage"):
+        threshold_of({"stages": [stage]}, "mass")
