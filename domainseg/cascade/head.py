@@ -143,7 +143,8 @@ class HemorrhageDetector:
         for one in found:
             probability = frozen.probability(one.logit)
             free = numbers[one.z, one.y, one.x] == 0  # boxes of two candidates may overlap: the stronger one has it
-            typed = divided(1 + np.argmax(one.types, axis=1), one.types)
+            likely = one.types * one.types.mean(axis=0)  # a voxel that is unsure is what its candidate mostly is
+            typed = divided(1 + np.argmax(likely, axis=1), likely)
             for name, code in names(typed):
                 own = free & (typed == code)
                 if not own.any():

@@ -28,7 +28,7 @@ class UNet(Network):
     channels is summed and shared by ours; null: from scratch.
     """
 
-    input_size = 192
+    input_size = 160
     multiple = 32
 
     def __init__(
@@ -73,7 +73,7 @@ class UNet3d(Network):
     `widths`: of the levels, at least 4; H and W must be multiples of 2 ** levels.
     """
 
-    input_size = 192
+    input_size = 160
 
     def __init__(self, slices: int = 5, windows: int = 3, widths: Sequence[int] = (16, 32, 64, 96, 128)) -> None:
         super().__init__()

@@ -49,7 +49,7 @@ class MaskRoiCnn(Network):
     stride 16; one half of it reads stride 8. hidden, mask_width: of the box and the mask head.
     """
 
-    input_size = 192
+    input_size = 160
     multiple = 32
     batch = 1
     exporter = "trace"

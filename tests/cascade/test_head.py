@@ -119,6 +119,14 @@ def test_a_lesion_of_two_types_is_two_rows() -> None:
     assert divided(np.array([1] * 8 + [2] * 2)).tolist() == [1] * 8 + [2] * 2
 
 
+def test_a_voxel_that_is_unsure_has_the_type_of_its_candidate() -> None:
+    sure = (np.s_[4:8, 10:20, 10:16], 3.0, {"subdural": 4})
+    rest = np.s_[4:8, 10:20, 16:19]  # a third of the candidate
+    for leaning, want in ((1.0, ["subdural"]), (9.0, ["subdural", "epidural"])):
+        found = outputs(20, sure, (rest, 3.0, {"epidural": leaning}))
+        assert [row["type"] for row in decided(found, HemorrhageDetector(), Case.of("a", volume())).lesions] == want
+
+
 def test_only_what_is_called_is_drawn_and_measured() -> None:
     case = Case.of("a", volume())
     found = decided(
