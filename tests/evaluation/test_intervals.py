@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import f1_score, roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
 
 from domainseg.evaluation import intervals
@@ -82,3 +82,35 @@ def test_one_patient_has_no_interval() -> None:
     metric = intervals.weighted(lambda weights: weights.mean(axis=1), np.zeros(5))
     assert metric["value"] == 1
     assert np.isnan(metric["low"])
+
+
+def test_bootstrap_of_any_metric_is_that_of_weights() -> None:
+    rng = np.random.default_rng(0)
+    label, called = rng.random(300) < 0.4, rng.random(300) < 0.4
+
+    def f1(label: np.ndarray, called: np.ndarray) -> float:
+        return 2 * float((label & called).sum()) / float(label.sum() + called.sum())
+
+    found = intervals.patient_bootstrap(f1, label, called, resamples=600)
+    assert found["value"] == pytest.approx(f1_score(label, called))
+    assert (found["n"], found["n_clusters"], found["method"]) == (300, 300, "patient bootstrap")
+    hits, total = label & called, label.astype(float) + called
+    same = intervals.weighted(lambda w: 2 * (w @ hits) / (w @ total), np.arange(300), resamples=2000)
+    assert found["high"] - found["low"] == pytest.approx(same["high"] - same["low"], rel=0.15)
+    patients = np.arange(300)
+    twice = intervals.patient_bootstrap(
+        f1, np.tile(label, 2), np.tile(called, 2), clusters=np.tile(patients, 2), resamples=600
+    )
+    assert (twice["low"], twice["high"]) == pytest.approx((found["low"], found["high"]))
+
+
+def test_bootstrap_of_any_metric_leaves_out_what_is_undefined() -> None:
+    def strict(label: np.ndarray) -> float:
+        if label.sum() == 0:
+            raise ValueError("one class")
+        return float(label.mean())
+
+    found = intervals.patient_bootstrap(strict, np.r_[1, np.zeros(9)], resamples=200)
+    assert found["low"] == pytest.approx(0.1)  # resamples without the positive, a third of them, don't count
+    assert np.isnan(intervals.patient_bootstrap(strict, np.zeros(3), resamples=5)["value"])
+    assert intervals.patient_bootstrap(strict, np.zeros(0))["n"] == 0

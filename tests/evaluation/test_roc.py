@@ -42,7 +42,7 @@ def test_plain_interval_and_paired_p_are_mlstatkits(ties: bool) -> None:
 
 
 def test_the_ct_ratings_of_hanley_and_mcneil() -> None:
-    """109 CTs rated 1 to 5 (Radiology 1982;143:29): area 0.893; DeLong's error and interval as Stata's roctab has them."""
+    """109 CTs rated 1 to 5 (Radiology 1982;143:29); DeLong's error and interval as Stata's roctab has them."""
     normal, abnormal = (33, 6, 6, 11, 2), (3, 2, 2, 11, 33)
     rating = np.r_[np.repeat(range(5), normal), np.repeat(range(5), abnormal)].astype(float)
     label = np.repeat([0, 1], [58, 51])
