@@ -94,9 +94,10 @@ def asked(run: Path, manifest: Manifest) -> Iterator[list[dict[str, Any]]]:
 
 
 def _known(run: Path) -> pd.DataFrame:
+    """image and split of the exams that a run was made of."""
     try:
-        return pd.read_parquet(run / "predictions.parquet", columns=["image", "split"])
-    except (OSError, ValueError) as error:
+        return pd.read_csv(run / "splits.csv", dtype=str, keep_default_na=False)
+    except OSError as error:
         raise ProbeError(f"{run}: is not the folder of a finished run ({error})") from error
 
 
