@@ -135,8 +135,8 @@ def one_spelling(cells: NDArray[np.object_]) -> tuple[NDArray[np.object_], list[
 def severity_bands(table: pd.DataFrame, columns: Sequence[str], label: Array) -> NDArray[np.intp]:
     """A band number for each case [n], cut for each label (1 or 0) by itself.
 
-    Of a column of many numbers as many quantiles as leave _IN_BAND cases of the label in each, at most _BANDS; of others
-    the values; several columns are crossed. An unknown value is a band of its own.
+    Of a column of many numbers as many quantiles as leave _IN_BAND cases of the label in each, at most _BANDS; of
+    others the values; several columns are crossed. An unknown value is a band of its own.
     """
     stratum = np.zeros(len(table), dtype=np.intp)
     for name in columns:

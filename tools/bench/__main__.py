@@ -37,6 +37,7 @@ TOPICS = (
     "startup",
     "intervals",
     "norms",
+    "audit",
     "gpu",
 )
 SHORT_TOPICS = (
