@@ -30,7 +30,6 @@ CANDIDATES: tuple[tuple[str, ...], ...] = (
     ("context",),
     ("ngrams", "context"),
     ("ngrams", "embeddings"),
-    ("ngrams", "embeddings", "topics"),
     ("ngrams", "embeddings", "topics", "context"),
 )
 CHUNK = 5_000  # reports whose features are held at a time when labels are given to all

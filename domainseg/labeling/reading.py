@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from domainseg.labeling.assertion import AFFIRMED, HISTORICAL, NEGATED, UNCERTAIN, assertions
 from domainseg.labeling.lexicon import Lexicon
 from domainseg.labeling.mentions import mentions, strongest
-from domainseg.labeling.text import FACTS, clean, sections, sentences, stem, words
+from domainseg.labeling.text import FACTS, MOST_WORDS, clean, sections, sentences, stem, words
 
 STREAMS = ("plain", "paper", "context")
 END = -1  # of a sentence, in a stream
@@ -93,14 +93,17 @@ def read(texts: Sequence[str], lexicon: Lexicon) -> Read:
 
     @lru_cache(maxsize=100_000)
     def understood(sentence: str) -> tuple[tuple[str, ...], tuple[tuple[str, int], ...]]:
-        found = words(sentence)
-        asserted = assertions(found)
-        kept = tuple(
-            _SIGN[state] + stem(word)
-            for word, state in zip(found, asserted, strict=True)
-            if state not in (0, HISTORICAL) and word[0].isalpha() and word not in _EMPTY
-        )
-        return kept, tuple(mentions(found, asserted, lexicon))
+        everything, kept, mentioned = words(sentence), list[str](), list[tuple[str, int]]()
+        for start in range(0, len(everything), MOST_WORDS):
+            found = everything[start : start + MOST_WORDS]
+            asserted = assertions(found)
+            kept += [
+                _SIGN[state] + stem(word)
+                for word, state in zip(found, asserted, strict=True)
+                if state not in (0, HISTORICAL) and word[0].isalpha() and word not in _EMPTY
+            ]
+            mentioned += mentions(found, asserted, lexicon)
+        return tuple(kept), tuple(mentioned)
 
     for row, text in enumerate(texts):
         cleaned = clean(text)

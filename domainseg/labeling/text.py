@@ -101,16 +101,15 @@ def sections(text: str) -> list[tuple[str, str]]:
 
 def _marks(text: str) -> Iterator[tuple[int, int, str]]:
     """Where headings start and end, and their kind."""
-    taken: list[tuple[int, int]] = []
-    for pattern in (_COLON, _ALONE):
-        for match in pattern.finditer(text):
-            name = match.group("line") or match.groupdict().get("inner") or ""
-            if match.groupdict().get("inner") and not name[0].isupper():
-                continue
-            if any(start < match.end() and match.start() < end for start, end in taken):
-                continue
-            taken.append((match.start(), match.end()))
+    taken: set[int] = set()
+    for match in _COLON.finditer(text):
+        name = match["line"] or match["inner"]
+        if match["line"] or name[0].isupper():
+            taken.update(range(match.start(), match.end()))
             yield match.start(), match.end(), _kind(name)
+    for match in _ALONE.finditer(text):
+        if taken.isdisjoint(range(match.start(), match.end())):
+            yield match.start(), match.end(), _kind(match["line"])
 
 
 def _kind(name: str) -> str:
@@ -173,6 +172,7 @@ def _split(line: str) -> Iterator[str]:
 
 
 _WRITTEN_OUT = (("r/o", "rule out"), ("w/o", "without"), ("h/o", "history of"), ("s/p", "status post"))
+MOST_WORDS = 200  # of what is read as one sentence; what is longer is no sentence, and scopes need not cross it
 _WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+(?:\.\d+)?|[?,:()/]")
 
 
