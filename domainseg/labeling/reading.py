@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from domainseg.labeling.assertion import AFFIRMED, HISTORICAL, NEGATED, UNCERTAIN, assertions
 from domainseg.labeling.lexicon import Lexicon
 from domainseg.labeling.mentions import mentions, strongest
-from domainseg.labeling.text import FACTS, MOST_WORDS, clean, sections, sentences, stem, words
+from domainseg.labeling.text import FACTS, clean, pieces, sections, sentences, stem, words
 
 STREAMS = ("plain", "paper", "context")
 END = -1  # of a sentence, in a stream
@@ -93,9 +93,8 @@ def read(texts: Sequence[str], lexicon: Lexicon) -> Read:
 
     @lru_cache(maxsize=100_000)
     def understood(sentence: str) -> tuple[tuple[str, ...], tuple[tuple[str, int], ...]]:
-        everything, kept, mentioned = words(sentence), list[str](), list[tuple[str, int]]()
-        for start in range(0, len(everything), MOST_WORDS):
-            found = everything[start : start + MOST_WORDS]
+        kept, mentioned = list[str](), list[tuple[str, int]]()
+        for found in pieces(words(sentence)):
             asserted = assertions(found)
             kept += [
                 _SIGN[state] + stem(word)

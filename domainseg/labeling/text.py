@@ -183,6 +183,15 @@ def words(sentence: str) -> list[str]:
     )
 
 
+def pieces(sentence: list[str]) -> Iterator[list[str]]:
+    """The words of a sentence, MOST_WORDS at a time, cut after a comma where there is one."""
+    while len(sentence) > MOST_WORDS:
+        comma = next((place for place in range(MOST_WORDS - 1, 0, -1) if sentence[place] == ","), MOST_WORDS - 1)
+        yield sentence[: comma + 1]
+        sentence = sentence[comma + 1 :]
+    yield sentence
+
+
 def stem(word: str) -> str:
     """A word without its plural: Harman's S-stemmer (1991), with the Latin plural -ses (metastases, metastasis)."""
     if len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is")):
