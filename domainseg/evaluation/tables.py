@@ -142,6 +142,9 @@ def _findings(table: pd.DataFrame) -> list[str]:
     said = []
     excluded = np.array([value is not None for value in texts(table, "excluded_by")], dtype=bool)
     for target in [str(n)[6:] for n in table if str(n).startswith("label_") and f"score_{str(n)[6:]}" in table]:
+        truth = numbers(table, f"label_{target}")
+        if len(kinds := np.unique(truth[~np.isnan(truth)])) == 1:
+            said.append(f"{target}: every known label is {kinds[0]:g}; with one class there is no AUC.")
         if target in TARGETS:
             continue  # a cascade's own: whoever has no score there was excluded, and stands in its coverage
         score = numbers(table, f"score_{target}")
@@ -150,7 +153,7 @@ def _findings(table: pd.DataFrame) -> list[str]:
                 f"{target}: scores reach from {np.nanmin(score):g} to {np.nanmax(score):g}, so they are no "
                 "probabilities: what needs probabilities (calibration, decision curve) is left out."
             )
-        lost = int((np.isnan(score) & ~np.isnan(numbers(table, f"label_{target}")) & ~excluded).sum())
+        lost = int((np.isnan(score) & ~np.isnan(truth) & ~excluded).sum())
         if lost:
             said.append(
                 f"{target}: {lost} cases with a label have no score and no reason in excluded_by; they count as wrong "

@@ -16,7 +16,7 @@ from domainseg.evaluation.detail import Settings, detail
 from domainseg.evaluation.intervals import RESAMPLES
 from domainseg.evaluation.metrics import Metrics
 from domainseg.evaluation.retest import read_retest
-from domainseg.evaluation.tables import repaired
+from domainseg.evaluation.tables import repaired, targets_of
 from domainseg.files import atomic_path, read_json, write_json
 from domainseg.reporting import report, sections
 from domainseg.reporting.content import Content, gather, read_lesions
@@ -41,12 +41,12 @@ def evaluate_command(cfg: dict[str, Any], output: Path) -> Metrics:
     if table.empty:
         raise EvaluationError(f"{path}: has no rows, so there is nothing to evaluate")
     reads = read_table(cfg["readers"]) if cfg.get("readers") else None
-    settings = _settings(cfg)
+    settings, chosen = _settings(cfg), targets_of(table, cfg.get("targets"))
+    if cfg.get("target") and cfg["target"] not in chosen:
+        raise EvaluationError(f"target={cfg['target']}: the table's targets are {', '.join(chosen)}")
     metrics = evaluate(table, cfg.get("targets"), resamples=settings.resamples, seed=settings.seed, lesions=lesions)
     config = {"predictions": path.name, "target": cfg.get("target")}
     content = Content(name=path.stem, metrics=metrics, table=table, lesions=lesions, config=config, notes=notes)
-    if cfg.get("target") and content.main != cfg["target"]:
-        raise EvaluationError(f"target={cfg['target']}: the table's targets are {', '.join(content.results)}")
     _look_into(content, settings, reads)
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "metrics.json", metrics)
@@ -55,7 +55,7 @@ def evaluate_command(cfg: dict[str, Any], output: Path) -> Metrics:
             temporary.write_text(svg)
     report.write(content, output / "report.html")
     for note in notes:
-        Console(stderr=True).print(f"note: {note}", highlight=False)
+        Console(stderr=True).print(f"note: {note}", highlight=False, soft_wrap=True)
     print_key_figures(content)
     return metrics
 
@@ -115,10 +115,11 @@ def retest_command(cfg: dict[str, Any], output: Path) -> dict[str, Any]:
     write_page(page, output / "retest.html")
     shown = Table(title=page.title, title_justify="left", box=None)
     table = page.sections[0].tables[0]
-    for head in table.heads:
-        shown.add_column(head, no_wrap=True)
+    kept = (0, 1, 2, 3, 6)  # ranks themselves are on the page: a terminal is narrow
+    for k in kept:
+        shown.add_column(table.heads[k], no_wrap=k > 0)
     for row in table.rows:
-        shown.add_row(*(cell.replace(" to ", "–") for cell in row))
+        shown.add_row(*(row[k].replace(" to ", "–") for k in kept))
     console = Console()
     console.print(shown)
     for sentence in page.brief:

@@ -63,8 +63,13 @@ def _scatter(models: Any, fit: Mapping[str, Any]) -> str:
                 axis.annotate(row["model"], (x["value"], y["value"]), (5, -8), textcoords="offset points", fontsize=7)
         if known(fit["slope"]):
             at = np.array([values[:, 0].min(), values[:, 0].max()])
-            line = fit["intercept"]["value"] + fit["slope"]["value"] * at
-            axis.plot(at, line, color=POSITIVE, linewidth=1.4, label="least squares")
+            axis.plot(
+                at,
+                fit["intercept"]["value"] + fit["slope"]["value"] * at,
+                color=POSITIVE,
+                linewidth=1.4,
+                label="least squares",
+            )
             axis.legend(loc="upper left", labelcolor=INK)
         axis.set(xlabel="old test set", ylabel="new test set")
         return as_svg(figure)

@@ -82,3 +82,8 @@ def test_scores_that_are_no_probabilities_are_said() -> None:
     messy = table().assign(score_effusion=lambda t: 8 * t["score_effusion"] - 4)
     _, said = repaired(messy)
     assert "no probabilities" in said[0]
+
+
+def test_one_class_only_is_said() -> None:
+    _, said = repaired(table().assign(label_effusion=1))
+    assert said == ["effusion: every known label is 1; with one class there is no AUC."]

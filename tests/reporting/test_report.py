@@ -15,7 +15,7 @@ import pytest
 from domainseg.evaluation import EvaluationError, choose_threshold, compare
 from domainseg.files import read_json, write_json
 from domainseg.reporting.content import Content, gather
-from domainseg.reporting.evaluate import evaluate_command, evaluate_run
+from domainseg.reporting.evaluate import evaluate_command, evaluate_run, retest_command
 from domainseg.reporting.report import render, write_report
 from domainseg.reporting.sections import waterfall
 from domainseg.reporting.words import interval, number
@@ -184,6 +184,43 @@ def test_evaluate_command_writes_all_and_prints_intervals(
     with pytest.raises(EvaluationError, match=r"header\.csv: has no rows"):
         evaluate_command(cfg | {"predictions": str(tmp_path / "header.csv")}, tmp_path / "again")
     assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.slow
+def test_depth_of_the_main_target_with_readers_and_a_prior(hips: pd.DataFrame, tmp_path: Path) -> None:
+    scored = hips[hips["score_fracture"].notna() & (hips["split"] == "test")]
+    reads = pd.concat(
+        scored[["image", "part"]].assign(reader=name, call=scored["label_fracture"] ^ (np.arange(len(scored)) % k == 0))
+        for k, name in ((5, "Ada"), (7, "Ben"))
+    )
+    reads.to_csv(tmp_path / "readers, two.csv", index=False)
+    hips.assign(site=hips["site"].where(hips.index % 5 > 0, hips["site"] + " ")).to_csv(tmp_path / "p.csv", index=False)
+    cfg = {"predictions": tmp_path / "p.csv", "readers": tmp_path / "readers, two.csv", "prior": "department"}
+    cfg["targets"] = ["fracture"]
+    metrics = evaluate_command(cfg | {"resamples": 50, "prevalence": 0.013}, tmp_path / "out")["test"]["fracture"]
+    text = " ".join(" ".join(Reader((tmp_path / "out" / "report.html").read_text()).text).split())
+    for words in (
+        "Operating points", "the test set itself, as in Zech et al. 2018: to compare only", "1.3 %", "Ada",
+        "Mean of readers", interval(metrics["readers"]["f1"]["difference"]), "fitted on tune", "Worst group",
+        interval(metrics["shift"]["by"]["B"]["sensitivity_difference"]), "values that differ only by case or blanks",
+        interval(metrics["prior"]["combined"]["auc"]),
+    ):  # fmt: skip
+        assert words in text, words
+    assert re.search(r"\bnan\b|None\b|\binf\b", text) is None
+    for wrong in ({"prevalence": 2}, {"target": "pneumonia"}, {"predictions": None}):
+        with pytest.raises(EvaluationError, match=r"no fraction|targets are|nothing to evaluate"):
+            evaluate_command(cfg | {"resamples": 20} | wrong, tmp_path / "again")
+
+
+def test_retest_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "models.csv"
+    path.write_text("model,old,new,n_old,n_new\na,0.8,0.6,1000,500\nb,0.9,0.75,1000,500\nc,0.85,0.8,1000,500\n")
+    found = retest_command({"retest": path}, tmp_path / "out")
+    text = " ".join(" ".join(Reader((tmp_path / "out" / "retest.html").read_text()).text).split())
+    assert "3 of 3 models score lower on the new set; the mean drop is 0.133; 2 change their rank." in text
+    assert interval(found["models"][0]["gap"]) in text
+    assert read_json(tmp_path / "out" / "retest.json")["models"][0]["model"] == "b"
+    assert "0.750 (0.710–0.787)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
