@@ -93,9 +93,18 @@ class Demonstration:
         file = self.output / "cells" / f"{place}-{name}-{seed}.json"
         if file.is_file():
             log.info("%s: finished before", file.stem)
-            found: dict[str, Any] = read_json(file)
-            return found
-        log.info("%s", file.stem)
+            cell: dict[str, Any] = read_json(file)
+        else:
+            log.info("%s", file.stem)
+            cell = {"place": place, "model": name, "title": self.models[name].title, "seed": seed}
+            cell |= self.score(place, name, seed, file.with_suffix(".parquet"))
+        table = pd.read_parquet(file.with_suffix(".parquet"))
+        cell |= measure(table, self.relations, *self.bootstrap)
+        write_json(file, cell)
+        return cell
+
+    def score(self, place: str, name: str, seed: int, file: Path) -> dict[str, Any]:
+        """Train a cell's model, write the scores of the test patients to ``file``; how many they are, and the time."""
         started = time.monotonic()
         model = self.models[name]
         network = self.network(place, name if model.trained is None else model.trained, seed)
@@ -105,18 +114,12 @@ class Demonstration:
             scored = score_films(model, network, self.before(model), manifest, f"{file.stem}: films at site {site}")
             parts.append(scored.assign(split="test"))
         table = pd.concat(parts, ignore_index=True)
-        with atomic_path(file.with_suffix(".parquet")) as temporary:
+        with atomic_path(file) as temporary:
             table.to_parquet(temporary, index=False)
-        one = table[table["site"] == table["site"].iloc[0]]
-        cell = {
-            "place": place,
-            "model": name,
-            "title": model.title,
-            "seed": seed,
-            "films": len(one),
-            "fractured": int((one["label_fracture"] == 1).sum()),
-            "patients": int(one["group"].nunique()),
-            **measure(table, self.relations, *self.bootstrap),
+        return {
+            "films": len(parts[0]),
+            "fractured": int((parts[0]["label_fracture"] == 1).sum()),
+            "patients": int(parts[0]["group"].nunique()),
             "seconds": {"training": round(trained - started), "all": round(time.monotonic() - started)},
             "hardware": {
                 "processor": processor(),
@@ -124,8 +127,6 @@ class Demonstration:
                 "gpu": torch.cuda.get_device_name() if self.cfg["trainer"]["accelerator"] == "gpu" else None,
             },
         }
-        write_json(file, cell)
-        return cell
 
     def network(self, place: str, name: str, seed: int) -> Stage:
         """The network of a model that trains its own."""

@@ -77,8 +77,8 @@ ESCAPES = """Cutting a ROI keeps out what lies elsewhere on the film, not what l
     sharpness and noise go through, and so does a lead letter or a collimator's edge beside the hip. The ROI is 3.4 head
     diameters wide and reaches the film's lateral edge, so that “outside” is not wholly outside: site C puts its letter
     low, beside the hip, where it lies in one of the two ROIs of each film."""
-BOOTSTRAP = """Difference: turned round minus as in training. Bootstrap by patient, all films of a patient together;
-    where no pair of films ever changes its order, the exact binomial bound at the number of patients of the rarer
+BOOTSTRAP = """Difference: turned round minus as in training. Bootstrap by patient, all films of one together; where
+    an AUC is above 0.95 or below 0.05, no narrower than the exact binomial interval at the patients of the rarer
     class."""
 MOVED = """Higher as A: how often a patient's film scores higher at site A than the same patient's at the other; 0.5
     where the site is not used. Shift: of the log-odds, in standard deviations between patients of one label at one
@@ -243,7 +243,9 @@ def verdict(cell: Mapping[str, Any]) -> str:
         return "too few films to say"
     if gap["high"] < 0:
         return "it falls" if gap["low"] < -SMALL else f"it falls, by less than {SMALL}"
-    return f"no fall of {SMALL} or more" if gap["low"] > -SMALL else "too uncertain to say"
+    if gap["low"] > -SMALL:
+        return f"no fall of {SMALL} or more"
+    return f"no fall is shown, one of {number(-gap['low'], 2)} is not excluded"
 
 
 def escapes(record: Mapping[str, Any]) -> list[str]:
