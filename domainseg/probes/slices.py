@@ -163,7 +163,7 @@ def judged(table: pd.DataFrame) -> dict[str, Any]:
     parts = {
         "exams": (exams, exams["fold"], (*MODELS, *OF_EXAMS)),
         "slices": (slices, slices["fold"], (*MODELS, *OF_SLICES)),
-        "slices of one place": (brain, brain["fold"] * BANDS + bands, (*MODELS, *OF_SLICES)),
+        "slices of one place": (brain, brain["fold"] * BANDS + bands, (*MODELS, AREA)),
     }
     rows = []
     for of, (part, fold, names) in parts.items():

@@ -73,7 +73,7 @@ def test_aucs_within_folds_and_places(table: pd.DataFrame) -> None:
     assert of(record, "slices", AREA)["value"] == pytest.approx(roc_auc_score(table["label"], table[AREA]))
     # The controls know where slices are, and nothing between slices of the same place.
     assert of(record, "slices", PLACE)["value"] > 0.8
-    assert of(record, "slices of one place", PLACE)["value"] < 0.6
+    assert of(record, "slices of one place", AREA)["value"] < 0.7
     assert 0.6 < of(record, "slices of one place", MODEL)["value"] < 0.9
     assert of(record, "exams", MODEL)["value"] == 1
     assert of(record, "slices", PRESENCE)["value"] == of(record, "exams", PRESENCE)["value"] == 1
