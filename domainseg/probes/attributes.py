@@ -20,7 +20,6 @@ MOST = 12  # a column with more values than this names things, it groups none; o
 AGES = (18.0, 40.0, 60.0, 75.0)  # years, our choice
 AGE_NAMES = ("under 18", "18 to 39", "40 to 59", "60 to 74", "75 and over")
 _BANDS, _IN_BAND = 10, 50  # of severity: ten leave little of a smooth relation inside a band (our choice)
-_QUARTERS = ("lowest quarter", "second quarter", "third quarter", "highest quarter")
 
 # What a table holds beside attributes: names, what a cascade measured or decided, and what it is judged by.
 _NAMES = (
@@ -80,8 +79,9 @@ def attribute(table: pd.DataFrame, name: str, patient: Codes, least: int) -> Att
         cells, order = in_words(values, AGES, AGE_NAMES), list(AGE_NAMES)
     elif values is not None and len(np.unique(values[~np.isnan(values)])) > MOST:
         cuts = np.unique(np.nanquantile(values, [0.25, 0.5, 0.75]))
-        cells, order = in_words(values, cuts.tolist(), _QUARTERS[: len(cuts) + 1]), list(_QUARTERS)
-        notes.append("numbers, as quarters of the cases: cut at " + ", ".join(f"{cut:g}" for cut in cuts))
+        order = _ranges(values, cuts)
+        cells = in_words(values, cuts.tolist(), order)
+        notes.append("numbers, as bands cut at the quartiles: " + ", ".join(f"{cut:g}" for cut in cuts))
     else:
         cells, repairs = one_spelling(cells)
         notes += repairs
@@ -94,6 +94,13 @@ def attribute(table: pd.DataFrame, name: str, patient: Codes, least: int) -> Att
     place = {value: index for index, value in enumerate(order)}
     raw = np.array([place[cell] if cell is not None else -1 for cell in cells], dtype=np.intp)
     return _kept(name, raw, order, notes, patient, least)
+
+
+def _ranges(values: Array, cuts: Array) -> list[str]:
+    """Of each band between cuts the smallest and the largest value in it; "none" where it is empty."""
+    band = np.searchsorted(cuts, values, side="right")
+    held = [values[(band == k) & ~np.isnan(values)] for k in range(len(cuts) + 1)]
+    return [f"{one.min():g} to {one.max():g}" if len(one) else "none" for one in held]
 
 
 def _kept(name: str, raw: Codes, order: list[str], notes: list[str], patient: Codes, least: int) -> Attribute:

@@ -26,7 +26,7 @@ from domainseg.probes.findings import Question, Record, by_metadata, finding
 from domainseg.probes.material import Material, material, targets_to_audit
 from domainseg.probes.pictures import features_of
 from domainseg.probes.verdicts import ORDER, TITLES, judge
-from domainseg.reporting.words import interval
+from domainseg.reporting.words import interval, number
 
 log = logging.getLogger(__name__)
 
@@ -256,8 +256,6 @@ def _print(found: Record) -> None:
             if record["skipped"] is not None:
                 continue
             fell = interval(record["used"]["fall"]["difference"]) if "used" in record else "–"
-            cells = (interval(record["associated"]["auc"], 2), fell)
-            shown.add_row(
-                target, record["attribute"], *(cell.replace(" to ", "–") for cell in cells), TITLES[record["verdict"]]
-            )
+            alone = number(record["associated"]["auc"]["value"], 2)
+            shown.add_row(target, record["attribute"], alone, fell.replace(" to ", "–"), TITLES[record["verdict"]])
     Console().print(shown)

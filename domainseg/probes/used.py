@@ -85,8 +85,13 @@ def well_filled(cases: Cases, least: int) -> Cases:
 
 
 def shift(cases: Cases, least: int) -> Shift:
-    """Test of no shift, over the strata in which two groups or more have ``least`` patients of the same label."""
+    """Test of no shift, over the strata in which two groups or more have ``least`` patients of the same label.
+
+    Of groups with both labels where there are two of them: a group that has one label can move one only.
+    """
     cases = well_filled(cases, least)
+    if len(both := _with_both_labels(cases)) >= 2:
+        cases = cases.take(np.isin(cases.group, both))
     layer = 2 * cases.stratum + cases.label.astype(np.intp)
     of_label = np.bincount(cases.label.astype(np.intp), minlength=2)
     sums, weights = np.zeros(cases.groups), np.zeros(cases.groups)
@@ -165,12 +170,16 @@ def uneven(cases: Cases, least: int) -> tuple[float, Test]:
 
 def _overlap(cases: Cases) -> Cases:
     """The cases of groups with both labels, in those bands of either label that hold all of these groups."""
-    both = [g for g in np.unique(cases.group) if len(np.unique(cases.label[cases.group == g])) == 2]
+    both = _with_both_labels(cases)
     cases = cases.take(np.isin(cases.group, both))
     layer = 2 * cases.stratum + cases.label.astype(np.intp)
     full = [name for name in np.unique(layer) if len(np.unique(cases.group[layer == name])) == len(both)]
     kept = cases.take(np.isin(layer, full))
     return kept if len(np.unique(kept.label)) == 2 else kept.take(np.zeros(len(kept), dtype=bool))
+
+
+def _with_both_labels(cases: Cases) -> list[int]:
+    return [int(g) for g in np.unique(cases.group) if len(np.unique(cases.label[cases.group == g])) == 2]
 
 
 def _placements(cases: Cases, weight: Array) -> Array:

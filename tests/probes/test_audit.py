@@ -207,7 +207,9 @@ def test_columns_become_groups() -> None:
     assert np.bincount(site.group + 1).tolist() == [20, 40, 20]
     assert any("differ by case or blanks" in note for note in site.notes)
     assert attribute(table, "age", patient, 10).names == ["under 18", "18 to 39", "40 to 59", "75 and over"]
-    assert np.bincount(attribute(table, "width", patient, 10).group).tolist() == [20, 20, 20, 20]
+    width = attribute(table, "width", patient, 10)
+    assert width.names == ["0 to 190", "200 to 390", "400 to 590", "600 to 790"]
+    assert np.bincount(width.group).tolist() == [20, 20, 20, 20]
     assert attribute(table, "sex", patient, 10).skipped == "all cases are F"
     assert attribute(table, "ward", patient, 10).skipped == "no such column in the table"
     assert "too few" in (attribute(table, "age", patient, 30).skipped or "")
