@@ -98,6 +98,8 @@ def _rewrite_one(argument: str) -> str:
         return f"{plus}network@{key}={value}"
     if key in ADDED_GROUPS and not plus:
         return f"+{argument}"
+    if key == "columns" and not plus:  # names that only the user's table knows
+        return f"++{argument}"
     return argument
 
 

@@ -328,6 +328,7 @@ def test_other_errors_keep_their_traceback(capsys: pytest.CaptureFixture[str], m
 def test_bare_word_picks_the_phantom(capsys: pytest.CaptureFixture[str]) -> None:
     assert rewrite(["+experiment=tiny", "+pipeline=hemorrhage"])[-1] == "+experiment=hemorrhage_tiny"
     assert rewrite(["pelvis", "n=5"], word="phantom") == ["+phantom@_global_=pelvis", "n=5"]
+    assert rewrite(["columns={image: acc}", "columns.text=body"]) == ["++columns={image: acc}", "columns.text=body"]
     for argv in ([], ["n=5"], ["pelvys", "n=5"]):
         with pytest.raises(SystemExit) as stop:
             launch(Recorder(), "phantom", argv, word="phantom")
