@@ -45,7 +45,7 @@ MEANING = (
 ASK = (
     (
         "Are the patients of one group more severely ill, so that the same label means more there? A column of "
-        "severity (size of the lesion, laboratory value, ward) can be given as audit.severity=[COLUMN]."
+        "severity (size of the lesion, laboratory value, ward) can be given as severity=[COLUMN]."
     ),
     (
         "Are the labels as good in every group? A report from an intensive care unit is written with other words; "
@@ -130,7 +130,7 @@ def _all(found: Record) -> list[tuple[str, Record]]:
 
 def _brief(found: Record) -> list[str]:
     records = _all(found)
-    loud = [(target, record) for target, record in records if record["verdict"] in ("alarm", "at hand")]
+    loud = _strongest_first([each for each in records if each[1]["verdict"] in ("alarm", "at hand")])
     questions = several(found["about"]["questions"], "question", "questions")
     if not loud:
         lines = [
@@ -145,12 +145,11 @@ def _brief(found: Record) -> list[str]:
             else several(len(loud), "shortcut at hand", "shortcuts at hand")
         )
         lines = [f"{word} in {questions}: {named}{more}."]
-    strongest = _strongest(loud)
-    return [*lines, *strongest]
+    return [*lines, *(f"{target}: {record['said'][0]}" for target, record in loud[:3])]
 
 
-def _strongest(loud: Sequence[tuple[str, Record]]) -> list[str]:
-    """The first sentence of the alarms with the largest effects."""
+def _strongest_first(loud: Sequence[tuple[str, Record]]) -> list[tuple[str, Record]]:
+    """By the fall of the AUC; of a manifest by the AUC of the attribute alone."""
 
     def size(each: tuple[str, Record]) -> float:
         record = each[1]
@@ -159,8 +158,7 @@ def _strongest(loud: Sequence[tuple[str, Record]]) -> list[str]:
             return float(value) if value == value else 0.0
         return float(record["associated"]["auc"]["value"])
 
-    ordered = sorted(loud, key=size, reverse=True)
-    return [f"{target}: {record['said'][0]}" for target, record in ordered[:3]]
+    return sorted(loud, key=size, reverse=True)
 
 
 def _warnings(found: Record) -> list[str]:

@@ -118,11 +118,11 @@ def _model(record: Record, alarm: Mapping[str, float]) -> tuple[str, list[str]]:
         "are ruled out as the reason; those the bands do not record are not."
         if has_severity
         else "Not ruled out: that patients with the same label are more severely ill in one group than in another "
-        "(case mix within the label). No column of severity was given; audit.severity=[COLUMN] asks for it."
+        "(case mix within the label). No column of severity was given; severity=[COLUMN] asks for it."
     )
     if record["p_holm"] < level:
         return "alarm", [
-            f"{name} tells of the label ({_tells(record)}), and the score uses it: {how}",
+            f"{name} tells of the label ({_tells(record)}), and the score moves with it: {how}",
             ruled,
             *_risk(name),
         ]
@@ -195,7 +195,7 @@ def _how(used: Record, alarm: Mapping[str, float], record: Record) -> str:
     out = []
     if _p(used["shift"]["p"], used["shift"]["largest"] >= alarm["shift"]) < alarm["level"]:
         values = [theta["value"] if theta else 0.5 for theta in used["shift"]["theta"]]
-        place = int(np.argmax(np.abs(np.array(values) - 0.5)))
+        place = max(range(len(values)), key=lambda g: (round(abs(values[g] - 0.5), 9), values[g]))
         out.append(
             f"a case of {record['groups'][place]['name']} outscores one of the same label from the other groups with "
             f"probability {interval(used['shift']['theta'][place])}, 0.5 being no difference."
