@@ -205,7 +205,7 @@ def weighted_all(
     rows, k = codes(clusters)
     values = statistic(np.ones((1, n)))[0]
     low, high = bootstrap(
-        lambda weights: statistic(weights[:, rows].astype(np.float64)), k, resamples=resamples, seed=seed
+        lambda weights: statistic(weights.take(rows, axis=1).astype(np.float64)), k, resamples=resamples, seed=seed
     )
     return [
         Metric(value=float(v), low=float(a), high=float(b), n=n, n_clusters=k, method="patient bootstrap")

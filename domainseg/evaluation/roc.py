@@ -234,19 +234,20 @@ def unpaired(
 
 def weighted_auc(label: NDArray[Any], score: Array) -> Callable[[Array], Array]:
     """AUC as a function of row weights [b, n] -> [b], for the bootstrap: scores are sorted once, then only summed."""
-    order = np.argsort(score, kind="stable")
-    ranked = np.asarray(score)[order]
-    starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
-    is_positive = (np.asarray(label)[order] == 1).astype(np.float64)
+    label, score = np.asarray(label), np.asarray(score)
+    positives, negatives = np.flatnonzero(label == 1), np.flatnonzero(label != 1)
+    negatives = negatives[np.argsort(score[negatives], kind="stable")]
+    # Negatives below each positive, without and with those of the same score: the mean of both counts ties half.
+    first, last = (np.searchsorted(score[negatives], score[positives], side=side) for side in ("left", "right"))
 
     def statistic(weights: Array) -> Array:
-        sorted_weights = weights[:, order]
-        positive = np.add.reduceat(sorted_weights * is_positive, starts, axis=1)
-        negative = np.add.reduceat(sorted_weights * (1 - is_positive), starts, axis=1)
-        below = np.cumsum(negative, axis=1) - negative / 2
-        pairs = positive.sum(axis=1) * negative.sum(axis=1)
+        positive = weights.take(positives, axis=1)
+        below = np.zeros((len(weights), len(negatives) + 1))
+        np.cumsum(weights.take(negatives, axis=1), axis=1, out=below[:, 1:])
+        pairs = positive.sum(axis=1) * below[:, -1]
         out = np.full(len(weights), np.nan)
-        np.divide((positive * below).sum(axis=1), pairs, out=out, where=pairs > 0)
+        hits = (positive * (below.take(first, axis=1) + below.take(last, axis=1))).sum(axis=1) / 2
+        np.divide(hits, pairs, out=out, where=pairs > 0)
         return out
 
     return statistic
