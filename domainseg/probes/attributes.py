@@ -155,7 +155,7 @@ def severity_bands(table: pd.DataFrame, columns: Sequence[str], label: Array) ->
             for side in np.unique(label):
                 mine = (label == side) & ~np.isnan(values)
                 count = int(np.clip(mine.sum() // _IN_BAND, 2, _BANDS))
-                cuts = np.unique(np.quantile(values[mine], np.arange(1, count) / count)) if mine.any() else []
+                cuts = np.unique(np.quantile(values[mine], np.arange(1, count) / count)) if mine.any() else np.zeros(0)
                 band[mine] = 1 + np.searchsorted(cuts, values[mine], side="right")
         stratum = np.unique(np.stack([stratum, band]), axis=1, return_inverse=True)[1].astype(np.intp)
     return stratum
