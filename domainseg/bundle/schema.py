@@ -136,7 +136,7 @@ def _check_stage(stage: Mapping[str, Any], where: str) -> None:
             f"{RECORD}: {where}.decision.kind: unknown {decision.get('kind')!r}; known: {', '.join(DECISIONS)}"
         )
     for key, value in decision.items():
-        if key == "target":  # of a decision that does not bring its own
+        if key == "target" and not hasattr(DECISIONS[decision["kind"]], "target"):  # it does not bring its own
             if not _NAME.fullmatch(_typed(decision, key, str, f"{where}.decision.{key}")):
                 raise BundleError(f"{RECORD}: {where}.decision.{key}: {value[:80]!r} is no target's name")
         elif key == "numbers":

@@ -64,7 +64,7 @@ def need_columns(table: pd.DataFrame, *names: str) -> None:
         more = f" and {len(there) - LISTED} more" if len(there) > LISTED else ""
         raise ProbeError(
             f"the table lacks {', '.join(absent)}; it has {', '.join(there[:LISTED])}{more}. "
-            f"Name your own with +columns.{absent[0]}=YOUR_COLUMN"
+            f"Name your own with 'columns={{{absent[0]}: YOUR_COLUMN}}'"
         )
 
 
