@@ -54,9 +54,9 @@ def _scatter(models: Any, fit: Mapping[str, Any]) -> str:
         axis.plot(ends, ends, color=MUTED, linewidth=0.8)
         for row in models:
             x, y = row["old"], row["new"]
-            for low, high, at in ((x["low"], x["high"], "x"), (y["low"], y["high"], "y")):
+            for low, high, along in ((x["low"], x["high"], "x"), (y["low"], y["high"], "y")):
                 if np.isfinite([low, high]).all():
-                    line = ([low, high], [y["value"]] * 2) if at == "x" else ([x["value"]] * 2, [low, high])
+                    line = ([low, high], [y["value"]] * 2) if along == "x" else ([x["value"]] * 2, [low, high])
                     axis.plot(*line, color=NEGATIVE, linewidth=0.8)
             axis.plot(x["value"], y["value"], "o", color=NEGATIVE, markersize=4)
             if len(models) <= 20:
