@@ -33,6 +33,7 @@ from domainseg.evaluation import roc
 from domainseg.evaluation.groups import in_words
 from domainseg.evaluation.intervals import Array, Metric
 from domainseg.imaging import ImageReadError
+from domainseg.imaging.volume import Volume
 from domainseg.probes.common import ProbeError, load_films, write_results
 from domainseg.reporting.page import Page, Section, Table
 from domainseg.reporting.words import interval
@@ -85,12 +86,11 @@ def asked(run: Path, manifest: Manifest) -> Iterator[list[dict[str, Any]]]:
             part = manifest.where(~manifest.images["image"].isin(seen))
         stages = load_cascade(folder, "cpu")
         truth = HeadTruth(part)
-        ages = part.images.set_index("image")["age"] if "age" in part.images else {}
-        for image in part.images["image"]:
-            about = {"image": image, "patient": part.images.set_index("image")["patient"][image], "fold": number}
-            about["age"] = pd.to_numeric(ages.get(image, np.nan), errors="coerce")
-            rows = of_exam(stages, part, truth, image)
-            yield [{**about, **row} for row in rows]
+        ages = part.images["age"] if "age" in part.images else pd.Series(np.nan, index=part.images.index)
+        told = zip(part.images["image"], part.images["patient"], pd.to_numeric(ages, errors="coerce"), strict=True)
+        for image, patient, age in told:
+            about = {"image": image, "patient": patient, "fold": number, "age": age}
+            yield [{**about, **row} for row in of_exam(stages, part, truth, image)]
 
 
 def _known(run: Path) -> pd.DataFrame:
@@ -108,7 +108,7 @@ def of_exam(stages: list[Stage], manifest: Manifest, truth: HeadTruth, image: st
     except ImageReadError:
         return []
     (case,) = Cascade(stages[:-1]).run(Case.of(image, volume))
-    if not isinstance(case, Case):
+    if not isinstance(case, Case) or not isinstance(volume, Volume):
         return []
     stage = stages[-1]
     if not isinstance(stage.decision, HemorrhageDetector):

@@ -196,8 +196,8 @@ def _found(decision: HemorrhageDetector, exam: Tuned) -> Found:
     outputs = exam.full()
     candidates = decision.candidates(outputs, exam.size)
     dense, presence = outputs.get("mask"), outputs.get("presence")
-    by_slice = dense is not None and "boxes" not in outputs
-    if by_slice and dense[:, 0].max() < logit(decision.level):
+    by_slice = None if "boxes" in outputs else dense
+    if by_slice is not None and by_slice[:, 0].max() < logit(decision.level):
         candidates = []
     numbers = np.zeros((len(next(iter(outputs.values()))), *exam.size), np.uint16)
     for number, one in reversed(list(enumerate(candidates, 1))):
@@ -208,8 +208,8 @@ def _found(decision: HemorrhageDetector, exam: Tuned) -> Found:
         met[np.array(same, int) - 1, lesion] = True
     shown = np.zeros(len(numbers)) if presence is None else presence[:, 0].astype(np.float64)
     slices = np.zeros((2, 0))
-    if by_slice:
-        slices = np.stack([[top(plane) for plane in dense[:, 0]], shown])
+    if by_slice is not None:
+        slices = np.stack([[top(plane) for plane in by_slice[:, 0]], shown])
     return Found(
         own=np.array([one.logit for one in candidates]),
         dense=np.array([0.0 if dense is None else top(dense[one.z, 0, one.y, one.x]) for one in candidates]),
