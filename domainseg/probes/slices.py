@@ -28,7 +28,6 @@ from domainseg.cascade.operations import preprocess
 from domainseg.cascade.reads import VOLUMES
 from domainseg.cascade.stages import Stage
 from domainseg.data.manifest import Manifest
-from domainseg.data.splits import fold_manifest
 from domainseg.evaluation import roc
 from domainseg.evaluation.groups import in_words
 from domainseg.evaluation.intervals import Array, Metric
@@ -71,19 +70,17 @@ def run(cfg: dict[str, Any], output: Path) -> dict[str, Any]:
 
 
 def asked(run: Path, manifest: Manifest) -> Iterator[list[dict[str, Any]]]:
-    """The rows of each exam: slices as the cascade that has not learned from it scores them, and the controls."""
+    """The rows of each exam: slices as a cascade that has not learned from it scores them, and the controls."""
     from domainseg.training.stages import load_cascade  # late: torch
 
     folds = sorted((run / "folds").glob("*"))
     known = _known(run)
     for number, folder in enumerate(folds or [run]):
-        part = manifest
+        images = manifest.images["image"]
         if folds:
-            if "fold" not in manifest.images:
-                raise ProbeError(f"{run}: was cross-validated in {len(folds)} folds; add data.folds={len(folds)}")
-            part = fold_manifest(manifest, number).split("test")
-        elif seen := set(manifest.images["image"]) & set(known.loc[known["split"] != "test", "image"]):
-            part = manifest.where(~manifest.images["image"].isin(seen))
+            part = manifest.where(images.isin(known.loc[known["fold"] == folder.name, "image"]))
+        else:
+            part = manifest.where(~images.isin(known.loc[known["split"] != "test", "image"]))
         stages = load_cascade(folder, "cpu")
         truth = HeadTruth(part)
         ages = part.images["age"] if "age" in part.images else pd.Series(np.nan, index=part.images.index)
@@ -94,7 +91,7 @@ def asked(run: Path, manifest: Manifest) -> Iterator[list[dict[str, Any]]]:
 
 
 def _known(run: Path) -> pd.DataFrame:
-    """image and split of the exams that a run was made of."""
+    """image, split and, where there are folds, the fold that tests it, of the exams that a run was made of."""
     try:
         return pd.read_csv(run / "splits.csv", dtype=str, keep_default_na=False)
     except OSError as error:

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from domainseg.data.manifest import build_manifest
 from domainseg.probes import slices
 from domainseg.probes.common import ProbeError
 from domainseg.probes.slices import AREA, MODEL, PLACE, PRESENCE, inside, judged, page_of, placed
@@ -86,6 +87,23 @@ def test_aucs_within_folds_and_places(table: pd.DataFrame) -> None:
     page = page_of({**record, "run": "run", "data": "ct", "exams": 30, "not_scored": 1})
     assert "15 with and 0 without" in page.brief[0]
     assert len(page.warnings) == 1
+
+
+def test_each_exam_is_asked_of_a_cascade_that_has_not_seen_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    images = pd.DataFrame({"image": list("abcde"), "patient": list("abcde"), "path": list("abcde")})
+    manifest = build_manifest(images, pd.DataFrame({"image": list("abcde"), "part": "head"}), tmp_path, "five")
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr("domainseg.training.stages.load_cascade", lambda folder, accelerator: [folder.name])
+    monkeypatch.setattr(slices, "of_exam", lambda stages, *of: asked.append((stages[0], of[-1])) or [])
+    (tmp_path / "splits.csv").write_text("image,split\na,train\nb,tune\nc,test\n")
+    list(slices.asked(tmp_path, manifest))
+    assert asked == [(tmp_path.name, image) for image in "cde"]
+    asked.clear()
+    (tmp_path / "splits.csv").write_text("image,split,fold\na,,1\nb,,0\nc,,1\n")
+    for fold in "01":
+        (tmp_path / "folds" / fold).mkdir(parents=True)
+    list(slices.asked(tmp_path, manifest))
+    assert asked == [("0", "b"), ("1", "a"), ("1", "c")]
 
 
 def test_a_run_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
