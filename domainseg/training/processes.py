@@ -220,7 +220,7 @@ class Others:
             raise
         except Exception as error:
             # Most likely an exchange that broke off because another process failed; it may still be telling why.
-            if isinstance(error, RuntimeError) and self._failed.wait(GRACE / 2):
+            if isinstance(error, RuntimeError) and self._failed.wait(GRACE):
                 self._raise_failure(error)
             raise
         finally:
