@@ -24,7 +24,7 @@ from domainseg.bundle.verify import Verified, verify_bundle
 from domainseg.evaluation import Metric, auc, calibration, proportion
 from domainseg.evaluation.intervals import LEVEL, empty
 from domainseg.evaluation.operating import RULES, choose_threshold, excludes_above
-from domainseg.evaluation.tables import Rows, probable, rows_of, texts
+from domainseg.evaluation.tables import Rows, numbers, probable, rows_of, texts
 from domainseg.probes.acceptance_page import page_of, short_table
 from domainseg.probes.common import FEW, ProbeError, both_classes, read_predictions, target_of, write_results
 
@@ -54,6 +54,8 @@ def run(
         table, said = predicted(cfg, output), list[str]()
     target = str(bundle.record["target"]) if bundle and cfg["target"] is None else target_of(cfg, table)
     table = with_threshold(table, target, bundle)
+    if override and bundle:
+        check_origin(table, target, bundle)
     record = accepted(table, target, rule, precision, bundle, resamples=int(cfg["resamples"])) | {"said": said}
     record["override"] = _override(record, bundle, by, output) if override and bundle else None
     write_results(output, "acceptance", record, page_of(record), short_table(record))
@@ -93,7 +95,7 @@ def predicted(cfg: Mapping[str, Any], output: Path) -> pd.DataFrame:
 
 
 def with_threshold(table: pd.DataFrame, target: str, bundle: Verified | None) -> pd.DataFrame:
-    """The table with threshold_<target>; the bundle's where the table has none. Raises ProbeError where they differ."""
+    """The table with threshold_<target>; the bundle's in cells without one. Raises ProbeError where they differ."""
     name = f"threshold_{target}"
     if bundle is None:
         if name not in table:
@@ -102,11 +104,21 @@ def with_threshold(table: pd.DataFrame, target: str, bundle: Verified | None) ->
     if "bundle_sha256" in table and set(texts(table, "bundle_sha256")) - {None, bundle.sha256}:
         raise ProbeError("the table was predicted with another bundle (bundle_sha256): predict again with this one")
     frozen = threshold_of(bundle.record, target)
-    if name not in table:
-        return table.assign(**{name: frozen})
-    if not np.allclose(pd.to_numeric(table[name]).dropna(), frozen, rtol=1e-6):
+    given = numbers(table, name)
+    if not np.allclose(given[~np.isnan(given)], frozen, rtol=1e-6):
         raise ProbeError(f"{name} of the table is not the bundle's, {frozen:g}: the table is of another model")
-    return table
+    return table.assign(**{name: np.where(np.isnan(given), frozen, given)})
+
+
+def check_origin(table: pd.DataFrame, target: str, bundle: Verified) -> None:
+    """Raise ProbeError where a score is not said to be the bundle's: its threshold would be set on another's scores."""
+    scored = ~np.isnan(numbers(table, f"score_{target}"))
+    if strange := int((texts(table, "bundle_sha256")[scored] != bundle.sha256).sum()):
+        raise ProbeError(
+            f"probe.override=true: {strange} of {int(scored.sum())} scored rows do not name this bundle in "
+            "bundle_sha256. Predict with this bundle first (`python -m domainseg.predict bundle=...`) and add the "
+            "labels to its table, or give the films with data="
+        )
 
 
 def accepted(
@@ -124,6 +136,12 @@ def accepted(
     choosing = _judged(table[split == "tune"], target) if divided else rows
     if not both_classes(rows):
         raise ProbeError(f"label_{target}: one class only among {len(rows)} local cases; both are needed")
+    scored = np.isfinite(rows.score)
+    if (lost := int(np.isnan(rows.threshold[scored]).sum())) or np.isnan(rows.threshold).all():
+        raise ProbeError(
+            f"threshold_{target}: empty in {lost} of {int(scored.sum())} scored cases, so there is no call to judge; "
+            "fill it, or name the bundle=DIR"
+        )
     few = {name: int((rows.label == side).sum()) for name, side in (("positive", 1), ("negative", 0))}
     local = _local(rows, rows_of(table[tested], target), resamples)
     own = _own(bundle, target, intention=bool(any(rows.excluded_by)))
@@ -269,7 +287,7 @@ def _verdict(record: Mapping[str, Any]) -> str:
 
 
 def _override(record: Mapping[str, Any], bundle: Verified, by: str | None, output: Path) -> dict[str, Any]:
-    """Write the bundle with the local threshold. Raises ProbeError for fewer than FEW local positives."""
+    """Write the bundle with the local threshold. Raises ProbeError for too few cases and for an unmet rule."""
     chosen = record["threshold"]
     if min(chosen["n_positive"], chosen["n_negative"]) < FEW:
         asked = next(entry for entry in record["needed"] if entry["precision"] == record["precision"])
@@ -277,6 +295,11 @@ def _override(record: Mapping[str, Any], bundle: Verified, by: str | None, outpu
             f"probe.override=true: {chosen['n_positive']} positive and {chosen['n_negative']} negative local cases are "
             f"too few for a threshold: {FEW} of each are the least, and a precision of {asked['precision']:g} needs "
             f"{asked['positives'] or f'more than {MOST}'} positives"
+        )
+    if not chosen["reached"]:
+        raise ProbeError(
+            f"probe.rule={chosen['rule']}: no threshold reaches it on the local cases, {chosen['kept']:.3f} of the "
+            "positives is the most, since earlier stages exclude too many: look at those stages first"
         )
     if not 0 <= chosen["value"] <= 1 or excludes_above(chosen["rule"]):
         raise ProbeError(f"probe.rule={chosen['rule']}: gives no threshold for the calls of {record['target']}")

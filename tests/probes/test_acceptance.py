@@ -85,6 +85,11 @@ def cfg(path: Path | None, bundle: Path | None) -> dict[str, Any]:
     }
 
 
+def of(table: pd.DataFrame, bundle: Path) -> pd.DataFrame:
+    """The table as predicted with the bundle."""
+    return table.assign(bundle_sha256=verify_bundle(bundle).sha256)
+
+
 def accept(table: pd.DataFrame, bundle: Path | None, output: Path, **settings: Any) -> dict[str, Any]:
     """Run the probe on a table."""
     table.to_csv(output / "local.csv", index=False)
@@ -141,7 +146,7 @@ def test_cases_needed_against_simulation(precision: float) -> None:
 def test_override_is_written_used_and_shown(bundle: Path, tmp_path: Path) -> None:
     """The new bundle has the local threshold and says who set it; the old one stays as it was."""
     before = verify_bundle(bundle)
-    found = accept(local(1.0), bundle, tmp_path, override=True, by=" A. Name ")
+    found = accept(of(local(1.0), bundle), bundle, tmp_path, override=True, by=" A. Name ")
     made = verify_bundle(tmp_path / "out" / "bundle")
     table = local(1.0)
     wanted = choose_threshold(
@@ -171,7 +176,8 @@ def test_override_is_written_used_and_shown(bundle: Path, tmp_path: Path) -> Non
     card = made.documents["MODEL_CARD.md"].decode()
     assert card.index("## Local threshold") < card.index("The card as it was")
     # once more, from the changed bundle: both changes stand there, and its test figures are not taken for its own
-    again = accept(local(2.0).assign(threshold_fracture=wanted.value), tmp_path / "out" / "bundle", tmp_path)
+    moved = of(local(2.0).assign(threshold_fracture=wanted.value), tmp_path / "out" / "bundle")
+    again = accept(moved, tmp_path / "out" / "bundle", tmp_path)
     assert again["verdict"].startswith("The bundle's test figures are those of an earlier threshold")
     acceptance.run(
         cfg(tmp_path / "local.csv", tmp_path / "out" / "bundle"), tmp_path / "more", override=True, by="B. Other"
@@ -193,6 +199,17 @@ def test_tune_chooses_and_test_judges(bundle: Path, tmp_path: Path) -> None:
     assert "test split" in found["threshold"]["judged_on"]
 
 
+@pytest.mark.parametrize("empty", [slice(None), slice(0, 700)])
+def test_empty_thresholds_are_the_bundles(bundle: Path, tmp_path: Path, empty: slice) -> None:
+    """A threshold column that is empty, or in part, is filled: no case counts as not called for want of one."""
+    table = local(0.0)
+    table.loc[table.index[empty], "threshold_fracture"] = np.nan
+    found, full = accept(table, bundle, tmp_path), accept(local(0.0), bundle, tmp_path)
+    assert found["local"] == full["local"]
+    assert found["frozen_threshold"] == 0.5
+    assert found["verdict"].startswith("No shift")
+
+
 def test_films_in(bundle: Path, tmp_path: Path) -> None:
     """From films and labels alone: the bundle predicts them; too few cases get no verdict."""
     films = []
@@ -212,6 +229,9 @@ def test_films_in(bundle: Path, tmp_path: Path) -> None:
 def test_what_is_wrong_is_named(bundle: Path, tmp_path: Path) -> None:
     """One error for people, and no bundle."""
     table = local(0.0)
+    some, lost = of(table, bundle), of(table, bundle)
+    some.loc[0, "bundle_sha256"] = None
+    lost.loc[:19, ["score_fracture", "excluded_by"]] = [np.nan, "localizer"]  # 20 of 200 positives
     wrong: list[tuple[pd.DataFrame, Path | None, dict[str, Any], str]] = [
         (table.drop(columns="threshold_fracture"), None, {}, "no frozen threshold"),
         (table.assign(threshold_fracture=0.4), bundle, {}, "of another model"),
@@ -221,7 +241,12 @@ def test_what_is_wrong_is_named(bundle: Path, tmp_path: Path) -> None:
         (table, bundle, {"precision": 5}, "precision=5"),
         (table, bundle, {"override": True}, "who decides"),
         (table, None, {"override": True, "by": "x"}, "bundle=DIR"),
-        (local(0, 5, 100), bundle, {"override": True, "by": "x"}, "too few for a threshold"),
+        (of(local(0, 5, 100), bundle), bundle, {"override": True, "by": "x"}, "too few for a threshold"),
+        (table, bundle, {"override": True, "by": "x"}, "800 of 800 scored rows do not name this bundle"),
+        (some, bundle, {"override": True, "by": "x"}, "1 of 800 scored rows .* domainseg.predict bundle="),
+        (lost, bundle, {"override": True, "by": "x"}, "no threshold reaches it .* 0.900 of the positives"),
+        (table.assign(threshold_fracture=np.nan), None, {}, "empty in 800 of 800 scored cases"),
+        (table.assign(threshold_fracture=[np.nan] + [0.5] * 799), None, {}, "empty in 1 of 800 scored cases"),
     ]
     for given, model, settings, told in wrong:
         with pytest.raises(ProbeError, match=told):
