@@ -41,7 +41,9 @@ def divide(
 
     reports: patient, text [n]; values [n, labels] 1, 0 or NaN; given [n]: train, test or "", kept where there is any.
     Where more than MOST_TOGETHER of the reports hang together, because many patients share a template, patients are
-    held out instead, and reports with a text of the hold-out part are not trained on. Raises DivisionError.
+    held out instead, and reports with a text of the hold-out part are not trained on. Folds keep patients and texts
+    together too, unless more than that share of the training reports hangs together: then patients. Raises
+    DivisionError.
     """
     labelled = values.notna().any(axis=1).to_numpy()
     patients = _patients(reports["patient"])
@@ -73,8 +75,15 @@ def divide(
     training = side == "train"
     if not training.any() or not (side == "test").any():
         raise DivisionError("labels: too few labelled reports to hold some out; use rules=only, or label more")
+    within = cluster[training]
+    if by is patients:  # what hangs together by test and unused reports alone need not stay together here
+        within = _together(patients[training], texts[training])
+        most = np.bincount(within).max() / training.sum()
+        if most > MOST_TOGETHER:
+            within = patients[training]
+            how += f"; folds by patient alone, {most:.0%} of the training reports hang together by their texts"
     fold = np.full(len(reports), -1)
-    fold[training] = _dealt(values[training], by[training], [1 / folds] * folds, seed + 1)
+    fold[training] = _dealt(values[training], within, [1 / folds] * folds, seed + 1)
     return Division(side, patients, fold, how)
 
 

@@ -58,6 +58,27 @@ def test_a_template_of_many_patients_is_not_trained_on_when_it_is_held_out() -> 
     assert not patients["train"] & patients["test"]
 
 
+@pytest.mark.parametrize("every", [4, 2])
+def test_folds_of_a_given_split_keep_texts_together_or_say_that_they_do_not(every: int) -> None:
+    table, values, _ = reports(350)
+    table["patient"] = [f"p{k // 2}" for k in range(350)]
+    table["text"] = [f"{table['text'][k // 2 * 2]} {'abc'[k % 3]}" for k in range(350)]
+    template = (np.arange(350) % (2 * every) == 0) & (np.arange(350) >= 100)  # of every fourth or second patient
+    table.loc[template, "text"] = "Normal chest."
+    given = pd.Series(np.where(np.arange(350) < 100, "test", "train"))
+    division = divide(table, values, given=given, share=0.4, folds=5, seed=0)
+    training = division.side == "train"
+    assert (pd.Series(division.fold)[training].groupby(table["patient"][training]).nunique() == 1).all()
+    of_template = set(division.fold[template & training])
+    assert set(division.fold[training]) == set(range(5))
+    if every == 4:
+        assert len(of_template) == 1
+        assert "folds by patient alone" not in division.how
+    else:
+        assert len(of_template) > 1
+        assert "folds by patient alone, 50% of the training reports hang together" in division.how
+
+
 def test_a_split_of_ones_own_is_kept_and_checked() -> None:
     table, values, none = reports()
     table["patient"] = [f"p{k}" for k in range(400)]
