@@ -178,7 +178,7 @@ def _judged(table: pd.DataFrame, target: str) -> Rows:
 
 def _local(rows: Rows, all_rows: Rows, resamples: int) -> dict[str, Metric]:
     """AUC and operating point of the judged rows, calibration of all scored ones, as metrics.json has them."""
-    found = {"auc": auc(rows.label, rows.score, rows.clusters), **_at(rows, rows.threshold)}
+    found = {"auc": auc(rows.label, rows.score, rows.clusters, rows.fold), **_at(rows, rows.threshold)}
     scored = all_rows.take(all_rows.scored)
     if probable(scored.score):
         scores = calibration(scored.label, scored.score, scored.clusters, resamples=min(resamples, 500))

@@ -34,6 +34,7 @@ from domainseg.probes.common import (
     judged,
     load_films,
     need_columns,
+    ranked,
     read_predictions,
     sites_of,
     target_of,
@@ -134,7 +135,8 @@ def models_of(table: pd.DataFrame, target: str) -> tuple[list[Model], list[str]]
             said.append(f"No test case is of {', '.join(strange)}, where {name} was trained: it has no internal test.")
         part = table[names == name]
         rows = judged(part, target)
-        rows = replace(rows, clusters=codes(rows.clusters)[0])  # numbers are compared faster than names
+        # Numbers are compared faster than names.
+        rows = replace(rows, clusters=codes(rows.clusters)[0], fold=codes(rows.fold)[0])
         unscored = len(part) - len(rows)
         if unscored:
             said.append(
@@ -221,21 +223,22 @@ def _row(model: Model, test: Sites) -> dict[str, Any]:
         "n": len(rows),
         "positive": int((rows.label == 1).sum()),
         "few": not enough(rows),
-        "auc": roc.auc(rows.label, rows.score, rows.clusters),
+        "auc": roc.auc(rows.label, rows.score, rows.clusters, rows.fold),
         "tune": _decisions(rows, rows.threshold),
         "on_test": _decisions(rows, np.full(len(rows), on_test_threshold(rows.label, rows.score, SENSITIVITY))),
         "on_test_threshold": on_test_threshold(rows.label, rows.score, SENSITIVITY),
     }
     if len(test) > 1:
         found["within"] = {
-            site: roc.auc(part.rows.label, part.rows.score, part.rows.clusters)
+            site: roc.auc(part.rows.label, part.rows.score, part.rows.clusters, part.rows.fold)
             for site in sorted(test)
             for part in [model.on(frozenset([site]))]
         }
-        found["within_sites"] = roc.auc(rows.label, rows.score, rows.clusters, here.site)
+        site_and_fold = pd.DataFrame({"site": here.site, "fold": rows.fold}).groupby(["site", "fold"]).ngroup()
+        found["within_sites"] = roc.auc(rows.label, rows.score, rows.clusters, site_and_fold.to_numpy())
         alone = site_score(rows.label, here.site)
-        found["site_alone"] = roc.auc(rows.label, alone, rows.clusters)
-        gap, p = roc.difference(rows.label, rows.score, alone, rows.clusters)
+        found["site_alone"] = roc.auc(rows.label, alone, rows.clusters, rows.fold)
+        gap, p = roc.difference(rows.label, rows.score, alone, rows.clusters, rows.fold)
         found["over_site"] = {**gap, "p": p}
     return found
 
@@ -277,7 +280,7 @@ def _internal_external(models: Sequence[Model], tests: Sequence[Sites]) -> list[
             if kind_of(model.sites, test) != "external" or not both_classes(own.rows):
                 continue
             a, b = own.rows, model.on(test).rows
-            gap, p = roc.unpaired(a.label, a.score, b.label, b.score, a.clusters, b.clusters)
+            gap, p = roc.unpaired(a.label, ranked(a), b.label, ranked(b), a.clusters, b.clusters)
             few = not (enough(a) and enough(b))
             found.append({"trained_on": name_of(model.sites), "test": name_of(test), "few": few, **gap, "p": p})
     return found
@@ -289,7 +292,7 @@ def _between_models(models: Sequence[Model], tests: Sequence[Sites]) -> list[dic
     for one, other in combinations(models, 2):
         for test in sorted(tests, key=_by_size):
             a, b = _common(one.on(test).rows, other.on(test).rows)
-            gap, p = roc.difference(a.label, a.score, b.score, a.clusters)
+            gap, p = roc.difference(a.label, a.score, b.score, a.clusters, a.fold)
             names = {"a": name_of(one.sites), "b": name_of(other.sites), "test": name_of(test)}
             found.append({**names, "few": not enough(a), **gap, "p": p})
     return found

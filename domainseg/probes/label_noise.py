@@ -76,7 +76,7 @@ def run(
     else:
         table, said = read_predictions(cfg)
         sides = [_side(table, target_of(cfg, table), name) for name in (internal, external)]
-        aucs = [roc.auc(rows.label, rows.score, rows.clusters) for rows in sides]
+        aucs = [roc.auc(rows.label, rows.score, rows.clusters, rows.fold) for rows in sides]
         few = not all(enough(rows) for rows in sides)
         prevalence = prevalence if prevalence is not None else float((sides[1].label == 1).mean())
     record = explained(aucs[0], aucs[1], ppv, npv, prevalence) | {"few": few, "said": said}

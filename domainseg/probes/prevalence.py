@@ -28,7 +28,7 @@ from domainseg.data.privacy import patient_key
 from domainseg.data.splits import in_cohort
 from domainseg.evaluation import roc
 from domainseg.evaluation.intervals import LEVEL, Metric, codes, empty
-from domainseg.evaluation.tables import Rows, texts
+from domainseg.evaluation.tables import Rows, should_stop, texts
 from domainseg.files import atomic_path
 from domainseg.probes.common import (
     ProbeError,
@@ -191,12 +191,21 @@ def write_cohorts(manifest: Manifest, splits: Mapping[str, pd.Series], tested: M
 
 
 def film_labels(manifest: Manifest, target: str) -> pd.Series:
-    """The label of each film: 1 if the film or any of its parts has it, 0 if all known ones are 0, else NaN."""
+    """The label of each film: 1 if it or a part has it, 0 if it is 0 as a whole or in all parts, else NaN.
+
+    Parts that an earlier stage should exclude, such as a hip that is not on the film, need not be known.
+    """
     column = f"label_{target}"
     if column not in manifest.targets:
         known = [name.removeprefix("label_") for name in map(str, manifest.targets) if name.startswith("label_")]
         raise ProbeError(f"target={target}: the targets have no {column}; there are {', '.join(known)}")
-    return manifest.targets.groupby("image")[column].max().reindex(manifest.images["image"])
+    targets = manifest.targets
+    highest = targets.groupby("image")[column].max()
+    whole, unknown = targets["part"] == "whole", targets[column].isna()
+    open_ = set(targets.loc[~whole & unknown & ~should_stop(targets, target), "image"])
+    open_ -= set(targets.loc[whole & ~unknown, "image"])
+    highest = highest.mask(highest.index.isin(open_) & (highest == 0))
+    return highest.reindex(manifest.images["image"])
 
 
 def sizes(
@@ -274,7 +283,7 @@ def compared(table: pd.DataFrame, target: str, cohorts: Sequence[Cohort]) -> dic
         for name, mask in chosen.items():
             part = rows.take(mask)
             parts[name].append((cohort, part))
-            entry[name] = roc.auc(part.label, part.score, part.clusters)
+            entry[name] = roc.auc(part.label, part.score, part.clusters, part.fold)
             entry[f"{name}_few"] = not enough(part)
         found.append(entry)
     trends = [{"where": name, **trend(members)} for name, members in parts.items() if len(members) == len(own)]
@@ -301,7 +310,7 @@ def trend(models: Sequence[tuple[Cohort, Rows]]) -> dict[str, Any]:
     for share, (_, rows) in zip(weight, judged_models, strict=True):
         members = clusters[start : start + len(rows)]
         start += len(rows)
-        own = roc.influence(rows.label, rows.score, members, k, np.zeros(len(rows), np.int8))
+        own = roc.influence(rows.label, rows.score, members, k, rows.fold)
         slope += share * own.auc
         sums[1] += share * own.positive
         sums[0] += share * own.negative

@@ -210,6 +210,15 @@ def test_empty_thresholds_are_the_bundles(bundle: Path, tmp_path: Path, empty: s
     assert found["verdict"].startswith("No shift")
 
 
+def test_folds_are_models_of_their_own(tmp_path: Path) -> None:
+    """Cross-validated: cases are compared within the fold only."""
+    table = local(0.0).assign(fold=np.arange(800) % 2)
+    moved = table.assign(score_fracture=(table["score_fracture"] + table["fold"]) / 2)
+    aucs = [accept(one, None, tmp_path)["local"]["auc"] for one in (table, moved)]
+    assert aucs[0] == aucs[1]
+    assert aucs[0]["method"].endswith("within 2 folds")
+
+
 def test_films_in(bundle: Path, tmp_path: Path) -> None:
     """From films and labels alone: the bundle predicts them; too few cases get no verdict."""
     films = []

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from domainseg.evaluation import EvaluationError
 from domainseg.files import read_json
@@ -170,6 +171,26 @@ def test_slips_are_put_right_and_said(tmp_path: Path) -> None:
     found = cross_site.run(cfg(tmp_path / "q.csv"), tmp_path)
     assert found["rows"] == plain["rows"]
     assert len(found["said"]) >= 2
+
+
+def test_folds_are_models_of_their_own(tmp_path: Path) -> None:
+    """Cross-validated: cases are compared within the fold only, so a fold's own scale of scores changes nothing."""
+    table = small().assign(fold=np.tile([0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1], 10))
+    table.to_csv(tmp_path / "p.csv", index=False)
+    plain = cross_site.run(cfg(tmp_path / "p.csv"), tmp_path)
+    table.assign(score_x=table["score_x"] + 50 * table["fold"]).to_csv(tmp_path / "q.csv", index=False)
+    moved = cross_site.run(cfg(tmp_path / "q.csv"), tmp_path)
+    for one, other in zip(plain["rows"], moved["rows"], strict=True):
+        for name in ("auc", "within", "within_sites", "site_alone", "over_site"):
+            assert one.get(name) == other.get(name)
+    for name in ("models", "internal_external"):
+        assert str(plain[name]) == str(moved[name])  # as text, since NaN is not NaN
+        assert all(np.isfinite(test["p"]) for test in moved[name])
+    own = table[(table["trained_on"] == "A") & (table["site"] == "A")]
+    folds = [part for _, part in own.groupby("fold")]
+    pairs = [(part["label_x"] == 1).sum() * (part["label_x"] == 0).sum() for part in folds]
+    aucs = [roc_auc_score(part["label_x"], part["score_x"]) for part in folds]
+    assert moved["rows"][0]["auc"]["value"] == pytest.approx(np.average(aucs, weights=pairs))
 
 
 def test_too_few_is_no_verdict(tmp_path: Path) -> None:

@@ -93,6 +93,21 @@ def test_planted_noise_is_found(tmp_path: Path) -> None:
     assert found["prevalence"] == pytest.approx(planted(0.12)[1], abs=0.02)
 
 
+def test_folds_are_models_of_their_own(tmp_path: Path) -> None:
+    """Cross-validated: cases are compared within the fold only."""
+    table = two_sites(0.12, 300)
+    table["fold"] = np.arange(len(table)) % 3
+    aucs = {}
+    for site, rows in table.groupby("site"):
+        folds = [part for _, part in rows.groupby("fold")]
+        pairs = [part["label_x"].sum() * (1 - part["label_x"]).sum() for part in folds]
+        aucs[site] = np.average([roc_auc_score(part["label_x"], part["score_x"]) for part in folds], weights=pairs)
+    table["score_x"] += 50 * table["fold"]
+    table.to_csv(tmp_path / "p.csv", index=False)
+    found = label_noise.run(cfg(tmp_path / "p.csv"), tmp_path, internal=["A"], external=["B"])
+    assert (found["internal"]["value"], found["external"]["value"]) == pytest.approx((aucs["A"], aucs["B"]))
+
+
 def test_interval_covers_the_truth() -> None:
     """In 95 of 100 tables, give or take 2 standard errors and a half."""
     hits = 0

@@ -115,6 +115,39 @@ def models_on_sites(site_weight: dict[str, float], folder: Path) -> pd.DataFrame
     return pd.concat(parts, ignore_index=True)
 
 
+def test_unknown_part_leaves_the_film_unknown(tmp_path: Path) -> None:
+    """0 only where the film is known as a whole, or all parts are 0; a part that is not there need not be known."""
+    rows = [
+        ("both", "hip_left", 0, 1), ("both", "hip_right", 0, 1),
+        ("half", "hip_left", 0, 1), ("half", "hip_right", None, 1),
+        ("one", "hip_left", 1, 1), ("one", "hip_right", None, 1),
+        ("alone", "hip_left", 0, 1), ("alone", "hip_right", None, 0),
+        ("whole", "whole", 0, None), ("whole", "hip_left", None, 1),
+        ("film", "whole", None, None), ("film", "hip_left", 0, 1), ("film", "hip_right", 0, 1),
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["image", "part", "label_fracture", "label_localizer"])
+    table.assign(patient=table["image"]).to_csv(tmp_path / "films.csv", index=False)
+    found = film_labels(load_manifest(tmp_path / "films.csv", check_files=False), "fracture")
+    assert found.dropna().to_dict() == {"both": 0, "one": 1, "alone": 0, "whole": 0, "film": 0}
+    assert set(found.index) == {"both", "half", "one", "alone", "whole", "film"}
+
+
+def test_folds_are_models_of_their_own() -> None:
+    """Cross-validated: cases are compared within the fold only, in AUCs and trends."""
+    rng = np.random.default_rng(4)
+    cohorts = cohorts_of(SITES, (5, 10))
+    table = pd.DataFrame({"cohort": np.repeat([cohort.name for cohort in cohorts], 120)})
+    table["image"] = [f"i{k % 120}" for k in table.index]
+    table["site"], table["fold"] = np.tile(["A", "B", "C"], 200), np.tile([0, 0, 0, 1, 1, 1, 1, 1], 75)
+    table["label_x"] = [int(k % 120 % 7 < 3) for k in table.index]
+    table["score_x"] = rng.normal(table["label_x"], 1)
+    plain = prevalence.compared(table, "x", cohorts)
+    moved = prevalence.compared(table.assign(score_x=table["score_x"] + 50 * table["fold"]), "x", cohorts)
+    assert plain["cohorts"][0]["internal"]["method"].endswith("within 2 folds")
+    # Only the scale differs: as text, since NaN is not NaN.
+    assert str(moved) == str(plain)
+
+
 WEIGHTS = {"balanced": 0.0, "A mild": 0.6, "A severe": 1.2, "B mild": -0.6, "B severe": -1.2}
 
 
