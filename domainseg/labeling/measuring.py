@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainseg.evaluation import roc
-from domainseg.evaluation.intervals import Metric, empty, proportion, weighted_all
+from domainseg.evaluation.intervals import Metric, empty, exact, proportion, weighted_all
 from domainseg.labeling.assertion import AFFIRMED
 from domainseg.labeling.decision import Decision
 from domainseg.labeling.mentions import ORDER
@@ -87,6 +87,12 @@ def over_labels(scored: Sequence[NDArray[np.float64]], patients: NDArray[Any], s
         return np.stack([means[0], means[1], means[0] - means[1]], axis=1)
 
     found = weighted_all(statistic, 3, patients, resamples=500, seed=seed)
+    fewest = min(len(set(patients[label[0] == side])) for label in usable for side in (0, 1))
+    for record, is_gap in zip(found, (False, False, True), strict=True):
+        if record["low"] == record["high"]:  # every resample is alike, which is no certainty
+            low, high = exact(0.0, fewest) if is_gap else exact(record["value"], fewest)
+            record["low"], record["high"] = (-high, high) if is_gap else (low, high)
+            record["method"] = "exact at the patients of the rarest class"
     return dict(zip(("auc", "reference", "difference"), found, strict=True))
 
 

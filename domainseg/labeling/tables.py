@@ -218,8 +218,12 @@ def _mapped(table: pd.DataFrame, columns: Mapping[str, str], path: Path, strict:
 
 def _read(path: Path, notes: list[str]) -> pd.DataFrame:
     """A CSV, TSV or Parquet table as text cells, indexed by the row as a spreadsheet shows it (the header is row 1)."""
+    if path.is_dir():
+        raise TableError(f"{path}: is a folder; name a table in it (.csv, .tsv or .parquet)")
     if not path.is_file():
         raise TableError(f"{path}: no such file")
+    if path.suffix.lower() != ".parquet" and path.read_bytes()[:4] in (b"%PDF", b"PK\x03\x04"):
+        raise TableError(f"{path}: is no CSV, TSV or Parquet table; save it as one")
     try:
         if path.suffix.lower() == ".parquet":
             return as_text(pd.read_parquet(path))

@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
@@ -16,7 +17,7 @@ from domainseg.evaluation.detail import Settings, detail
 from domainseg.evaluation.intervals import RESAMPLES
 from domainseg.evaluation.metrics import Metrics
 from domainseg.evaluation.retest import read_retest
-from domainseg.evaluation.tables import repaired, targets_of
+from domainseg.evaluation.tables import numbers, repaired, targets_of
 from domainseg.files import atomic_path, read_json, write_json
 from domainseg.reporting import report, sections
 from domainseg.reporting.content import Content, gather, read_lesions
@@ -44,6 +45,8 @@ def evaluate_command(cfg: dict[str, Any], output: Path) -> Metrics:
     settings, chosen = _settings(cfg), targets_of(table, cfg.get("targets"))
     if cfg.get("target") and cfg["target"] not in chosen:
         raise EvaluationError(f"target={cfg['target']}: the table's targets are {', '.join(chosen)}")
+    if not any(np.isfinite(numbers(table, f"score_{target}")).any() for target in chosen):
+        raise EvaluationError(f"{path}: no row has a score of {', '.join(chosen)}; was the right column mapped?")
     metrics = evaluate(table, cfg.get("targets"), resamples=settings.resamples, seed=settings.seed, lesions=lesions)
     config = {"predictions": path.name, "target": cfg.get("target")}
     content = Content(name=path.stem, metrics=metrics, table=table, lesions=lesions, config=config, notes=notes)

@@ -109,3 +109,11 @@ def test_labels_as_they_come(tmp_path: Path) -> None:
 def test_labels_that_are_refused(content: str, told: str, tmp_path: Path) -> None:
     with pytest.raises(TableError, match=told):
         read_labels(write(tmp_path / "l.csv", content), {}, IDS)
+
+
+def test_folders_and_other_files_are_told(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="is a folder"):
+        read_reports(tmp_path, {})
+    (tmp_path / "report.pdf").write_bytes(b"%PDF-1.4\nnothing to read")
+    with pytest.raises(TableError, match="is no CSV"):
+        read_reports(tmp_path / "report.pdf", {})

@@ -228,3 +228,9 @@ def test_retest_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 )
 def test_numbers_in_words(value: float | None, text: str) -> None:
     assert number(value) == text
+
+
+def test_a_table_without_any_score_is_refused(tmp_path: Path) -> None:
+    pd.DataFrame({"image": ["a", "b"], "label_x": [1, 0], "score_x": [None, None]}).to_csv(tmp_path / "t.csv")
+    with pytest.raises(EvaluationError, match="no row has a score of x"):
+        evaluate_command({"predictions": str(tmp_path / "t.csv")}, tmp_path / "out")
