@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from io import BytesIO
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from domainseg.cascade.operations import versioned
 from domainseg.cascade.reads import Reading, reading_for
 from domainseg.cascade.stages import Frozen, Stage
 from domainseg.files import DamagedError, DomainsegError, read_json, read_sealed, write_bytes, write_sealed
+from domainseg.networks import WholeFilmDenseNet121
 from domainseg.training.runner import TorchNetwork
 
 log = logging.getLogger(__name__)
@@ -140,11 +142,26 @@ def load_weights(stage: Stage, folder: Path) -> None:
     data = (folder / WEIGHTS).read_bytes()
     if hashlib.sha256(data).hexdigest() != stage_record(folder).get("sha256"):
         raise RunError(f"{folder / WEIGHTS}: damaged, its checksum is not the one written down; {AGAIN}")
+    _same_targets(stage, folder)
     state = torch.load(BytesIO(data), map_location="cpu", weights_only=True)
     try:
         module_of(stage).load_state_dict(state)
     except RuntimeError as error:
         raise RunError(f"{folder}: these weights belong to another network ({str(error).splitlines()[0]})") from error
+
+
+def _same_targets(stage: Stage, folder: Path) -> None:
+    """Raise RunError where saved weights answer for other targets than the network: rows fit by place, not by name."""
+    module = module_of(stage)
+    saved = stage_record(folder)["settings"]["network"].get("targets")
+    if not isinstance(module, WholeFilmDenseNet121) or saved is None or list(saved) == list(module.targets):
+        return
+    pairs = zip_longest(saved, module.targets, fillvalue="nothing")
+    unequal = ", ".join(f"{there} where {here} is asked" for there, here in pairs if there != here)
+    raise RunError(
+        f"{folder}: these weights belong to another network, they answer for {unequal}; set the network's targets to "
+        f"[{','.join(saved)}], or choose another run"
+    )
 
 
 def load_cascade(run: Path, accelerator: str) -> list[Stage]:

@@ -117,6 +117,27 @@ def test_weights_of_another_network_are_refused(folder: Path, other: dict[str, A
         load_stage(folder, "cpu")
 
 
+def test_weights_for_other_findings_are_refused_though_they_fit(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "decision": {"_target_": "domainseg.cascade.findings.Findings", "target": "mass"},
+        "network": {"_target_": "domainseg.networks.WholeFilmDenseNet121", "targets": ["mass", "edema", "hernia"]},
+        "preprocessing": [{"op": "fit", "size": 32}],
+    }
+
+    def stage_for(*targets: str) -> Stage:
+        network = {**settings["network"], "targets": list(targets)}
+        return new_stage("findings", {**settings, "network": network}, "cpu", seed=0)
+
+    save_stage(stage_for("mass", "edema", "hernia"), settings, tmp_path)
+    load_weights(stage_for("mass", "edema", "hernia"), tmp_path)
+    with pytest.raises(RunError, match=r"answer for edema where nodule is asked; .*\[mass,edema,hernia\]"):
+        load_weights(stage_for("mass", "nodule", "hernia"), tmp_path)
+    with pytest.raises(RunError, match="mass where edema is asked, edema where mass is asked; "):
+        load_weights(stage_for("edema", "mass", "hernia"), tmp_path)
+    with pytest.raises(RunError, match="hernia where nothing is asked; "):
+        load_weights(stage_for("mass", "edema"), tmp_path)
+
+
 @pytest.mark.parametrize("lost", ["network.pt", "stage.json"])
 def test_an_unfinished_stage_is_refused(folder: Path, lost: str) -> None:
     (folder / lost).unlink()
