@@ -24,6 +24,7 @@ from domainseg.evaluation.shift import largest, shift
 from domainseg.evaluation.tables import Rows, probable, rows_of, texts
 from domainseg.imaging.hemorrhage import TYPES
 
+GIVEN = "as it stands in the table; where it was chosen is not known here"
 ON_TEST = "the test set itself, as in Zech et al. 2018: to compare only"
 
 
@@ -46,24 +47,26 @@ def detail(
     """What ``metrics`` (of this target and split) is to be added to.
 
     operating: decisions at the frozen threshold and at those that a rule chooses, each saying on what; shift: how the
-    first of them moves between sites; calibration_curve, decision_curve, where scores are probabilities; post_test:
-    PPV and NPV over prevalences; worst: the worst group of each column; prior, readers (table ``reads``): where asked.
-    All on scored cases but for ``worst``, which is on intention.
+    first of them moves between sites, and post_test: PPV and NPV over prevalences at it, both left out where the only
+    threshold is chosen on test; calibration_curve, decision_curve, where scores are probabilities; worst: the worst
+    group of each column; prior, readers (table ``reads``): where asked. All on scored cases but for ``worst``, which
+    is on intention. With several folds the tune split is not used: its patients are test patients of other folds.
     """
     names = np.array([name or "test" for name in texts(table, "split")], dtype=object)
     rows = rows_of(table[names == split], target)
     tune = rows_of(table[names == "tune"], target) if split != "tune" and (names == "tune").any() else None
-    tune = None if tune is None or not _both(tune) else tune
+    tune = None if tune is None or not _both(tune) or len(np.unique(rows.fold)) > 1 else tune
     scored = rows.take(rows.scored)
     again = {"resamples": settings.resamples, "seed": settings.seed}
     out: dict[str, Any] = {"worst": worst(metrics.get("intention", {}).get("by", {}))}
     if _both(rows):
         out["operating"] = _operating(scored, tune, settings)
-        first = next(iter(out["operating"].values()))
-        if moved := _shift(rows, tune, first["threshold"], settings):
-            out["shift"] = moved
-        prevalences = PREVALENCES if settings.prevalence is None else sorted({*PREVALENCES, settings.prevalence})
-        out["post_test"] = predictive_values(first["lr_positive"], first["lr_negative"], prevalences)
+        if (name := _usable(out["operating"])) is not None:
+            first = out["operating"][name]
+            if moved := _shift(rows, tune, first["threshold"], settings):
+                out["shift"] = moved
+            prevalences = PREVALENCES if settings.prevalence is None else sorted({*PREVALENCES, settings.prevalence})
+            out["post_test"] = predictive_values(first["lr_positive"], first["lr_negative"], prevalences)
         if probable(scored.score) and target not in TYPES:
             few: dict[str, Any] = {**again, "resamples": min(settings.resamples, 500)}
             out["calibration_curve"] = calibration_curve(scored.label, scored.score, scored.clusters, **few)
@@ -85,10 +88,10 @@ def called_at(rows: Rows, threshold: float | str) -> NDArray[np.bool_]:
 
 
 def _operating(scored: Rows, tune: Rows | None, settings: Settings) -> dict[str, dict[str, Any]]:
-    """Decisions at each threshold; the first is the one to use: frozen, else chosen on tune, else Zech's."""
+    """Decisions at each threshold: frozen, chosen on tune, and Zech's, which is last and never to be used."""
     found: dict[str, tuple[float | str, str, str]] = {}
     if not np.isnan(scored.threshold).any():
-        found["frozen"] = ("frozen", "as frozen with the model", "tune, before the test set was read")
+        found["frozen"] = ("frozen", "as given", GIVEN)
     asked: tuple[tuple[str, dict[str, float]], ...] = (
         (f"sensitivity {settings.sensitivity:g}", {"sensitivity": settings.sensitivity}),
         (f"specificity {settings.specificity:g}", {"specificity": settings.specificity}),
@@ -160,8 +163,13 @@ def _readers(rows: Rows, reads: pd.DataFrame, operating: dict[str, Any], setting
     return out
 
 
+def _usable(operating: dict[str, Any]) -> str | None:
+    """The first operating point that was not chosen on the test set itself."""
+    return next((name for name, point in operating.items() if point["chosen_on"] != ON_TEST), None)
+
+
 def _model_calls(rows: Rows, operating: dict[str, Any]) -> tuple[Array, str]:
-    name = next((name for name in operating if not name.endswith(" on test")), None)
+    name = _usable(operating)
     if name is None and not np.isnan(rows.threshold[~np.isnan(rows.score)]).any():
         name = "frozen"  # no truth, and so no operating points, but a threshold
     if name is None:

@@ -150,7 +150,8 @@ def likelihood_ratios(
     """Likelihood ratios of a positive and of a negative call, sensitivity / (1 - specificity) and its counterpart.
 
     Intervals on the logarithmic scale (Simel, Samsa and Matchar 1991) where patients have one row each, else patient
-    bootstrap. Where a count is 0 the bounds are those with 1/2 added to each count; a ratio may be infinite.
+    bootstrap. Where a count is 0 the bounds are on the logarithmic scale, with 1/2 added to each count, the counts
+    first scaled to the patients of their class where these have several rows, and named so; a ratio may be infinite.
     """
     positive, called = np.asarray(label) == 1, np.asarray(called, dtype=bool)
     n = len(positive)
@@ -158,16 +159,20 @@ def likelihood_ratios(
     m = int(positive.sum())
     if m in (0, n):
         return empty("one class only" if n else "no cases", n, k), empty("one class only" if n else "no cases", n, k)
+    patients = [len(np.unique(clusters[mask])) for mask in (positive, ~positive)]
     out = []
     for side in (called, ~called):
         hits, false = int((side & positive).sum()), int((side & ~positive).sum())
         with np.errstate(divide="ignore", invalid="ignore"):
             value = float(np.divide(hits / m, false / (n - m)))
         add = 0.5 if 0 in (hits, false, m - hits, n - m - false) else 0.0
-        a, b, c, d = (count + add for count in (hits, m, false, n - m))
+        a, b = (count * patients[0] / m + add for count in (hits, m))
+        c, d = (count * patients[1] / (n - m) + add for count in (false, n - m))
         middle, reach = np.log((a / b) / (c / d)), 1.959963985 * np.sqrt(1 / a - 1 / b + 1 / c - 1 / d)
         low, high, method = float(np.exp(middle - reach)), float(np.exp(middle + reach)), "log scale"
-        if k < n and not add:
+        if k < n and add:
+            method = "log scale at the number of patients"
+        elif k < n:
             low, high, method = *_ratio_bounds(side, positive, clusters, resamples, seed), "patient bootstrap"
         low, high = (0.0 if hits == 0 else low), (np.inf if false == 0 else high)
         out.append(Metric(value=value, low=low, high=high, n=n, n_clusters=k, method=method))

@@ -86,8 +86,9 @@ def features(table: pd.DataFrame, columns: Sequence[str]) -> Features:
 def prior(rows: Rows, tune: Rows | None, columns: Sequence[str], *, seed: int = 0) -> dict[str, Any]:
     """AUC of the image's score, of the prior from ``columns``, and of both combined, on scored rows of known label.
 
-    Fitted on ``tune`` and judged on ``rows``; without tune rows cross-fitted by patient within ``rows``, comparing
-    cases within a fold only, and named so. {columns, fitted_on, image, prior, combined: {auc},
+    Fitted on ``tune``, which must hold none of the patients of ``rows``, and judged on ``rows``; without tune rows
+    cross-fitted by patient within ``rows``, and named so. Cases are compared within a fold only, of this fit and of
+    the table. {columns, fitted_on, image, prior, combined: {auc},
     combined_against_image, combined_against_prior: {difference, p}} with the paired DeLong test. Without ENOUGH
     patients of each class to fit on: {columns, fitted_on: "too few ..."}. Raises EvaluationError as ``features`` does.
     """
@@ -108,11 +109,12 @@ def prior(rows: Rows, tune: Rows | None, columns: Sequence[str], *, seed: int = 
         fold = folds(rows.label, rows.clusters, seed)
         for k in range(FOLDS):
             before[fold == k], both[fold == k] = _fitted(rows.take(fold != k), rows.take(fold == k), columns, seed)
+    within = np.array([f"{own} {k}" for own, k in zip(rows.fold, fold, strict=True)])
     scores = {"image": rows.score, "prior": before, "combined": both}
     for name, score in scores.items():
-        said[name] = {"auc": roc.auc(rows.label, score, rows.clusters, fold)}
+        said[name] = {"auc": roc.auc(rows.label, score, rows.clusters, within)}
     for name in ("image", "prior"):
-        gap, p = roc.difference(rows.label, both, scores[name], rows.clusters, fold)
+        gap, p = roc.difference(rows.label, both, scores[name], rows.clusters, within)
         said[f"combined_against_{name}"] = {"difference": gap, "p": p}
     return said
 

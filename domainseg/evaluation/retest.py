@@ -85,7 +85,8 @@ def read_retest(path: Path, target: str | None = None, columns: dict[str, str] |
 
     old and new are numbers, fractions of cases (n_old, n_new: how many, for intervals), or paths of prediction tables,
     absolute or from the folder of the CSV; of these the AUC of ``target`` (the last one, when not given) is taken on
-    scored cases of the test split, or of all where there is no split. Raises EvaluationError naming row and column.
+    scored cases of the test split (an empty split counts as test), within folds where there are several, or of all
+    cases where there is no split. Raises EvaluationError naming row and column.
     """
     table = read_table(path)
     absent = [name for name in ("model", *SIDES) if name not in table]
@@ -103,7 +104,8 @@ def read_retest(path: Path, target: str | None = None, columns: dict[str, str] |
         found["new"].append(two)
         a, b = (cell[1] for cell in cells)
         if a is not None and b is not None:
-            gaps.append(roc.unpaired(a.label, a.score, b.label, b.score, _people(a, "old"), _people(b, "new"))[0])
+            people = _people(a, "old"), _people(b, "new")
+            gaps.append(roc.unpaired(a.label, a.score, b.label, b.score, *people, a.fold, b.fold)[0])
         else:
             gaps.append(apart(one, two))
     return retest(named, found["old"], found["new"], gaps)
@@ -127,11 +129,14 @@ def _cell(
         predictions = repaired(read_table(path.parent / text, columns))[0]
         name = target or targets_of(predictions)[-1]
         targets_of(predictions, [name])
-        if "split" in predictions and (predictions["split"] == "test").any():
-            predictions = predictions[predictions["split"] == "test"]
+        if "split" in predictions:
+            tested = np.array([split in (None, "test") for split in texts(predictions, "split")], dtype=bool)
+            if not tested.any():
+                raise EvaluationError(f"{path}: {side}, row {row + 1}: {text} has no rows of the split test") from None
+            predictions = predictions[tested]
         rows = rows_of(predictions, name)
         rows = rows.take(rows.scored)
-        return roc.auc(rows.label, rows.score, rows.clusters), rows
+        return roc.auc(rows.label, rows.score, rows.clusters, rows.fold), rows
     if not 0 <= value <= 1:
         raise EvaluationError(f"{path}: {side}, row {row + 1}: {value:g} is no fraction from 0 to 1")
     return proportion_of(value, numbers(table, f"n_{side}")[row]), None

@@ -189,6 +189,8 @@ def unpaired(
     score_b: Array,
     clusters_a: NDArray[Any] | None = None,
     clusters_b: NDArray[Any] | None = None,
+    fold_a: NDArray[Any] | None = None,
+    fold_b: NDArray[Any] | None = None,
     *,
     level: float = LEVEL,
 ) -> tuple[Metric, float]:
@@ -196,14 +198,15 @@ def unpaired(
 
     Labels 1 or 0, scores without NaN. The variances of both AUCs add up (DeLong, DeLong and Clarke-Pearson 1988); a
     patient with rows on both sides, told by the name in clusters_a and clusters_b, takes the covariance off again.
+    fold_a, fold_b: compare within folds only, as ``auc`` does.
     Where one AUC is degenerate (exactly 1, say) its exact bound enters the interval as in Newcombe 1998, and p is NaN.
     """
-    sides = ((label_a, score_a, clusters_a), (label_b, score_b, clusters_b))
-    one, two = (auc(label, score, clusters, level=level) for label, score, clusters in sides)
+    sides = ((label_a, score_a, clusters_a, fold_a), (label_b, score_b, clusters_b, fold_b))
+    one, two = (auc(*side, level=level) for side in sides)
     value, n = one["value"] - two["value"], one["n"] + two["n"]
     names = [
         np.asarray([f"{side} {row}" for row in range(len(label))] if clusters is None else clusters, dtype=str)
-        for side, (label, _, clusters) in zip("ab", sides, strict=True)
+        for side, (label, _, clusters, _) in zip("ab", sides, strict=True)
     ]
     rows, k = codes(np.concatenate(names))
 
@@ -220,9 +223,10 @@ def unpaired(
         gap = apart(one, two)
         return metric(gap["low"], gap["high"], "degenerate"), np.nan
     errors, spread, cut = [], 0.0, len(names[0])
-    for (label, score, _), members in zip(sides, (rows[:cut], rows[cut:]), strict=True):
+    for (label, score, _, fold), members in zip(sides, (rows[:cut], rows[cut:]), strict=True):
         label = np.asarray(label)
-        parts = influence(label, np.asarray(score, np.float64), members, k, np.zeros(len(label), np.int8))
+        folds = np.zeros(len(label), np.int8) if fold is None else fold
+        parts = influence(label, np.asarray(score, np.float64), members, k, folds)
         has = [np.bincount(members[label == c], minlength=k) > 0 for c in (1, 0)]
         spread += variance(parts.positive, parts.negative, has[0], has[1])
         errors.append(parts.positive + parts.negative)

@@ -62,7 +62,8 @@ def _operating(metrics: Mapping[str, Any]) -> Section | None:
         "Intervals take the threshold as given. The one chosen on the test set itself is there to be compared with "
         "Zech et al. 2018 and must not be used: nobody has the labels of the cases to come. LR: likelihood ratio."
     )
-    first = Table(heads, rows, "Scored cases; the first line is the operating point used below.", note, (1,))
+    used = "; the first line is the operating point used below" if "post_test" in metrics else ""
+    first = Table(heads, rows, f"Scored cases{used}.", note, (1,))
     shift = metrics.get("shift")
     return Section("Operating points", tables=[first, *([_shift(shift)] if shift else [])])
 
@@ -75,16 +76,17 @@ def _shift(shift: Mapping[str, Any]) -> Table:
         for key in ("sensitivity", "specificity"):
             row += [interval(here[key]), interval(here.get(f"{key}_difference")), str(here[key]["n"])]
         rows.append(row)
-    note = "The threshold was chosen on tune, so that what it keeps there flatters." if "tune" in shift["by"] else ""
+    note = "Where the threshold was chosen on tune, what it keeps there flatters." if "tune" in shift["by"] else ""
     return Table(heads, rows, "How the operating point moves between sites, scored cases.", note, (3, 6))
 
 
 def _benefit(metrics: Mapping[str, Any]) -> Section | None:
-    if "post_test" not in metrics:
+    curve, figures, text = metrics.get("decision_curve"), [], []
+    if "post_test" not in metrics and not curve:
         return None
     rows = [
         [f"{100 * float(prevalence):g} %", interval(values["ppv"]), interval(values["npv"])]
-        for prevalence, values in metrics["post_test"].items()
+        for prevalence, values in metrics.get("post_test", {}).items()
     ]
     table = Table(
         ["Prevalence", "PPV", "NPV"],
@@ -92,7 +94,6 @@ def _benefit(metrics: Mapping[str, Any]) -> Section | None:
         "Probability after a call, by how common the finding is where the model is used.",
         "From the likelihood ratios of the first operating point: they must hold there too.",
     )
-    curve, figures, text = metrics.get("decision_curve"), [], []
     if curve:
         caption = (
             "Net benefit (Vickers and Elkin 2006) of acting on the score at a threshold probability, with intervals; "
@@ -106,7 +107,7 @@ def _benefit(metrics: Mapping[str, Any]) -> Section | None:
             if better
             else "At no threshold probability does acting on the score beat acting on all or none with its interval."
         )
-    return Section("Use", text=text, tables=[table], figures=figures)
+    return Section("Use", text=text, tables=[table] if rows else [], figures=figures)
 
 
 def decision_figure(curve: Mapping[str, Any]) -> str:

@@ -87,3 +87,12 @@ def test_predictive_values_at_the_samples_own_prevalence_are_those_of_the_sample
     assert here["npv"]["value"] == pytest.approx(found["npv"]["value"])
     assert values["0.01"]["ppv"]["value"] < here["ppv"]["value"]
     assert values["0.01"]["npv"]["low"] < values["0.01"]["npv"]["value"] < values["0.01"]["npv"]["high"]
+
+
+def test_a_count_of_0_counts_patients_and_not_their_rows() -> None:
+    """Each patient four times tells no more than once."""
+    label, called = np.repeat([1.0, 0.0], [20, 50]), np.repeat([True, False], [15, 55])
+    once = likelihood_ratios(label, called, np.arange(70))[0]
+    often = likelihood_ratios(*(np.tile(v, 4) for v in (label, called, np.arange(70))))[0]
+    assert often["low"] == pytest.approx(once["low"])
+    assert (often["method"], once["method"]) == ("log scale at the number of patients", "log scale")

@@ -97,3 +97,27 @@ def test_worst_group_has_enough_patients_of_both_classes() -> None:
     }  # fmt: skip
     assert found["sex"]["group"] is None
     assert found["sex"]["mean"] == 0.8
+
+
+def test_tune_cases_of_cross_validation_are_test_patients_and_not_used(hips: pd.DataFrame) -> None:
+    first = hips.assign(fold="0")
+    second = first.assign(fold="1", split=first["split"].map({"tune": "test", "test": "tune"}))
+    settings = Settings(resamples=20, prior=("department",))
+    alone = detail(first, "fracture", "test", {}, settings)
+    assert alone["prior"]["fitted_on"].startswith("tune")
+    assert alone["shift"]["reference"] == "tune"
+    both = detail(pd.concat([first, second], ignore_index=True), "fracture", "test", {}, settings)
+    assert list(both["operating"]) == ["frozen", "sensitivity 0.95 on test"]
+    assert "cross-fitted by patient" in both["prior"]["fitted_on"]
+    assert "within 10 folds" in both["prior"]["image"]["auc"]["method"]  # 5 of the fit in each of 2 of the table
+    assert sorted(both["shift"]["by"]) == ["A", "B", "C"]
+
+
+def test_no_shift_and_no_post_test_at_a_threshold_chosen_on_test(hips: pd.DataFrame) -> None:
+    test = hips[hips["split"] == "test"]
+    found = detail(test.drop(columns="threshold_fracture"), "fracture", "test", {}, Settings(resamples=20))
+    assert list(found["operating"]) == ["sensitivity 0.95 on test"]
+    assert not {"shift", "post_test"} & set(found)
+    frozen = detail(test, "fracture", "test", {}, Settings(resamples=20))
+    assert {"shift", "post_test"} <= set(frozen)
+    assert frozen["operating"]["frozen"]["chosen_on"].endswith("where it was chosen is not known here")

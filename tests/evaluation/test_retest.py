@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 from scipy.special import expit
+from sklearn.metrics import roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
 
 from domainseg.evaluation import EvaluationError, roc
@@ -87,3 +88,35 @@ def test_wrong_files_are_refused(tmp_path: Path) -> None:
 def test_a_printed_number_without_n_has_no_interval() -> None:
     assert np.isnan(proportion_of(0.9, np.nan)["low"])
     assert proportion_of(1.0, 10)["low"] == pytest.approx(0.025**0.1)
+
+
+def test_models_of_different_folds_are_not_compared_with_each_other(tmp_path: Path) -> None:
+    label = np.tile([0, 1], 20)
+    fold = np.repeat([0, 1], 20)
+    folded = pd.DataFrame({"image": range(40), "fold": fold, "label_y": label, "score_y": label * 0.1 + fold * 0.5})
+    noisy = folded.assign(score_y=folded["score_y"] + np.random.default_rng(0).normal(0, 0.1, 40))
+    for name, table in (("old", folded), ("new", noisy)):
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+    (tmp_path / "r.csv").write_text("model,old,new\nm,old.csv,new.csv\nagain,new.csv,new.csv\n")
+    first, second = read_retest(tmp_path / "r.csv")["models"]
+    assert first["old"]["value"] == 1  # 0.75 over both folds
+    within = [roc_auc_score(part["label_y"], part["score_y"]) for _, part in noisy.groupby("fold")]
+    assert second["new"]["value"] == pytest.approx(np.mean(within))
+    assert first["gap"]["value"] == pytest.approx(1 - np.mean(within))
+    parts = [roc.auc(p["label_y"].to_numpy(), p["score_y"].to_numpy(), plain=True) for _, p in noisy.groupby("fold")]
+    error = np.sqrt(sum(((part["value"] - part["low"]) / 1.96) ** 2 for part in parts)) / 2
+    reach = (second["gap"]["high"] - second["gap"]["low"]) / 2
+    assert reach == pytest.approx(1.96 * np.sqrt(2) * error, rel=0.05)
+
+
+def test_a_table_is_judged_on_its_test_rows_only(tmp_path: Path) -> None:
+    table = pd.DataFrame(
+        {"image": range(8), "label_y": [0, 1] * 4, "score_y": [0.1, 0.9, 0.2, 0.8, 0.7, 0.3, 0.6, 0.4]}
+    )
+    (tmp_path / "r.csv").write_text("model,old,new\nm,0.9,new.csv\n")
+    for split in ("test", None):
+        table.assign(split=["train"] * 4 + [split] * 4).to_csv(tmp_path / "new.csv", index=False)
+        assert read_retest(tmp_path / "r.csv")["models"][0]["new"]["value"] == 0
+    table.assign(split="train").to_csv(tmp_path / "new.csv", index=False)
+    with pytest.raises(EvaluationError, match=r"new, row 1: new\.csv has no rows of the split test"):
+        read_retest(tmp_path / "r.csv")
