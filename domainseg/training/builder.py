@@ -152,14 +152,18 @@ class Builder:
         task = self.cfg["stage"][stage.name]["task"]
         if not items and self.cfg["init_from"] is None:
             raise RunError(f"stage {stage.name}: no training sample; {_why_none(report)}")
-        positives = self.lessons.positives(items)
-        if positives < TOO_FEW and self.cfg["init_from"] is not None:
+        if self.keeps_weights(items):
+            positives = self.lessons.positives(items)
             log.warning("%s: %d positive training samples, the weights of init_from are kept", stage.name, positives)
             return
         log.info("%s: %d samples", stage.name, len(items))
         instantiate({**task, "_partial_": True}, _convert_="all")(
             module_of(stage), items, replace(self.context(folder), watched=watched)
         )
+
+    def keeps_weights(self, items: Sequence[Any]) -> bool:
+        """Whether the weights of init_from stay, because there is next to nothing to learn from."""
+        return self.cfg["init_from"] is not None and self.lessons.positives(items) < TOO_FEW
 
     def context(self, folder: Path) -> FitContext:
         """Lightning's settings for one fit."""

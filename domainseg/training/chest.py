@@ -44,6 +44,9 @@ class Chest:
     def items(self, stage: Stage, before: Sequence[Stage], report: Counter[str]) -> list[Item]:
         """Every readable film with a known label of one of the network's findings."""
         items = self._items(self.builder.train, stage, report, "samples")
+        log.info("%s: weights %s", stage.name, self._weights(stage))
+        if self.builder.keeps_weights(items):
+            return items  # its findings stay as well, see ``tuned``
         targets = _targets(stage)
         self._base_rates = taught(items, targets)
         if left := [name for name in targets if name not in self._base_rates]:
@@ -59,7 +62,6 @@ class Chest:
                 f"target={target}: train has no film with it, or none known to be without; choose another with "
                 f"target=NAME, of: {there}"
             )
-        log.info("%s: weights %s", stage.name, self._weights(stage))
         return items
 
     def watched(self, stage: Stage, before: Sequence[Stage]) -> list[Item]:
@@ -91,8 +93,13 @@ class Chest:
         decision = stage.decision
         assert isinstance(decision, Findings)
         known = previous.decision.numbers if previous and isinstance(previous.decision, Findings) else {}
-        # Without training films the weights of init_from have stayed, and so do its findings.
+        # Where the weights of init_from have stayed (``Builder.keeps_weights``), so do its findings.
         rates = self._base_rates or {name: own["base_rate"] for name, own in known.items()}
+        if decision.target not in rates:
+            raise RunError(
+                f"target={decision.target}: init_from has not learned it, and train has too few films with a finding; "
+                f"choose another with target=NAME, of: {', '.join(rates) or 'none'}"
+            )
         bare = {name: {"base_rate": rate} for name, rate in rates.items()}
         stage = replace(stage, decision=replace(decision, numbers=bare))
         truth = WholeTruth(self.builder.tune)
