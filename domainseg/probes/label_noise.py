@@ -121,7 +121,11 @@ def needed(internal: Metric, external: Metric, seed: int = 0) -> Metric:
     possible = draws[0] > 0.5
     low, high = percentiles(1 + (draws[1] - 0.5)[possible] / (draws[0] - 0.5)[possible])
     n, clusters = (internal[key] + external[key] for key in ("n", "n_clusters"))
-    return Metric(value=value, low=low, high=high, n=n, n_clusters=clusters, method="drawn from both AUCs' intervals")
+    if low == high:  # both AUCs came as bare numbers
+        low, high, method = np.nan, np.nan, "from two AUCs that were given without intervals"
+    else:
+        method = "drawn from both AUCs' intervals"
+    return Metric(value=value, low=low, high=high, n=n, n_clusters=clusters, method=method)
 
 
 def even_errors(total: float, prevalence: float) -> float | None:

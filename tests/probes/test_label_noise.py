@@ -119,6 +119,12 @@ def test_interval_covers_the_truth() -> None:
     assert 182 <= hits <= 198
 
 
+def test_bare_numbers_have_no_interval() -> None:
+    found = needed(label_noise._given("internal", 0.931), label_noise._given("external", 0.815))
+    assert found["value"] == pytest.approx(1 + 0.315 / 0.431)
+    assert np.isnan([found["low"], found["high"]]).all()
+
+
 def test_too_few(tmp_path: Path) -> None:
     """A handful of cases gets no verdict."""
     table = two_sites(0.1, 12)
