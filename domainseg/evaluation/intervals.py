@@ -16,7 +16,8 @@ from scipy.stats import beta, binomtest
 
 LEVEL = 0.95
 RESAMPLES = 2000
-_CHUNK = 1 << 22  # resampled counts held at once: 16 MiB as float32
+_CHUNK = 1 << 18  # resampled counts worked on at once: 1 MiB as float32, within a processor's cache
+_KEPT = 1 << 22  # resampled counts kept for the next metric of the same patients: 16 MiB
 
 Array = NDArray[np.float64]
 
@@ -59,13 +60,12 @@ def codes(clusters: NDArray[Any]) -> tuple[NDArray[np.intp], int]:
 
 def resampled(n_clusters: int, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[NDArray[np.float32]]:
     """How often each cluster is drawn: multinomial counts [resamples, n_clusters], in chunks of bounded size."""
-    if resamples * n_clusters <= _CHUNK:
-        yield _drawn_once(n_clusters, resamples, seed)
-        return
-    generator = np.random.default_rng(seed)
     step = max(1, _CHUNK // n_clusters)
+    kept = _drawn_once(n_clusters, resamples, seed) if resamples * n_clusters <= _KEPT else None
+    generator = np.random.default_rng(seed)
     for start in range(0, resamples, step):
-        yield _drawn(n_clusters, min(step, resamples - start), generator)
+        stop = min(start + step, resamples)
+        yield kept[start:stop] if kept is not None else _drawn(n_clusters, stop - start, generator)
 
 
 @lru_cache(maxsize=8)  # the metrics of one group share their draws: 8 x 16 MiB at most
