@@ -164,6 +164,8 @@ def read_table(path: Path | str) -> pd.DataFrame:
 
 
 def _parse_csv(text: str, path: Path) -> pd.DataFrame:
+    if told := semicolons(text):
+        raise ManifestError(f"{path}: {told}")
     rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     if not rows:
         raise ManifestError(f"{path}: the table is empty; its first row must name the columns")
@@ -171,8 +173,6 @@ def _parse_csv(text: str, path: Path) -> pd.DataFrame:
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise ManifestError(f"{path}: column {twice[0] or '(without a name)'} stands there twice")
-    if len(header) == 1 and ";" in header[0]:
-        raise ManifestError(f"{path}: the columns are separated by semicolons; write commas")
     index, cells = [], []
     for number, row in enumerate(rows[1:], start=2):
         if not row or not any(cell.strip() for cell in row):
@@ -182,6 +182,13 @@ def _parse_csv(text: str, path: Path) -> pd.DataFrame:
         index.append(number)
         cells.append([cell.strip() for cell in row])
     return pd.DataFrame(cells, columns=header, index=index, dtype=object)
+
+
+def semicolons(text: str) -> str:
+    """What to tell of a CSV whose first line has semicolons and no comma, as some spreadsheets save it; else ""."""
+    header = text.partition("\n")[0]
+    found = ";" in header and "," not in header
+    return "the columns are separated by semicolons; save the table with commas" if found else ""
 
 
 def as_text(table: pd.DataFrame) -> pd.DataFrame:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from domainseg.data.tables import semicolons
 from domainseg.evaluation.intervals import Array
 from domainseg.files import DomainsegError
 from domainseg.imaging.hemorrhage import TYPES
@@ -43,6 +44,11 @@ def read_table(path: Path | str, columns: Mapping[str, str] | None = None) -> pd
         raise EvaluationError(f"{path}: is a folder; {advice}")
     if not path.is_file():
         raise EvaluationError(f"{path}: no such prediction table")
+    if path.suffix == ".csv":
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            told = semicolons(lines.readline())
+        if told:
+            raise EvaluationError(f"{path}: {told}")
     try:
         table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, low_memory=False)
     except pd.errors.EmptyDataError:

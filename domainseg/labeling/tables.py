@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from domainseg.data.tables import as_text
+from domainseg.data.tables import as_text, semicolons
 from domainseg.files import DomainsegError
 
 _ONE, _ZERO = ("1", "1.0", "true", "yes", "positive", "pos"), ("0", "0.0", "-0.0", "false", "no", "negative", "neg")
@@ -228,6 +228,8 @@ def _read(path: Path, notes: list[str]) -> pd.DataFrame:
         if path.suffix.lower() == ".parquet":
             return as_text(pd.read_parquet(path))
         text, separator = _decoded(path, notes).replace("\x00", " "), "\t" if path.suffix.lower() == ".tsv" else ","
+        if separator == "," and (told := semicolons(text)):
+            raise TableError(f"{path}: {told}")
         header = [name.strip() for name in next(csv.reader(io.StringIO(text), delimiter=separator), [])]
         if twice := sorted({name for name in header if header.count(name) > 1}):
             raise TableError(f"{path}: column {twice[0] or '(without a name)'} stands there twice")
@@ -246,8 +248,6 @@ def _read(path: Path, notes: list[str]) -> pd.DataFrame:
         raise TableError(
             f"{path}: not readable as a table ({type(error).__name__}); give a .csv or .parquet file"
         ) from None
-    if len(table.columns) == 1 and ";" in str(table.columns[0]):
-        raise TableError(f"{path}: the columns are separated by semicolons; write commas")
     table.columns = [str(name).strip() for name in table.columns]
     return as_text(table)
 

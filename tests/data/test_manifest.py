@@ -115,6 +115,7 @@ def test_blank_lines_do_not_shift_the_row_numbers(tmp_path):
         ("image,site,site\na,1,2", "column site stands there twice"),
         ("image,site\na", "row 2 has 1 cells, the header has 2"),
         ("image;site\na;1", "semicolons"),
+        ('"image";"site"\n"a";"1"', "semicolons"),
         ('image\n"a', "not a readable CSV"),
     ],
 )

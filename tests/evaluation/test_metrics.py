@@ -235,6 +235,9 @@ def test_read_table_maps_columns(tmp_path: Any) -> None:
     (tmp_path / "commas.csv").write_text("image,score_x\na,1\nb,0,5\n")
     with pytest.raises(EvaluationError, match=r"commas\.csv: line 3: not readable as CSV; put quotes"):
         read_table(tmp_path / "commas.csv")
+    (tmp_path / "semicolons.csv").write_text("image;label_x;score_x\na;1;0,5\n")
+    with pytest.raises(EvaluationError, match=r"semicolons; save the table with commas"):
+        read_table(tmp_path / "semicolons.csv")
     with pytest.raises(EvaluationError, match=r"is a folder; name a table"):
         read_table(tmp_path)
     (tmp_path / "predictions.parquet").write_bytes(b"")
