@@ -14,6 +14,7 @@ from domainseg.labeling.lasso import probability
 from domainseg.labeling.learning import Learned
 from domainseg.labeling.mentions import STATUS, as_label
 from domainseg.labeling.reading import Read
+from domainseg.labeling.silence import Silence
 from domainseg.labeling.tables import Labels
 
 IDENTITY = ("report", "patient", "image", "study", "site")
@@ -26,14 +27,16 @@ def give(
     learned: Mapping[str, Learned],
     features: Features,
     rows: NDArray[np.intp],
+    silences: Mapping[str, Silence],
 ) -> pd.DataFrame:
     """labels.csv: who the report is, its side, and for each label probability_, label_ and source_.
 
-    rows: the labelled reports. No probability comes from a model that has seen that label of the report: it is out of
-    fold in training, the measured model's in the hold-out part, and the final model's where there is no label.
+    rows: the labelled reports; silences: of the labels that were learned. No probability comes from a model that has
+    seen that label of the report: it is out of fold in training, the measured model's in the hold-out part, and the
+    final model's where there is no label.
     """
     out = {name: table[name] for name in IDENTITY if name in table} | {"split": division.side}
-    silent = (table["text"].str.strip() == "").to_numpy()
+    empty = (table["text"].str.strip() == "").to_numpy()
     scores = _final(learned, features, len(table))
     for label in labels.values:
         name, hand = str(label), labels.values[label].to_numpy(np.float64)
@@ -41,16 +44,20 @@ def give(
         own = learned.get(name)
         score = np.full(len(table), np.nan)
         made = np.full(len(table), np.nan)
+        source = np.full(len(table), "", dtype=object)
         if own is not None:
             score = scores[name]
             score[rows[np.flatnonzero(~np.isnan(hand[rows]))]] = own.score
-            score[silent] = np.nan
+            score[empty] = np.nan
             made = own.decision.labels(score)
+            withheld = silences[name].withheld(made)
+            source[~np.isnan(made)] = "model"
+            source[withheld] = "not mentioned"
+            made[withheld] = np.nan
         known = ~np.isnan(hand)
         out[f"probability_{name}"] = score
         out[f"label_{name}"] = _whole(np.where(known, hand, np.where(doubt, np.nan, made)))
-        source = np.where(~np.isnan(made), "model", "").astype(object)
-        source[silent & ~known] = "no text"
+        source[empty & ~known] = "no text"
         source[known] = "hand"
         source[doubt] = "hand, in doubt"
         out[f"source_{name}"] = source

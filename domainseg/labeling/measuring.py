@@ -48,14 +48,17 @@ def of_labels(label: Floats, given: Floats, patients: NDArray[Any], seed: int) -
 
 
 def of_model(
-    label: Floats, score: Floats, decision: Decision, reference: Floats, reference_decision: Decision,
-    patients: NDArray[Any], seed: int,
+    label: Floats, score: Floats, decision: Decision, given: Floats, reference: Floats,
+    reference_decision: Decision, patients: NDArray[Any], seed: int,
 ) -> Metrics:  # fmt: skip
-    """A model's figures, the reference's, and the paired difference of their AUCs (ours minus the reference's)."""
+    """A model's figures, the reference's, and the paired difference of their AUCs (ours minus the reference's).
+
+    given [n]: the labels that labels.csv would give these reports, 1, 0 or NaN = unknown.
+    """
     gap, p = roc.difference(label, score, reference, patients)
     return {
         **of_scores(label, score, decision.called(score), patients, seed),
-        "given": of_labels(label, decision.labels(score), patients, seed),
+        "given": of_labels(label, given, patients, seed),
         "reference": of_scores(label, reference, reference_decision.called(reference), patients, seed),
         "difference": {**gap, "p": p},
     }

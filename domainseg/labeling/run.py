@@ -20,6 +20,7 @@ from domainseg.labeling.giving import give, given_by_rule
 from domainseg.labeling.learning import Known, Learned, learn
 from domainseg.labeling.lexicon import Lexicon, read_lexicons
 from domainseg.labeling.reading import Read, read
+from domainseg.labeling.silence import Silence, notes_of, silence
 from domainseg.labeling.tables import UNCERTAIN, Labels, Reports, read_labels, read_reports
 from domainseg.overrides import UsageError
 
@@ -86,6 +87,8 @@ def _by_models(cfg: Mapping[str, Any], output: Path, reports: Reports, labels: L
     rows = np.flatnonzero(labels.values.notna().any(axis=1).to_numpy())
     matrices = Matrices(features, rows)
     learned: dict[str, Learned] = {}
+    silences: dict[str, Silence] = {}
+    texts = (table["text"].str.strip() != "").to_numpy()
     metrics: Metrics = {}
     skipped: dict[str, str] = {}
     scored: list[NDArray[np.float64]] = []
@@ -99,7 +102,11 @@ def _by_models(cfg: Mapping[str, Any], output: Path, reports: Reports, labels: L
             skipped[name] = f"{counts[0]} positive and {counts[1]} negative reports to learn from"
             log.info("%s: not learned, %s", name, skipped[name])
             continue
-        learned[name], figures, both = _learn(known, matrices, cfg, division)
+        silences[name] = silence(
+            name, labels.values[name].to_numpy(np.float64), understood, texts, int(cfg["min_cases"]),
+            zero=str(cfg["unmentioned"]) == "0",
+        )  # fmt: skip
+        learned[name], figures, both = _learn(known, matrices, cfg, division, silences[name])
         metrics[name] = {**figures, **metrics.get(name, {})}
         scored.append(both)
         log.info(
@@ -110,7 +117,7 @@ def _by_models(cfg: Mapping[str, Any], output: Path, reports: Reports, labels: L
     if scored:
         held = division.patients[division.side == "test"]
         results["test_mean_over_labels"] = measuring.over_labels(scored, held, seed)
-    given = give(table, labels, division, learned, features, rows)
+    given = give(table, labels, division, learned, features, rows, silences)
     shown = words.visible(features, learned, division.patients)
     _write(output, given, table, list(labels.values), results)
     models = {
@@ -122,7 +129,7 @@ def _by_models(cfg: Mapping[str, Any], output: Path, reports: Reports, labels: L
         "lexicon": understood.lexicon.source,
     }
     write_json(output / "models.json", models)
-    notes = [*reports.notes, *labels.notes]
+    notes = [*reports.notes, *labels.notes, *notes_of(silences)]
     page.write_models(output / "report.html", cfg, results, learned, skipped, shown, notes, division, given)
     for note in (*notes, *measuring.warnings_of(metrics, {name: own.decision for name, own in learned.items()})):
         log.warning(note)
@@ -149,7 +156,7 @@ def _rule(known: Known, name: str, understood: Read, division: Division, seed: i
 
 
 def _learn(
-    known: Known, matrices: Matrices, cfg: Mapping[str, Any], division: Division
+    known: Known, matrices: Matrices, cfg: Mapping[str, Any], division: Division, silent: Silence
 ) -> tuple[Learned, Metrics, NDArray[np.float64]]:
     """The model, its figures, and [3, held-out reports]: label, its score, the plain reference's."""
     sets = CANDIDATES if cfg["features"] == "best" else (tuple(cfg["features"]),)
@@ -157,9 +164,12 @@ def _learn(
     ours = learn(known, matrices, sets, rule=rule, certainty=certainty, seed=seed)
     plain = learn(known, matrices, [REFERENCE], rule=rule, certainty=certainty, seed=seed)
     test = known.of("test")
+    made = np.full(len(division.side), np.nan)
+    made[known.reports[test]] = ours.decision.labels(ours.score[test])
+    made[silent.withheld(made)] = np.nan
     figures = measuring.of_model(
-        known.label[test], ours.score[test], ours.decision, plain.score[test], plain.decision,
-        division.patients[known.reports[test]], seed,
+        known.label[test], ours.score[test], ours.decision, made[known.reports[test]], plain.score[test],
+        plain.decision, division.patients[known.reports[test]], seed,
     )  # fmt: skip
     both = np.full((3, len(division.side)), np.nan)
     both[:, known.reports] = known.label, ours.score, plain.score

@@ -138,6 +138,28 @@ def test_rules_alone_and_against_hand_labels(labelled: Labelled, tmp_path: Path)
         run(cfg | {"targets": ["rash"]}, tmp_path / "out")
 
 
+def test_a_model_that_has_seen_no_silent_report_gives_it_no_zero(labelled: Labelled, tmp_path: Path) -> None:
+    simulated = labelled.simulated
+    speaks = simulated.reports["text"].str.contains("effusion|pleural fluid|hydropneumothorax", case=False)
+    hand = simulated.labels[["report", "effusion"]].iloc[:600]
+    simulated.reports.to_csv(tmp_path / "reports.csv", index=False)
+    hand[speaks[:600]].assign(tearing=hand["effusion"]).to_csv(tmp_path / "labels.csv", index=False)
+    cfg = settings(
+        reports=str(tmp_path / "reports.csv"), labels=str(tmp_path / "labels.csv"), features=["context"], certainty=0
+    )
+    run(cfg, tmp_path / "out")
+    given = pd.read_csv(tmp_path / "out/labels.csv")
+    quiet = ~speaks & (given["label_tearing"] == 0)  # nobody knows what mentions that label: it keeps its zeros
+    assert quiet.sum() > 100
+    assert given["label_effusion"][quiet].isna().all()
+    assert set(given["source_effusion"][quiet]) == {"not mentioned"}
+    assert given["label_effusion"][speaks & (hand["effusion"].reindex(speaks.index) != -1)].notna().mean() > 0.9
+    page = (tmp_path / "out/report.html").read_text()
+    assert "of reports that never mention it, too few to learn what silence means" in page
+    assert "No lexicon knows tearing" in page
+    assert f">{given['label_effusion'].isna().sum()}</td>" in page
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
