@@ -139,7 +139,6 @@ class HemorrhageDetector:
         grid = Grid.of(case, sample.affine, depth)
         lesions: list[dict[str, Any]] = []
         numbers = np.zeros((depth, *shape), np.uint16)
-        codes = np.zeros((depth, *shape), np.uint8)
         for one in found:
             probability = frozen.probability(one.logit)
             free = numbers[one.z, one.y, one.x] == 0  # boxes of two candidates may overlap: the stronger one has it
@@ -150,13 +149,13 @@ class HemorrhageDetector:
                 if not own.any():
                     continue
                 z, y, x = one.z[own], one.y[own], one.x[own]
-                called = probability >= frozen.threshold
                 row = {"lesion": len(lesions) + 1, "source": "predicted", "type": name, "score": probability}
-                lesions.append({**row, "called": int(called), **measured(grid, z, y, x)})
+                called = int(probability >= frozen.threshold)
+                lesions.append({**row, "called": called, **measured(grid, z, y, x)})
                 numbers[z, y, x] = len(lesions)
-                if called:
-                    codes[z, y, x] = code
-        arrays = {**case.arrays, "types": codes, "lesions": numbers, "grid": sample.affine}
+        for lesion, ml in zip(lesions, grid.ml(numbers)[1:], strict=True):
+            lesion["ml"] = float(ml)
+        arrays = {**case.arrays, "lesions": numbers, "grid": sample.affine}
         types = {f"score_{name}": value for name, value in self.type_scores(outputs, found, frozen).items()}
         volumes = by_type(lesions, known=grid.volume.affine is not None)
         case = case.with_values(score_hemorrhage=score, **types, **volumes)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainseg.cascade.case import Case, Exclusion
-from domainseg.cascade.lesions import Grid, labels_on_volume, measured, on_volume
+from domainseg.cascade.lesions import Grid, labels_on_volume, measured, numbers_on_volume
 from domainseg.imaging.film import ImageReadError
 from domainseg.imaging.hemorrhage import CODES, TYPES, UNKNOWN
 from domainseg.imaging.volume import Volume
@@ -132,7 +132,7 @@ def _compared(
     """Lesions of both sides, matched; and overlap and distance of each type."""
     from domainseg.cascade.overlap import dice, matches, resembled, surface_mm, true_lesions
 
-    scored = case is not None and "types" in case.arrays
+    scored = case is not None and "lesions" in case.arrays
     true = true_lesions(labels, volume)
     row: dict[str, Any] = {}
     found: list[list[int]] = [[] for _ in true]
@@ -144,7 +144,7 @@ def _compared(
             found_there, true_there = chosen[drawn[here]], chosen[labels[here]]
             row[f"dice_{name}"] = dice(found_there, true_there)
             row[f"surface_mm_{name}"] = surface_mm(found_there, true_there, volume.affine)
-        numbers = on_volume(case.arrays["lesions"], case.arrays["grid"], volume.shape)
+        numbers = numbers_on_volume(case)
         found = matches(numbers, true)
         met = {number for numbers in found for number in numbers}
         predicted = [{**lesion, "matched": int(lesion["lesion"] in met)} for lesion in predicted]
@@ -155,7 +155,7 @@ def _compared(
                     one["mimic"] = named.get(one["lesion"], "")
         row["false_lesions"] = float(sum(lesion["called"] and not lesion["matched"] for lesion in predicted))
     scores = {lesion["lesion"]: lesion for lesion in predicted}
-    whole = Grid(volume, np.eye(4), np.ones(volume.shape[0], np.intp))
+    whole = Grid.of_voxels(volume)
     rows = []
     for lesion, same in zip(true, found, strict=True):
         best = max((scores[number] for number in same), key=lambda one: float(one["score"]), default=None)
@@ -167,6 +167,7 @@ def _compared(
                 "score": np.nan if best is None else best["score"],
                 "called": np.nan if best is None else best["called"],
                 "matched": int(bool(same)) if scored else np.nan,
+                "ml": len(lesion.z) * volume.voxel_ml,
                 **measured(whole, lesion.z, lesion.y, lesion.x),
             }
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from domainseg.cascade.case import Case
 from domainseg.imaging.geometry import Affine, inverse
-from domainseg.imaging.hemorrhage import TYPES, UNKNOWN
+from domainseg.imaging.hemorrhage import CODES, TYPES, UNKNOWN
 from domainseg.imaging.volume import Volume
 
 SECOND = 0.2  # a type with less of a lesion than this is none of its types (our choice)
@@ -50,31 +50,66 @@ def names(codes: NDArray[np.integer[Any]]) -> list[tuple[str, int]]:
 
 @dataclass(frozen=True)
 class Grid:
-    """The grid of a network's slabs in its volume: 4x4 from (x, y, z) to voxels, and how much of each slice counts.
+    """The grid of a network's slabs in its volume: 4x4 from (x, y, z) to voxels, and the slices that each one covers.
 
-    members: voxel slices [Z] that each slice of the grid stands for; the last group may hold fewer than the others.
+    first, last: voxel slices [Z] that each slice of the grid stands for, within the case and the volume; the last group
+    may hold fewer than the others, and where there is none ``last`` is below ``first``.
     """
 
     volume: Volume
     affine: Affine
-    members: NDArray[np.intp]
+    first: NDArray[np.intp]
+    last: NDArray[np.intp]
 
     @classmethod
     def of(cls, case: Case, affine: Affine, depth: int) -> Grid:
         """The grid that ``slabs`` made of a case."""
         volume = case.film
         assert isinstance(volume, Volume)
-        first = round(float(case.affine[2, 3]))
-        last = min(first + case.shape[0], volume.shape[0])
-        low, high = _range(affine, np.arange(depth))
-        members = np.minimum(high, last - 1) - np.maximum(low, max(first, 0)) + 1
-        return cls(volume, affine, np.clip(members, 0, None).astype(np.intp))
+        start = round(float(case.affine[2, 3]))
+        end = min(start + case.shape[0], volume.shape[0])
+        first, last = _range(affine, np.arange(depth))
+        return cls(volume, affine, np.maximum(first, max(start, 0)), np.minimum(last, end - 1))
 
-    @property
-    def slice_ml(self) -> NDArray[np.float64]:
-        """Millilitres of a voxel of each slice [Z]; NaN where the volume has no spacing."""
-        plane = abs(float(np.linalg.det(self.affine[:2, :2])))
-        return np.asarray(self.volume.voxel_ml * plane * self.members, np.float64)
+    @classmethod
+    def of_voxels(cls, volume: Volume) -> Grid:
+        """The volume's own."""
+        slices = np.arange(volume.shape[0])
+        return cls(volume, np.eye(4), slices, slices)
+
+    def planes(self, numbers: NDArray[np.unsignedinteger[Any]]) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Numbers [Z, H, W] of the grid on the voxels of its volume: (slice of the grid, plane) where there are any.
+
+        A voxel gets the number that covers most of it, numbers enlarged linearly: edges are smooth, not steps.
+        """
+        to_voxels = self.affine[np.ix_([0, 1, 3], [0, 1, 3])]
+        shape = self.volume.shape[1:]
+        for z in np.flatnonzero(numbers.any(axis=(1, 2)) & (self.last >= self.first)):
+            found = [int(number) for number in np.unique(numbers[z]) if number]
+            cover = [_enlarged(numbers[z] == number, to_voxels, shape) for number in found]
+            plane = np.zeros(shape, numbers.dtype)
+            covered, best = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+            for here, share in cover:
+                covered[here] += share
+            for number, (here, share) in zip(found, cover, strict=True):
+                better = (covered[here] >= 0.5) & (share > best[here])
+                plane[here][better] = number
+                best[here][better] = share[better]
+            yield int(z), plane
+
+    def on_voxels(self, numbers: NDArray[np.unsignedinteger[Any]], values: NDArray[Any]) -> NDArray[Any]:
+        """``values`` [n] of the numbers that lie on each voxel of the volume [z, y, x]; values[0] is 0."""
+        out = np.zeros(self.volume.shape, values.dtype)
+        for z, plane in self.planes(numbers):
+            out[self.first[z] : self.last[z] + 1] = values[plane]
+        return out
+
+    def ml(self, numbers: NDArray[np.unsignedinteger[Any]]) -> NDArray[np.float64]:
+        """Millilitres of each number as ``on_voxels`` draws it, [highest number + 1]; NaN without spacing."""
+        counts = np.zeros(int(numbers.max()) + 1)
+        for z, plane in self.planes(numbers):
+            counts += np.bincount(plane.ravel(), minlength=len(counts)) * (self.last[z] - self.first[z] + 1)
+        return np.asarray(counts * self.volume.voxel_ml, np.float64)
 
     def millimetres(self, points: Points) -> Points | None:
         """Points (x, y, z) of the grid [n, 3] in LPS millimetres; None where nothing is known of the place."""
@@ -102,9 +137,9 @@ def _range(affine: Affine, z: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[n
 
 
 def measured(grid: Grid, z: NDArray[np.intp], y: NDArray[np.intp], x: NDArray[np.intp]) -> dict[str, Any]:
-    """Size and place of voxels [n] of the grid as a lesion's columns; millimetres NaN where they are unknown."""
+    """Extent and place of voxels [n] of the grid as a lesion's columns; millimetres NaN where they are unknown."""
     first, last = grid.source_slices(z)
-    row: dict[str, Any] = {"ml": float(grid.slice_ml[z].sum()), "first_slice": first, "last_slice": last}
+    row: dict[str, Any] = {"first_slice": first, "last_slice": last}
     centre = grid.millimetres(np.array([[x.mean(), y.mean(), z.mean()]]))
     hull = grid.millimetres(_hull(z, y, x))
     if centre is None or hull is None:
@@ -144,42 +179,42 @@ def _longest(points: Points) -> float:
     return float(np.sqrt(max(float(distances.max()), 0.0)))
 
 
-def on_volume(codes: NDArray[np.unsignedinteger[Any]], affine: Affine, shape: Sequence[int]) -> NDArray[Any]:
-    """Numbers [Z, H, W] of a grid on the voxels [z, y, x] of its volume; ``affine``: 4x4 from the grid to voxels.
-
-    A voxel gets the number that covers most of it, numbers enlarged linearly: edges are smooth, not steps.
-    """
-    depth, height, width = shape
-    out = np.zeros((depth, height, width), codes.dtype)
-    to_grid = inverse(affine[np.ix_([0, 1, 3], [0, 1, 3])])
-    for z in np.flatnonzero(codes.any(axis=(1, 2))):
-        drawn = np.zeros((height, width), codes.dtype)
-        found = [int(number) for number in np.unique(codes[z]) if number]
-        cover = [_enlarged(codes[z] == number, to_grid, (height, width)) for number in found]
-        some = np.sum(cover, axis=0) >= 0.5
-        best = np.zeros((height, width), np.float32)
-        for number, share in zip(found, cover, strict=True):
-            better = some & (share > best)
-            drawn[better] = number
-            best[better] = share[better]
-        low, high = _range(affine, np.array([z]))
-        out[max(int(low[0]), 0) : min(int(high[0]), depth - 1) + 1] = drawn
-    return out
+def _enlarged(
+    mask: NDArray[np.bool_], to_voxels: Affine, shape: tuple[int, ...]
+) -> tuple[tuple[slice, slice], NDArray[np.float32]]:
+    """How much of each voxel of a plane of ``shape`` a mask of the grid covers: the window where it may, and that."""
+    places = [np.flatnonzero(mask.any(axis=axis)) for axis in (0, 1)]  # columns, rows
+    corners = np.array([[x, y, 1] for x in places[0][[0, -1]] + [-1, 1] for y in places[1][[0, -1]] + [-1, 1]])
+    reached = (corners @ to_voxels.T)[:, :2]
+    low = np.clip(np.floor(reached.min(axis=0)).astype(int), 0, None)
+    high = np.clip(np.ceil(reached.max(axis=0)).astype(int) + 1, low, shape[::-1])
+    window = (slice(low[1], high[1]), slice(low[0], high[0]))
+    if (high <= low).any():
+        return window, np.zeros((high - low)[::-1], np.float32)
+    to_grid = inverse(to_voxels) @ np.array([[1, 0, low[0]], [0, 1, low[1]], [0, 0, 1]])
+    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    cover = cv2.warpAffine(mask.astype(np.float32), to_grid[:2], (high - low).tolist(), flags=how)
+    return window, np.asarray(cover, np.float32)
 
 
-def _enlarged(mask: NDArray[np.bool_], to_grid: Affine, shape: tuple[int, int]) -> NDArray[np.float32]:
-    return np.asarray(
-        cv2.warpAffine(
-            mask.astype(np.float32), to_grid[:2], shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        ),
-        np.float32,
-    )
+def numbers_on_volume(case: Case) -> NDArray[np.uint16]:
+    """The numbers of all lesions of a case, called or not, on its volume's voxels, uint16 [z, y, x]."""
+    numbers = case.arrays["lesions"]
+    return _grid(case).on_voxels(numbers, np.arange(int(numbers.max()) + 1, dtype=np.uint16))
 
 
 def labels_on_volume(case: Case) -> Codes:
     """The codes of the called lesions of a case on its volume's voxels, uint8 [z, y, x]."""
-    assert isinstance(case.film, Volume)
-    return on_volume(case.arrays["types"], case.arrays["grid"], case.film.shape)
+    numbers = case.arrays["lesions"]
+    codes = np.zeros(int(numbers.max()) + 1, np.uint8)
+    for lesion in case.lesions:
+        if lesion["called"]:
+            codes[lesion["lesion"]] = CODES.get(lesion["type"], UNKNOWN)
+    return _grid(case).on_voxels(numbers, codes)
+
+
+def _grid(case: Case) -> Grid:
+    return Grid.of(case, case.arrays["grid"], len(case.arrays["lesions"]))
 
 
 def by_type(lesions: Sequence[Mapping[str, Any]], *, known: bool) -> dict[str, float]:

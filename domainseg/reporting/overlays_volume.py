@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainseg.cascade.case import Case, Exclusion
-from domainseg.cascade.lesions import labels_on_volume, on_volume
+from domainseg.cascade.lesions import labels_on_volume, numbers_on_volume
 from domainseg.cascade.volumes import group_size, window
 from domainseg.imaging.geometry import Affine, inverse, transform, warp
 from domainseg.imaging.volume import AIR, Volume
@@ -70,11 +70,9 @@ def volume_overlay(volume: Volume, result: Case | Exclusion) -> Picture:
 
 def called(case: Case) -> list[Outlines]:
     """The outlines of the lesions that a cascade has called."""
-    if "types" not in case.arrays:
+    if "lesions" not in case.arrays:
         return []
-    volume = case.film
-    assert isinstance(volume, Volume)
-    numbers = on_volume(case.arrays["lesions"], case.arrays["grid"], volume.shape)
+    numbers = numbers_on_volume(case)
     said = {int(lesion["lesion"]): str(lesion["lesion"]) for lesion in case.lesions if lesion["called"]}
     return [Outlines(labels_on_volume(case), CALLED, "called", numbers, said)]
 

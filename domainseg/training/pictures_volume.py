@@ -20,7 +20,7 @@ from domainseg.cascade.cascade import Cascade
 from domainseg.cascade.case import Case, Exclusion
 from domainseg.cascade.head_box import head_frame
 from domainseg.cascade.head_truth import HeadTruth
-from domainseg.cascade.lesions import on_volume
+from domainseg.cascade.lesions import numbers_on_volume
 from domainseg.cascade.reads import VOLUMES
 from domainseg.data.manifest import Manifest
 from domainseg.files import write_json
@@ -146,7 +146,7 @@ def draw(one: Shown, volume: Volume, result: Case | Exclusion, truth: HeadTruth)
         return montage(Case.of(result.image, volume), true, lines, most=MOST)
     layers = [*true, *called(result)]
     if one.lesion is not None:
-        numbers = on_volume(result.arrays["lesions"], result.arrays["grid"], volume.shape)
+        numbers = numbers_on_volume(result)
         if (lesion := numbers == one.lesion["lesion"]).any():
             return closeup(result, layers, lesion, lines)
     return montage(result, layers, lines, most=MOST)

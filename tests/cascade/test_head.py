@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
+from scipy import ndimage
 from scipy.special import expit
 from scipy.special import logit as log_odds
 
 from domainseg.cascade.case import Case, Exclusion
 from domainseg.cascade.head import HeadFilter, HemorrhageDetector, labels_on_volume
-from domainseg.cascade.lesions import Grid, divided, measured
+from domainseg.cascade.lesions import Grid, divided, measured, numbers_on_volume
 from domainseg.cascade.operations import Sample, preprocess
 from domainseg.cascade.stages import Frozen
 from domainseg.imaging.hemorrhage import CODES, TYPES
+from domainseg.imaging.nifti import write_labels
 from domainseg.imaging.volume import Volume
 
 SLABS = [{"op": "slabs", "size": 64, "slices": 3, "thickness": 5}, {"op": "window", "low": 0, "high": 80}]
@@ -97,6 +101,31 @@ def test_thin_slices_count_as_many_as_there_are() -> None:
     assert (labels_on_volume(found) > 0).any(axis=(1, 2)).tolist() == [False] * 4 + [True] * 5
 
 
+def test_millilitres_are_those_of_the_written_mask(tmp_path: Path) -> None:
+    """Ragged outlines, enlarged by a number that is not whole, in a frame that ends within a group of thin slices."""
+    affine = np.diag([-0.45, 0.45, 2.4, 1.0])
+    fine = Volume(np.zeros((21, 300, 310), np.int16), affine, source_shape=(21, 300, 310))
+    frame = np.eye(4)
+    frame[:3, 3] = (20, 11, 3)
+    case = replace(Case.of("a", fine), affine=frame, shape=(15, 240, 260))
+    found = outputs(8)
+    rng = np.random.default_rng(0)
+    found["mask"][:, 0] = 15 * ndimage.gaussian_filter(rng.normal(size=(8, 64, 64)), (0.5, 2, 2)) - 3
+    found["mask"][:, 1:] = rng.normal(0, 3, (8, 5, 64, 64))
+    frozen = Frozen(threshold=expit(0.8), slope=1.0, intercept=0.0)
+    out = decided(found, HemorrhageDetector(), case, frozen)
+    assert {lesion["called"] for lesion in out.lesions} == {0, 1}
+    file = nibabel.load(write_labels(fine, labels_on_volume(out), tmp_path / "mask.nii.gz"))
+    written = np.bincount(np.asanyarray(file.dataobj).astype(int).ravel(), minlength=7) * 0.45 * 0.45 * 2.4 / 1000
+    assert written[1:6].min() > 0.1
+    for name in TYPES:
+        assert out.values[f"volume_ml_{name}"] == pytest.approx(written[CODES[name]], rel=1e-9)
+    assert out.values["volume_ml"] == pytest.approx(written[1:].sum(), rel=1e-9)
+    drawn = np.bincount(numbers_on_volume(out).ravel())[1:] * fine.voxel_ml
+    assert [lesion["ml"] for lesion in out.lesions] == pytest.approx(drawn)
+    assert not labels_on_volume(out)[[0, 1, 2, 18, 19, 20]].any()  # outside the frame
+
+
 def test_a_lesion_of_two_types_is_two_rows() -> None:
     case = Case.of("a", volume())
     two = decided(
@@ -138,7 +167,7 @@ def test_only_what_is_called_is_drawn_and_measured() -> None:
     assert [row["called"] for row in found.lesions] == [1, 0]
     assert found.values["volume_ml_subdural"] == 0
     assert found.values["score_subdural"] == pytest.approx(expit(0.5), abs=0.01)  # called or not
-    assert (found.arrays["types"] > 0).sum() == 400
+    assert (labels_on_volume(found) > 0).sum() == 400
     assert (found.arrays["lesions"] == 2).sum() == 32
 
 
@@ -197,7 +226,7 @@ def test_boxes_are_called_outlined_and_typed() -> None:
     assert lesion["type"] == TYPES[1]
     assert lesion["score"] == pytest.approx(0.9)
     assert lesion["ml"] == pytest.approx(2 * 80 * 0.02)
-    assert found.arrays["types"].shape == (20, 64, 64)
+    assert (labels_on_volume(found) > 0).sum() == 2 * 80
     nothing = {name: np.zeros_like(array) for name, array in boxes(20).items()}
     low = decided(nothing, HemorrhageDetector(), case)
     assert low.lesions == []
@@ -248,8 +277,7 @@ def test_longest_diameter_of_a_large_lesion() -> None:
     tilted = volume(40)
     tilted.affine[1, 2] = 2.0  # type: ignore[index]
     z, y, x = np.nonzero(np.indices((40, 64, 64)).transpose(1, 2, 3, 0) @ rng.normal(size=3) > 20)
-    grid = Grid(tilted, np.eye(4), np.ones(40, np.intp))
-    row = measured(grid, z, y, x)
+    row = measured(Grid.of_voxels(tilted), z, y, x)
     points = np.stack([x, y, z], axis=1) @ tilted.affine[:3, :3].T
     some = points[rng.permutation(len(points))[:100]]
     brute = max(float(np.sqrt(((points - one) ** 2).sum(axis=1)).max()) for one in some)

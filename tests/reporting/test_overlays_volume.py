@@ -42,8 +42,8 @@ def volume() -> Volume:
 @pytest.fixture
 def case(volume: Volume) -> Case:
     """Called at the dense spot, on a grid of 5 mm; a second candidate was not."""
-    codes, numbers = np.zeros((20, 50, 50), np.uint8), np.zeros((20, 50, 50), np.uint16)
-    codes[10:12, 10:15, 30:35], numbers[10:12, 10:15, 30:35], numbers[3, 30:32, 20:22] = 1, 1, 2
+    numbers = np.zeros((20, 50, 50), np.uint16)
+    numbers[10:12, 10:15, 30:35], numbers[3, 30:32, 20:22] = 1, 2
     grid = np.diag([2.0, 2.0, 2.0, 1.0])
     grid[:3, 3] = 0.5
     lesion = {"lesion": 1, "type": "intraparenchymal", "score": 0.9, "called": 1, "ml": 1.0}
@@ -52,7 +52,7 @@ def case(volume: Volume) -> Case:
         part="head",
         values={"score_hemorrhage": 0.9},
         lesions=[lesion, {**lesion, "lesion": 2, "score": 0.1, "called": 0}],
-        arrays={"types": codes, "lesions": numbers, "grid": grid},
+        arrays={"lesions": numbers, "grid": grid},
     )
 
 

@@ -117,10 +117,10 @@ class Finds:
     def run(self, case: Case) -> list[Case | Exclusion]:
         if case.image == "lost":
             return [Exclusion("lost", "", "head_filter", "no_head")]
-        codes, numbers = (np.zeros(case.shape, kind) for kind in (np.uint8, np.uint16))
-        codes[10:13, 22:32, 32:42], numbers[10:13, 22:32, 32:42] = 3, 1
+        numbers = np.zeros(case.shape, np.uint16)
+        numbers[10:13, 22:32, 32:42] = 1
         lesion = {"lesion": 1, "type": "epidural", "score": 0.8, "called": 1, "ml": 1.0}
-        arrays = {"types": codes, "lesions": numbers, "grid": np.eye(4)}
+        arrays = {"lesions": numbers, "grid": np.eye(4)}
         return [replace(case, part="head", lesions=[lesion], arrays=arrays, values={"score_hemorrhage": 0.8})]
 
 
