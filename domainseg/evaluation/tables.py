@@ -65,14 +65,15 @@ def read_table(path: Path | str, columns: Mapping[str, str] | None = None) -> pd
     return table.rename(columns={theirs: ours for ours, theirs in (columns or {}).items()})
 
 
-def repaired(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+def repaired(table: pd.DataFrame, unscored: str | None = None) -> tuple[pd.DataFrame, list[str]]:
     """The table with slips put right that can only be slips, and a sentence for each kind of repair or finding.
 
     Column names without blanks around them, ours in lower case; values of WORDS (site, split, ...) that differ only by
     case or blanks in their most frequent spelling; cases that stand there again with all that is judged the same, once.
-    Said, not repaired: known labels without a score or a reason for that, scores that are no probabilities, and
-    patients in several splits. Raises EvaluationError for an empty image, two columns of one name, and a case (image,
-    part, and split and fold where given) that stands there twice with different labels, scores or metadata.
+    Said, not repaired: scores that are no probabilities, patients in several splits, and known labels without a score
+    or a reason for that, with what the caller makes of them (``unscored``; None: the caller says it himself). Raises
+    EvaluationError for an empty image, two columns of one name, and a case (image, part, and split and fold where
+    given) that stands there twice with different labels, scores or metadata.
     """
     table, said = _named(table)
     for name in (name for name in WORDS if name in table):
@@ -83,10 +84,11 @@ def repaired(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
             told = ", ".join(f"“{a}” as “{b}”" for a, b in changed[:5]) + (", …" if len(changed) > 5 else "")
             said.append(f"{name}: values that differ only by case or blanks are taken as one ({told}).")
             table = table.assign(**{name: respelt})
-    table, repeated = _once(table)
+    table, repeated, different = _once(table)
     if repeated:
-        said.append(f"{repeated} rows repeat a case with the same labels and scores: each case counts once.")
-    return table, said + _findings(table)
+        of = f", with {', '.join(different)} of its first row" if different else ""
+        said.append(f"{repeated} rows repeat a case with the same labels and scores: each case counts once{of}.")
+    return table, said + _findings(table, unscored)
 
 
 def _named(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -116,10 +118,11 @@ def _one_spelling(values: NDArray[Any]) -> NDArray[Any]:
     return np.array([None if v is None else best[" ".join(v.split()).casefold()] for v in values], dtype=object)
 
 
-def _once(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """The table without rows that repeat a case, and how many those were; EvaluationError where they contradict."""
+def _once(table: pd.DataFrame) -> tuple[pd.DataFrame, int, list[str]]:
+    """The table without rows that repeat a case, how many those were, and in which columns that judge nothing they
+    differ. EvaluationError where they contradict."""
     if "image" not in table:
-        return table, 0  # said by ``targets_of``, together with what else is missing
+        return table, 0, []  # said by ``targets_of``, together with what else is missing
     image = texts(table, "image")
     if any(name is None for name in image):
         raise EvaluationError(
@@ -128,7 +131,7 @@ def _once(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     key = [name for name in ("image", "part", "split", "fold") if name in table]
     again = table.duplicated(key, keep="first")
     if not again.any():
-        return table, 0
+        return table, 0, []
     judged = [name for name in table if name in _NAMES or str(name).startswith(_KINDS)]
     odd = again & ~table.duplicated(judged, keep="first")
     if odd.any():
@@ -140,10 +143,11 @@ def _once(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
             f"prediction table: {case} stands there {len(same)} times with different {', '.join(names)} "
             f"({int(odd.sum())} such rows); keep one row for each case, or tell them apart in a column part"
         )
-    return table[~again], int(again.sum())
+    others = [str(name) for name in table if name not in judged and (~table.duplicated([*key, name]) & again).any()]
+    return table[~again], int(again.sum()), others
 
 
-def _findings(table: pd.DataFrame) -> list[str]:
+def _findings(table: pd.DataFrame, unscored: str | None) -> list[str]:
     """What is no slip, but what a reader of the figures should know."""
     said = []
     excluded = np.array([value is not None for value in texts(table, "excluded_by")], dtype=bool)
@@ -160,11 +164,8 @@ def _findings(table: pd.DataFrame) -> list[str]:
                 "probabilities: what needs probabilities (calibration, decision curve) is left out."
             )
         lost = int((np.isnan(score) & ~np.isnan(truth) & ~excluded).sum())
-        if lost:
-            said.append(
-                f"{target}: {lost} cases with a label have no score and no reason in excluded_by; they count as wrong "
-                "on intention and are left out of what is judged on scored cases only."
-            )
+        if lost and unscored is not None:
+            said.append(f"{target}: {lost} cases with a label have no score and no reason in excluded_by; {unscored}.")
     if {"split", "image"} <= set(table.columns) and "fold" not in table:
         pairs = pd.DataFrame({"who": clusters_of(table), "split": texts(table, "split")}).dropna().drop_duplicates()
         shared = int((pairs.groupby("who").size() > 1).sum())

@@ -77,11 +77,13 @@ def audit(given: Material, cfg: Mapping[str, Any]) -> Record:
         by_target[question.target] = _whole(question, attributes, settings) | {"attributes": here}
     judge(records, cfg["alarm"])
     asked = [record for record in records if record["skipped"] is None]
+    rows = np.unique(np.concatenate([question.rows for question in questions]))
     return {
         "about": {
             "name": given.name,
-            "cases": len(table),
-            "patients": len(np.unique(patient)),
+            "rows": len(table),
+            "cases": len(rows),
+            "patients": len(np.unique(patient[rows])),
             "scored": given.scored,
             "films": len(given.files),
             "bundle": given.bundle is not None,

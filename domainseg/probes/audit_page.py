@@ -98,8 +98,10 @@ def page(found: Record) -> Page:
         title=f"What else can be learned here? Audit of {about['name']}"
         if not scored
         else f"What else did it learn? Audit of {about['name']}",
-        subtitle=f"An audit of {what}: {several(about['cases'], 'row', 'rows')} of "
-        f"{several(about['patients'], 'patient', 'patients')} (or groups that stand for them). Intervals are 95 %.",
+        subtitle=f"An audit of {what}: {several(about['cases'], 'case', 'cases')} of "
+        f"{several(about['patients'], 'patient', 'patients')} (or groups that stand for them)"
+        + (f"; {about['rows']:,} rows in the table" if about["rows"] > about["cases"] else "")
+        + ". Intervals are 95 %.",
         brief=_brief(found),
         warnings=_warnings(found),
         sections=sections,

@@ -25,6 +25,7 @@ DIVIDING = ("fractions", "cohort", "folds", "split", "date")
 MAIN = ("fracture", "hemorrhage")  # what a cascade is for
 WIDEST = 160  # letters of a line that a table may take
 LISTED = 20  # columns that an error names
+_UNSCORED = "where stages exclude cases they count as wrong, else they are left out"  # by ``judged``
 FEW = 10  # cases of a class with fewer of which no verdict is given (our choice)
 
 
@@ -43,7 +44,7 @@ def read_predictions(cfg: Mapping[str, Any], *by: str) -> tuple[pd.DataFrame, li
     table = read_table(cfg["predictions"], cfg["columns"])
     need_columns(table, *by)
     if not by:
-        return repaired(table)
+        return repaired(table, _UNSCORED)
     told = [
         " / ".join(name or "" for name in names) for names in zip(*(texts(table, name) for name in by), strict=True)
     ]
@@ -53,7 +54,7 @@ def read_predictions(cfg: Mapping[str, Any], *by: str) -> tuple[pd.DataFrame, li
         )
     # A fold tells repeated cases apart, as a model does: it carries the model's name while slips are put right.
     folds = [f"{model} {fold}" for model, fold in zip(told, texts(table, "fold"), strict=True)]
-    mended, said = repaired(table.assign(fold=folds))
+    mended, said = repaired(table.assign(fold=folds), _UNSCORED)
     mended = mended.drop(columns="fold")
     return (mended.assign(fold=table.loc[mended.index, "fold"]) if "fold" in table else mended), said
 

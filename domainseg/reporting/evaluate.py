@@ -37,7 +37,10 @@ def evaluate_command(cfg: dict[str, Any], output: Path) -> Metrics:
     if not cfg["predictions"]:
         raise EvaluationError("nothing to evaluate: name a prediction table (predictions=FILE) or retest=FILE")
     path = Path(cfg["predictions"])
-    table, notes = repaired(read_table(path, cfg.get("columns")))
+    table, notes = repaired(
+        read_table(path, cfg.get("columns")),
+        unscored="they count as wrong on intention and are left out of what is judged on scored cases only",
+    )
     lesions = read_lesions(path.parent)
     if table.empty:
         raise EvaluationError(f"{path}: has no rows, so there is nothing to evaluate")

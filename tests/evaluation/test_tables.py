@@ -73,8 +73,9 @@ def test_missing_scores_and_shared_patients_are_said() -> None:
     messy.loc[0, "score_effusion"] = np.nan
     messy.loc[1, "patient"], messy.loc[2, "patient"] = "p4", "p4"
     messy["site"] = "North"
-    _, said = repaired(messy)
-    assert said[0].startswith("effusion: 1 cases with a label have no score")
+    _, said = repaired(messy, unscored="they count as wrong")
+    assert said[0] == "effusion: 1 cases with a label have no score and no reason in excluded_by; they count as wrong."
+    assert not any("no score" in line for line in repaired(messy)[1])
     assert said[1].startswith("1 patients have cases in more than one split")
 
 

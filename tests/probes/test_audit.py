@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -273,8 +274,35 @@ def test_slips_are_put_right_and_said(simulated: Any, ask: Any) -> None:
     assert any("case or blanks" in line for line in again["said"])
     assert any("50 rows" in line for line in again["said"])
     assert verdict(again, "finding", "ward") == "skipped"
-    gaps = table.assign(score_finding=table["score_finding"].where(table.index % 10 != 0))
-    assert any("no score" in line for line in ask(gaps, target="finding")["said"])
+
+
+def test_repeated_cases_change_nothing(simulated: Any, ask: Any) -> None:
+    table = simulated.table("severe", 1000, 3)
+    whole = ask(table, target="finding")
+    for twice in (
+        pd.concat([table, table.iloc[::7]]),
+        table.loc[np.repeat(table.index, 1 + np.arange(len(table)) % 3)],  # some once, some twice, some three times
+        pd.concat([table, table.assign(site=table["site"].str.lower() + " ").iloc[:60]]),
+    ):
+        again = ask(twice, target="finding")
+        assert len(again["said"]) > len(whole["said"])
+        assert json.dumps({**again, "said": []}) == json.dumps({**whole, "said": []})
+    other = table.iloc[:9].assign(ward="9")
+    assert any("with ward of its first row" in line for line in ask(pd.concat([table.assign(ward="1"), other]))["said"])
+
+
+def test_cases_without_a_score_are_left_out_and_not_in_the_headline(simulated: Any, ask: Any) -> None:
+    table = simulated.table("severe", 1000, 2)
+    lost = table.index % 10 == 0
+    found = ask(table.assign(score_finding=table["score_finding"].mask(lost)), target="finding")
+    clean = ask(table[~lost], target="finding")
+    assert found["targets"]["finding"]["auc"] == clean["targets"]["finding"]["auc"]
+    assert (found["about"]["rows"], found["about"]["cases"]) == (1000, 900)
+    assert found["about"]["patients"] == table.loc[~lost, "patient"].nunique()
+    assert [line for line in found["said"] if "score" in line] == [
+        "finding: 100 cases have a label and no score and are left out."
+    ]
+    assert "900 cases of" in page(found).subtitle
 
 
 def test_what_cannot_be_audited_is_refused(simulated: Any, ask: Any) -> None:
