@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +27,18 @@ def natural(name: str) -> tuple[tuple[str, int, str], ...]:
 
 
 def read_pictures(files: Sequence[Path], max_voxels: int | None) -> Volume:
-    """Read 8-bit grey pictures in the natural order of their names, the first as the lowest slice; raises Refusal."""
+    """Read 8-bit grey pictures in the order of the one number that varies in their names, the lowest slice first.
+
+    Raises Refusal, also for names in which more than that varies.
+    """
     if len({file.parent for file in files}) > 1:
         raise Refusal("holds pictures in several folders: an exam is one folder of them")
     files = sorted(files, key=lambda file: natural(file.stem))
     kinds = {_NUMBER.sub("#", file.name.lower()) for file in files}
-    if len(kinds) > 1 or len({natural(file.stem) for file in files}) < len(files):
+    numbers = [[int(number) for number in _NUMBER.findall(file.stem)] for file in files]
+    # Two numbers that vary are two series in one folder as often as not: IM-0001-0001, IM-0002-0001.
+    varying = [] if len(kinds) > 1 else [column for column in zip(*numbers, strict=True) if len(set(column)) > 1]
+    if len(kinds) > 1 or len(varying) > 1 or len({natural(file.stem) for file in files}) < len(files):
         raise Refusal(
             "its pictures' names differ in more than one number's value, so their order is unknown: "
             "name them 1, 2, 3, ... from the feet to the head, of one kind (one window)"
@@ -58,8 +65,16 @@ def read_pictures(files: Sequence[Path], max_voxels: int | None) -> Volume:
             f"exported pictures: taken for a window of {WINDOW[0]:g} to {WINDOW[1]:g} HU (assumed)",
             "the first name is taken for the lowest slice, the picture's left for the patient's right (assumed)",
             "no spacing, so no millimetres and no ml",
+            *_skipped(varying),
         ),
     )
+
+
+def _skipped(varying: Sequence[Sequence[int]]) -> list[str]:
+    """A note where the numbers of the names, in their order, leave some out."""
+    steps = [after - before for column in varying for before, after in pairwise(column)]
+    missing = sum(step // min(steps) - 1 for step in steps)
+    return [f"{missing} numbers are left out in its names: slices may be missing"] if missing else []
 
 
 def _picture(data: bytes, number: int) -> Image.Image:

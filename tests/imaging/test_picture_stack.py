@@ -44,6 +44,7 @@ def test_grey_is_brought_to_the_brain_window_in_order_of_numbers(folder: Callabl
     assert np.isnan(volume.voxel_ml)
     assert [path.name for path in volume.files] == ["a1.png", "a2.png", "a10.png"]
     assert "assumed" in volume.notes[0]
+    assert volume.notes[-1] == "7 numbers are left out in its names: slices may be missing"
     assert volume.source_shape == (3, 20, 24)
     labels = np.arange(3 * 20 * 24).reshape(3, 20, 24) % 7
     np.testing.assert_array_equal(volume.from_source(volume.to_source(labels)), labels)
@@ -66,6 +67,7 @@ def test_masks_of_pictures(folder: Callable[..., Path], tmp_path: Path) -> None:
         ({"a1__png": grey(1), "a2__png": np.zeros((20, 25), np.uint8)}, "another size"),
         ({"a1__png": grey(1), "b2__png": grey(2)}, "order is unknown"),
         ({"a1__png": grey(1), "a01__png": grey(2)}, "order is unknown"),
+        ({f"IM-000{series}-000{k}__png": grey(k) for series in (1, 2) for k in range(4)}, "order is unknown"),
         ({"a1__png": grey(1), "a2__png": grey(1)}, "one grey"),
         ({"a1__png": grey(1), "a2__png": np.zeros((20, 24, 3), np.uint8) + np.uint8([9, 90, 0])}, "colour"),
         ({"a1__png": grey(1), "a2__png": np.zeros((20, 24), np.uint16)}, "8-bit"),
