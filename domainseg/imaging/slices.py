@@ -43,11 +43,21 @@ LEFT_OUT = {
 }
 _LOCALIZER = re.compile(r"scout|locali[sz]er|topogra|surview|scano|\bpilot\b", re.I)
 _CAPTURE = re.compile(r"dose (report|info|record)|patient protocol|screen ?save|\bsummary\b", re.I)
-_DERIVED = re.compile(r"\b(min|m)ip\b|rendering|\bvrt?\b|\b3d\b|\bcb[fv]\b|\bmtt\b|\bt ?max\b|projection", re.I)
+_DERIVED = re.compile(
+    r"\b(min|m)ip\b|rendering|\bvrt?\b|(?<!aidr )\b3d\b|\bcb[fv]\b|\bmtt\b|\bt ?max\b|projection|"
+    r"iodine|\bvnc\b|virtual non",
+    re.I,
+)
 _BONE = re.compile(r"bone|knochen|osseous|\blungs?\b|sharp", re.I)
-_CONTRAST = re.compile(r"\bct[av]\b|angio|venogra|perfusion|contrast|\bc\+|\bce\b|\bkm\b|arterial|venous|delayed", re.I)
+_CONTRAST = re.compile(
+    r"\bct[av]\b|angio|venogra|perfusion|contrast|\bc\+|\+ ?c\b(?![ -]*sp)|\b(ce|km|mdc)\b|\binj(ect\w*)?\b|"
+    r"\b(with|avec|post) iv\b|arterial|venous|delayed",
+    re.I,
+)
 _NATIVE = re.compile(
-    r"\b(without|w/?o|non?|pre|sine|sans|sin|senza|ohne)[ _-]*(iv[ _-]*)?(contrast\w*|ce|km)\b|unenhanced", re.I
+    r"\b(without|w/?o|non?|pre|sine|sans|sin|senza|ohne)[ -]*(iv[ -]*)?(contrast\w*|ce|km|mdc|inj(ect\w*)?)\b|"
+    r"unenhanced",
+    re.I,
 )
 _HEAD = re.compile(r"head|brain|skull|crani|cereb|neuro|sch[aä]?edel|kopf|t[eê]te", re.I)
 _OTHER_PART = re.compile(r"neck|spine|sinus|orbit|\bfac(e|ial)|temporal|petrous|\biac\b|chest|thorax|abdom|pelvi", re.I)
@@ -137,7 +147,8 @@ def lies_beside(file: Path) -> bool:
 def left_out(image: Image) -> str:
     """Why an image is not considered, as a key of ``LEFT_OUT``; "" when it may be a slice of a plain head CT."""
     values = image.values
-    kind, description = values.get("ImageType", ""), values.get("SeriesDescription", "")
+    # An underscore is a letter to \b: CTA_HEAD would not be a CTA.
+    kind, description = values.get("ImageType", ""), values.get("SeriesDescription", "").replace("_", " ")
     words = f"{kind} {description}".replace("_", " ").replace("\\", " ")
     if not values.get("Rows") or not values.get("Columns"):
         return "no_image"

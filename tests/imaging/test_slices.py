@@ -23,11 +23,13 @@ def test_kernels(kernels: tuple[str, ...], is_sharp: bool) -> None:
 @pytest.mark.parametrize(
     ("reason", "descriptions"),
     [
-        ("", ("HEAD 5.0 H31s", "Routine brain W/O CONTRAST", "Axial non-contrast", "sans contraste", "WO IV CONTRAST")),
-        ("contrast", ("CTA HEAD", "Head C+", "Brain WITH CONTRAST", "CT Angio 0.6", "Schaedel KM", "Perfusion 4D")),
+        ("", ("HEAD 5.0 H31s", "Routine brain W/O CONTRAST", "Axial non-contrast", "sans contraste", "WO IV CONTRAST",
+              "sans injection", "HEAD_W/O_CE", "HEAD+C-SPINE 5.0", "AIDR 3D STD")),
+        ("contrast", ("CTA HEAD", "Head C+", "Brain WITH CONTRAST", "CT Angio 0.6", "Schaedel KM", "Perfusion 4D",
+                      "CTA_HEAD_0.6", "Kopf_KM", "HEAD +C", "Head post IV", "AVEC INJECTION", "cranio con mdc")),
         ("bone", ("HEAD BONE", "Knochen 1.0", "Head_sharp")),
         ("localizer", ("Scout", "Topogram 0.6", "Surview", "Localizer")),
-        ("derived", ("MIP axial", "VRT Skull", "MinIP")),
+        ("derived", ("MIP axial", "VRT Skull", "MinIP", "MIP_axial", "Iodine map", "Head VNC")),
         ("capture", ("Dose Report", "Patient Protocol", "Screen Save")),
     ],
 )  # fmt: skip
