@@ -83,6 +83,9 @@ def stacked(slices: Sequence[Slice]) -> Stack:
     usual = protocol_distances(gaps)
     _check_gaps(gaps, usual, [group[0] for group in grouped])
     step, depth, places, notes = _grid(heights, gaps, usual)
+    thickness, gap = float(np.median([group[0].thickness for group in grouped])), float(np.median(gaps))
+    if 0 < thickness < gap / _TOUCHING:
+        notes.append(f"slices of {thickness:.1f} mm lie {gap:.1f} mm apart: what is between them was not seen")
     if tilt > 0.5:
         notes.append(f"gantry tilt of {tilt:.1f} degrees kept as a shear of the affine")
     affine = np.eye(4)

@@ -176,6 +176,13 @@ def test_a_protocol_may_change_its_distance(make_series: Series) -> None:
     assert volume.shape[0] == 16
 
 
+def test_gaps_between_all_slices_are_told(make_series: Series) -> None:
+    every_other = [(0.0, 0.0, 10.0 * k) for k in range(8)]
+    assert read_volume(make_series(every_other, SliceThickness=5)).notes == (
+        "slices of 5.0 mm lie 10.0 mm apart: what is between them was not seen",
+    )
+
+
 def test_the_same_distances_with_skipped_numbers_are_holes(make_series: Series) -> None:
     make_series(AXIAL[:4])
     for k, z in enumerate((25.0, 35.0, 45.0)):
