@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from domainseg.imaging.dicom import NotCt, Refusal
-from domainseg.imaging.slices import ENHANCED_CLASSES, LEFT_OUT, Image, left_out, of_head
+from domainseg.imaging.slices import ENHANCED_CLASSES, LEFT_OUT, Image, left_out, of_head, slice_of
 from domainseg.imaging.stack import FEWEST
 
 _THICKNESS = (2.5, 5.0)  # mm: slices of this thickness are preferred
+_BEYOND = 20.0  # mm, our choice: series of one region end within that of each other
 _AXIAL = 0.7  # least cosine between the normal and the patient's long axis
 
 Series = Mapping[tuple[str, str], Sequence[Image]]
@@ -41,6 +42,8 @@ def choose(images: Sequence[Image], beside: int) -> tuple[Sequence[Image], list[
     if unread := [value for key, value in series.items() if key != best]:
         shown = "; ".join(f"{len(value)}{'' if _axial(value) else ', not axial'}" for value in unread)
         notes.append(f"read the CT series of {len(members)} images, not the others (of {shown})")
+        if beyond := max(_beyond(value, members) for value in unread):
+            notes.append(f"another series shows {beyond:.0f} mm more of the head: the exam may be in two parts")
     if told:
         notes.append(f"left out: {told}")
     numbers = [int(number) for image in members if (number := image.number("InstanceNumber")) is not None]
@@ -104,6 +107,27 @@ def _rank(members: Sequence[Image]) -> tuple[bool, bool, int, float, int, float,
 
 def _thickness(members: Sequence[Image]) -> float:
     return float(np.median([image.number("SliceThickness") or 0.0 for image in members]))
+
+
+def _beyond(others: Sequence[Image], members: Sequence[Image]) -> float:
+    """How many millimetres an axial series, if it may be one of the head, reaches beyond another; 0 up to _BEYOND."""
+    if not _axial(others) or of_head(others[0].values) > 1:
+        return 0.0
+    try:
+        (low, high), (first, last) = _reach(others), _reach(members)
+    except Refusal:  # nothing tells where they lie
+        return 0.0
+    beyond = max(first - low, high - last)
+    return beyond if beyond > _BEYOND else 0.0
+
+
+def _reach(members: Sequence[Image]) -> tuple[float, float]:
+    """Lowest and highest middle of the slices, in mm along the patient; raises Refusal."""
+    heights = []
+    for one in map(slice_of, members):
+        across, down = one.along * one.spacing[1] * one.columns, one.down * one.spacing[0] * one.rows
+        heights.append(float((one.position + across / 2 + down / 2)[2]))
+    return min(heights), max(heights)
 
 
 def _axial(members: Sequence[Image]) -> bool:

@@ -227,6 +227,19 @@ def test_the_best_series_is_read_and_the_others_are_told(make_series: Series) ->
     assert not any(word in note for note in volume.notes for word in ("Doe", "4711"))
 
 
+def test_a_head_in_two_series_is_told(make_series: Series) -> None:
+    def add(number: int, start: float, count: int, **tags: Any) -> Path:
+        positions = [(-43.75, -46.5, start + 5.0 * k) for k in range(count)]
+        return make_series(positions, start=100 * number, SeriesInstanceUID=f"1.2.826.1.{number}", **tags)
+
+    add(1, 0, 8)
+    add(2, -10, 12, SeriesDescription="thin")
+    folder = add(3, -80, 12, SeriesDescription="C-Spine")
+    assert not any("two parts" in note for note in read_volume(folder).notes)
+    notes = read_volume(add(4, 50, 6)).notes
+    assert notes[1] == "another series shows 30 mm more of the head: the exam may be in two parts"
+
+
 def test_padding_with_the_other_sign_is_found(tmp_path: Path, make_slice: Callable[..., bytes]) -> None:
     for k, position in enumerate(AXIAL):
         dataset = pydicom.dcmread(BytesIO(make_slice(position, number=k, PixelRepresentation=1, RescaleIntercept=0)))
