@@ -90,15 +90,22 @@ class Manifest:
         """The same manifest with columns of ``images`` set."""
         return replace(self, images=self.images.assign(**columns))
 
-    def hash(self) -> str:
-        """SHA-256 over the cells of both tables, whatever the order of rows and columns; the root does not matter."""
+    def hash(self, columns: Sequence[str] | None = None) -> str:
+        """SHA-256 over the cells of both tables, whatever the order of rows and columns; the root does not matter.
+
+        columns: those of ``images`` that count; None: all.
+        """
         digest = hashlib.sha256()
-        for table in (self.images, self.targets):
+        for table in (self.images if columns is None else self.images[list(columns)], self.targets):
             text = as_text(table[sorted(table.columns)])
             filled = text.loc[:, (text != "").any()]
             lines = sorted(filled.to_csv(index=False, header=False).splitlines())
             digest.update("\n".join([",".join(filled.columns), *lines, ""]).encode())
         return digest.hexdigest()
+
+    def same_films(self) -> str:
+        """SHA-256 of films, patients and truth: the same for the same films, however divided and described."""
+        return self.hash(("image", "patient", "group", "site"))
 
     def missing_files(self) -> list[str]:
         """The images whose file is not there, in the order of the table; of an exam, the folder with its slices."""

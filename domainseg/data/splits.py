@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,9 @@ from domainseg.files import atomic_path
 log = logging.getLogger(__name__)
 
 Cohort = Mapping[str, Sequence[str]]
+
+DIVIDING = ("fractions", "cohort", "folds", "split", "date")  # settings of every data source: how its films are divided
+BY_PATIENT, BY_DATE = "by_patient", "by_date"
 
 
 def clusters(images: pd.DataFrame) -> pd.Series:
@@ -48,6 +52,21 @@ def clusters(images: pd.DataFrame) -> pd.Series:
         low, high = sorted(find(node) for node in (nodes[0], nodes[-1]))
         parent[high] = low
     return pd.Series([find(name) for name in names], index=images.index, name="cluster")
+
+
+def divided(manifest: Manifest, settings: Mapping[str, Any], seed: int) -> Manifest:
+    """The manifest with the splits that the settings data.* ask for; see ``assign_splits``. Raises ManifestError."""
+    if (way := settings.get("split") or BY_PATIENT) not in (BY_PATIENT, BY_DATE):
+        raise ManifestError(f"data.split={way}: known are {BY_PATIENT} and {BY_DATE}")
+    return assign_splits(
+        manifest,
+        seed=seed,
+        fractions=settings["fractions"],
+        cohort=settings.get("cohort"),
+        folds=settings.get("folds"),
+        by_date=way == BY_DATE,
+        date=settings.get("date"),
+    )
 
 
 def in_cohort(images: pd.DataFrame, cohort: Cohort | None) -> pd.Series:

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainseg.data.manifest import Manifest
-from domainseg.data.splits import assign_splits
+from domainseg.data.splits import DIVIDING, assign_splits
 from domainseg.phantom.cohort import prevalence
 from domainseg.phantom.settings import SITES, Settings
-from domainseg.training.stages import DIVIDING, build
+from domainseg.training.stages import build
 
 PLACES = ("outside", "inside", "both")
 RELATIONS = ("inside", "absent", "reversed")

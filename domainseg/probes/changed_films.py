@@ -24,7 +24,8 @@ from domainseg.evaluation.calibration import logit
 from domainseg.evaluation.intervals import Metric, weighted
 from domainseg.evaluation.tables import Rows, rows_of
 from domainseg.imaging import Film, ImageReadError
-from domainseg.probes.common import ProbeError, all_films, both_classes, enough, holm, load_films
+from domainseg.probes.common import ProbeError, all_films, both_classes, enough, holm
+from domainseg.probes.held_out import held_out
 
 log = logging.getLogger(__name__)
 
@@ -34,19 +35,28 @@ FILMS = ("test", "all")
 LOST = ("excluded_by", "exclusion_reason")
 
 
-def bundle_and_films(cfg: Mapping[str, Any], films: str) -> tuple[Bundle, Manifest]:
-    """The bundle of ``bundle=`` and the films to judge it on. Raises ProbeError, BundleError, ManifestError."""
+def bundle_and_films(cfg: Mapping[str, Any], films: str) -> tuple[Bundle, Manifest, str]:
+    """The bundle of ``bundle=``, the films to judge it on, and for people whether it may have seen them.
+
+    Raises ProbeError, BundleError, ManifestError.
+    """
     if films not in FILMS:
         raise ProbeError(f"probe.films={films}: known are {', '.join(FILMS)}")
     if not cfg["bundle"]:
         raise ProbeError("bundle=DIR is needed, with films: data=manifest data.path=films.csv")
-    manifest = all_films(cfg) if films == "all" else load_films(cfg).split("test")
-    if not len(manifest):
-        raise ProbeError("no film is in the test split; probe.films=all takes films that the bundle has never seen")
     bundle = load_bundle(cfg["bundle"])
     if reading_of(bundle.stages) is VOLUMES:
         raise ProbeError(f"{cfg['bundle']}: reads volumes; this probe changes films")
-    return bundle, manifest
+    if films == "all":
+        manifest, origin = (
+            all_films(cfg),
+            "All films are judged: that none of them trained the model is taken on trust.",
+        )
+    else:
+        manifest, origin = held_out(cfg, bundle.record)
+    if not len(manifest):
+        raise ProbeError("no film is in the test split; probe.films=all takes films that the bundle has never seen")
+    return bundle, manifest, origin
 
 
 def predict_changed(

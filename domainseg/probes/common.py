@@ -13,15 +13,13 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from domainseg.data.manifest import Manifest
-from domainseg.data.splits import assign_splits
+from domainseg.data.splits import DIVIDING, divided
 from domainseg.evaluation.tables import Rows, read_table, repaired, rows_of, targets_of, texts
 from domainseg.files import DomainsegError, write_json
 from domainseg.reporting.page import Page, Table, write_page
 
 log = logging.getLogger(__name__)
 
-# Settings of every data source that say how films are divided; training.stages, which needs torch, has the same.
-DIVIDING = ("fractions", "cohort", "folds", "split", "date")
 MAIN = ("fracture", "hemorrhage")  # what a cascade is for
 WIDEST = 160  # letters of a line that a table may take
 LISTED = 20  # columns that an error names
@@ -137,14 +135,7 @@ def load_films(cfg: Mapping[str, Any]) -> Manifest:
     manifest, data = all_films(cfg), cfg["data"]
     if data.get("folds"):
         raise ProbeError("data.folds: probes need one division of the films; leave it out")
-    return assign_splits(
-        manifest,
-        seed=int(cfg["seed"]),
-        fractions=data["fractions"],
-        cohort=data.get("cohort"),
-        by_date=data.get("split") == "by_date",
-        date=data.get("date"),
-    )
+    return divided(manifest, data, int(cfg["seed"]))
 
 
 def given_split(cfg: Mapping[str, Any]) -> bool:

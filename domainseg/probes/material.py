@@ -11,15 +11,15 @@ from typing import Any
 import pandas as pd
 
 from domainseg.data.manifest import Manifest, ManifestError
-from domainseg.data.splits import assign_splits, in_cohort
+from domainseg.data.splits import in_cohort
 from domainseg.data.tables import is_binary_label
 from domainseg.evaluation.tables import EvaluationError, read_table, repaired, texts
-from domainseg.files import DomainsegError
 from domainseg.overrides import UsageError
+from domainseg.probes.common import all_films
+from domainseg.probes.held_out import held_out
 
 log = logging.getLogger(__name__)
 
-_DIVIDING = ("fractions", "cohort", "folds", "split", "date")  # settings of a data source that divide its films
 _MAIN = ("fracture", "hemorrhage")  # targets of the cascades; the others are their filters, or parts of the answer
 
 
@@ -47,31 +47,19 @@ def material(cfg: Mapping[str, Any], output: Path) -> Material:
             "nothing to audit: give predictions=FILE, or bundle=DIR with data=NAME, or data=NAME alone "
             "(data=manifest data.path=films.csv)"
         )
-    films = None if data is None else load_films(cfg)
     if predictions is not None:
-        return _of_table(Path(predictions), cfg, films)
-    assert films is not None
+        return _of_table(Path(predictions), cfg, None if data is None else _films(cfg))
     if bundle is not None:
-        return _of_bundle(Path(bundle), cfg, films, output)
+        return _of_bundle(Path(bundle), cfg, output)
+    films = _films(cfg)
     table, said = repaired(labelled(films))
-    return Material(table, films.name, scored=False, files=_files(films), said=said)
+    return Material(table, films.name, scored=False, files=_paths(films), said=said)
 
 
-def load_films(cfg: Mapping[str, Any]) -> Manifest:
+def _films(cfg: Mapping[str, Any]) -> Manifest:
     """The manifest of ``data=``, restricted to data.cohort where that is given."""
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
-
-    data = {key: value for key, value in cfg["data"].items() if key not in _DIVIDING}
-    try:
-        films: Manifest = instantiate(data, _convert_="all")
-    except InstantiationException as error:
-        if isinstance(error.__cause__, DomainsegError):
-            raise error.__cause__ from None
-        raise
-    if cohort := cfg["data"].get("cohort"):
-        films = films.where(in_cohort(films.images, cohort))
-    return films
+    films = all_films(cfg)
+    return films.where(in_cohort(films.images, cfg["data"].get("cohort")))
 
 
 def labelled(films: Manifest) -> pd.DataFrame:
@@ -83,7 +71,7 @@ def labelled(films: Manifest) -> pd.DataFrame:
     return known.merge(films.images, on="image", how="left", validate="many_to_one")
 
 
-def _files(films: Manifest) -> dict[str, Path]:
+def _paths(films: Manifest) -> dict[str, Path]:
     return {image: films.path(image) for image in films.images["image"]}
 
 
@@ -93,7 +81,7 @@ def _of_table(path: Path, cfg: Mapping[str, Any], films: Manifest | None) -> Mat
         raise EvaluationError(f"{path}: has no rows, so there is nothing to audit")
     files: dict[str, Path] = {}
     if films is not None:
-        files = {image: file for image, file in _files(films).items() if image in set(texts(table, "image"))}
+        files = {image: file for image, file in _paths(films).items() if image in set(texts(table, "image"))}
         if not files:
             raise EvaluationError(f"{path}: none of its images is in {films.name}; image must mean the same in both")
         extra = [name for name in films.images if name == "image" or name not in table]
@@ -119,21 +107,17 @@ def _of_split(table: pd.DataFrame, cfg: Mapping[str, Any], said: list[str]) -> p
     return kept.reset_index(drop=True)
 
 
-def _of_bundle(bundle: Path, cfg: Mapping[str, Any], films: Manifest, output: Path) -> Material:
+def _of_bundle(bundle: Path, cfg: Mapping[str, Any], output: Path) -> Material:
     """Predict the films of the split with the bundle, into output/predictions."""
     from domainseg.bundle.command import predict_table
     from domainseg.bundle.model import bundle_model
+    from domainseg.bundle.verify import verify_bundle
     from domainseg.data.privacy import patient_key
 
-    said = []
-    if cfg["split"] != "all":
-        films = assign_splits(films, seed=int(cfg["seed"]), fractions=cfg["data"]["fractions"]).split(cfg["split"])
-        said.append(
-            f"{len(films)} films are audited: those that data={films.name} with seed={cfg['seed']} puts into the split "
-            f"{cfg['split']}. When the model was trained on other films, split=all audits every film."
-        )
+    if cfg["split"] == "all":
+        films, origin = _films(cfg), "All films are audited: that none of them trained the model is taken on trust."
     else:
-        said.append("All films are audited: that none of them trained the model is taken on trust.")
+        films, origin = held_out(cfg, verify_bundle(bundle).record, cfg["split"])
     settings = {
         "bundle": bundle,
         "backend": "onnxruntime",
@@ -151,7 +135,7 @@ def _of_bundle(bundle: Path, cfg: Mapping[str, Any], films: Manifest, output: Pa
     extra = ["image", *(name for name in films.images if name not in found)]
     table, repairs = repaired(found.merge(films.images[extra], on="image", how="left"))
     name = bundle.parent.name if bundle.name == "bundle" else bundle.name
-    return Material(table, name, scored=True, files=_files(films), bundle=bundle, said=said + repairs)
+    return Material(table, name, scored=True, files=_paths(films), bundle=bundle, said=[origin, *repairs])
 
 
 def targets_to_audit(has: list[str], asked: Any) -> list[str]:

@@ -62,12 +62,12 @@ def run(cfg: dict[str, Any], output: Path, *, parts: Sequence[str], films: str =
     """
     if unknown := [part for part in parts if part not in PARTS]:
         raise ProbeError(f"probe.parts: {unknown[0]} is unknown; known are {', '.join(PARTS)}")
-    bundle, manifest = bundle_and_films(cfg, films)
+    bundle, manifest, origin = bundle_and_films(cfg, films)
     given = None if not cfg["predictions"] else rois_of(read_table(cfg["predictions"], cfg["columns"]))
     changes = {part: partial(_painted, part=part, given=given) for part in dict.fromkeys(parts)}
     table, touched = predict_changed(bundle, manifest, changes, output)
     record = effects(table, str(bundle.record["target"]), list(changes), touched)
-    said = []
+    said = [origin]
     if given is None and "roi_x1" not in table:
         said.append(
             "No ROIs are known: what lies in and outside of them is not told apart. predictions=TABLE gives some."

@@ -33,11 +33,11 @@ def run(cfg: dict[str, Any], output: Path, *, sizes: Sequence[int], films: str =
     """Write resolution.json, resolution.html and the table of predictions; returns the record. Raises ProbeError."""
     if not sizes or any(isinstance(size, bool) or not isinstance(size, int) or size < 8 for size in sizes):
         raise ProbeError(f"probe.sizes={list(sizes)}: whole numbers of pixels, 8 or more")
-    bundle, manifest = bundle_and_films(cfg, films)
+    bundle, manifest, origin = bundle_and_films(cfg, films)
     wanted = {str(size): partial(_reduced, size=size) for size in sorted(set(sizes))}
     table, touched = predict_changed(bundle, manifest, wanted, output)
     record = effects(table, str(bundle.record["target"]), list(wanted), touched)
-    record |= {"films": len(manifest), "bundle_sha256": bundle.sha256}
+    record |= {"films": len(manifest), "bundle_sha256": bundle.sha256, "said": [origin]}
     record["verdict"] = _verdict(record)
     write_results(output, "resolution", record, page_of(record), short_table(record))
     return record
@@ -104,7 +104,7 @@ def page_of(record: Mapping[str, Any]) -> Page:
     return Page(
         title="Resolution",
         subtitle=f"Target: {record['target']}, {record['n']} cases, {record['positive_n']} positive.",
-        brief=[record["verdict"]],
+        brief=[record["verdict"], *record["said"]],
         sections=[
             Section(
                 "AUC by resolution",

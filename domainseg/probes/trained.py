@@ -11,8 +11,9 @@ from typing import Any
 import pandas as pd
 
 from domainseg.data.manifest import Manifest
+from domainseg.data.splits import DIVIDING
 from domainseg.files import atomic_path
-from domainseg.probes.common import DIVIDING, ProbeError
+from domainseg.probes.common import ProbeError
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from domainseg.bundle.envelope import measure
 from domainseg.cascade.cascade import read_ahead
 from domainseg.cascade.reads import VOLUMES, Reading
 from domainseg.data.manifest import Manifest
-from domainseg.data.splits import clusters
+from domainseg.data.splits import DIVIDING, clusters
 from domainseg.data.tables import SPLITS, is_binary_label
 from domainseg.files import read_json, write_json
 from domainseg.imaging import Film, ImageReadError
@@ -29,9 +29,10 @@ SAMPLE, EXAMS = 200, 50  # training films, or exams, that the envelope is measur
 def described(run: Path, settings: Mapping[str, Any], manifest: Manifest | None) -> dict[str, Any]:
     """The description of a run's data, from its folder, or made now from its films and written there.
 
-    name, simulated, films, sha256, cohort (of tune and test); splits: name -> films, patients, sha256, sites (films by
-    site), labels (target -> positive, negative, of: films or parts); envelope: see domainseg.bundle.envelope, with the
-    number of training films as ``of``. Without films, of a run that was never exported: what environment.json knows.
+    name, simulated, films, sha256, same_films (Manifest.same_films), cohort (of tune and test), division (the settings
+    of data.* that divide); splits: name -> films, patients, sha256, same_films, sites (films by site), labels (target
+    -> positive, negative, of: films or parts); envelope: see domainseg.bundle.envelope, with the number of training
+    films as ``of``. Without films, of a run that was never exported: what environment.json knows.
     """
     file = run / RECORD
     if file.is_file():
@@ -43,9 +44,11 @@ def described(run: Path, settings: Mapping[str, Any], manifest: Manifest | None)
         "simulated": ".sources.phantom_" in str(settings["data"].get("_target_", "")),
         "cohort": settings["data"].get("cohort"),
         "splits": known["splits"],
+        "division": {key: settings["data"][key] for key in DIVIDING if settings["data"].get(key) is not None},
         "envelope": {},
     }
     if manifest is not None:
+        found["same_films"] = manifest.same_films()
         found["splits"] = {name: split(manifest.split(name)) for name in SPLITS if len(manifest.split(name))}
         found["envelope"] = envelope(manifest.split("train"), reading_in(settings))
         write_json(file, found)
@@ -72,6 +75,7 @@ def split(part: Manifest) -> dict[str, Any]:
         "films": len(part),
         "patients": int(clusters(part.images).nunique()),
         "sha256": part.hash(),
+        "same_films": part.same_films(),
         "sites": {str(site): int(count) for site, count in sites.items()},
         "labels": labels,
     }

@@ -22,7 +22,7 @@ from domainseg.cascade.decisions import DECISIONS
 from domainseg.cascade.reads import VOLUMES, Reading, reading_of
 from domainseg.cascade.stages import Stage
 from domainseg.data.manifest import Manifest
-from domainseg.data.splits import refit_manifest
+from domainseg.data.splits import DIVIDING, refit_manifest
 from domainseg.evaluation import read_table
 from domainseg.files import read_json
 from domainseg.imaging import Film, ImageReadError
@@ -36,7 +36,7 @@ from domainseg.training.environment import versions_of
 from domainseg.training.onnx_model import ExportError, OnnxModel, opened, opset_of, to_onnx
 from domainseg.training.parity import check_cascade, check_parity
 from domainseg.training.run import load_data
-from domainseg.training.stages import DIVIDING, REFIT, build, load_cascade, module_of, reading_in
+from domainseg.training.stages import REFIT, build, load_cascade, module_of, reading_in
 
 log = logging.getLogger(__name__)
 

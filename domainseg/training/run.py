@@ -20,7 +20,7 @@ from domainseg.cascade.table import write_table
 from domainseg.data.cache import Cache
 from domainseg.data.manifest import Manifest
 from domainseg.data.privacy import patient_key
-from domainseg.data.splits import assign_splits, fold_manifest, refit_manifest, write_splits
+from domainseg.data.splits import DIVIDING, divided, fold_manifest, refit_manifest, write_splits
 from domainseg.evaluation.metrics import get
 from domainseg.evaluation.tables import films
 from domainseg.files import read_json, remove_partial, write_json
@@ -32,11 +32,10 @@ from domainseg.training.environment import write_environment
 from domainseg.training.gathered import predict_together
 from domainseg.training.pictures import write_pictures
 from domainseg.training.processes import fingerprints, threads_of, together
-from domainseg.training.stages import DIVIDING, REFIT, RunError, build
+from domainseg.training.stages import REFIT, RunError, build
 
 log = logging.getLogger(__name__)
 
-BY_PATIENT, BY_DATE = "by_patient", "by_date"
 
 
 def train(cfg: dict[str, Any], output: Path) -> float:
@@ -115,19 +114,8 @@ def value_of(metrics: Mapping[str, Any], cfg: Mapping[str, Any]) -> float:
 
 def load_data(cfg: Mapping[str, Any]) -> Manifest:
     """The manifest of the configuration, with its splits."""
-    data = {key: value for key, value in cfg["data"].items() if key not in DIVIDING}
-    if (way := cfg["data"].get("split", BY_PATIENT)) not in (BY_PATIENT, BY_DATE):
-        raise RunError(f"data.split={way}: known are {BY_PATIENT} and {BY_DATE}")
-    manifest: Manifest = build(data)
-    return assign_splits(
-        manifest,
-        seed=int(cfg["seed"]),
-        fractions=cfg["data"]["fractions"],
-        cohort=cfg["data"].get("cohort"),
-        folds=cfg["data"].get("folds"),
-        by_date=cfg["data"].get("split", BY_PATIENT) == BY_DATE,
-        date=cfg["data"].get("date"),
-    )
+    manifest: Manifest = build({key: value for key, value in cfg["data"].items() if key not in DIVIDING})
+    return divided(manifest, cfg["data"], int(cfg["seed"]))
 
 
 def check_same_films(cfg: Mapping[str, Any], manifest: Manifest, output: Path) -> None:

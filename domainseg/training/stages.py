@@ -20,6 +20,7 @@ from torch import nn
 from domainseg.cascade.operations import versioned
 from domainseg.cascade.reads import Reading, reading_for
 from domainseg.cascade.stages import Frozen, Stage
+from domainseg.data.splits import DIVIDING
 from domainseg.files import DamagedError, DomainsegError, read_json, read_sealed, write_bytes, write_sealed
 from domainseg.networks import WholeFilmDenseNet121
 from domainseg.training.runner import TorchNetwork
@@ -29,7 +30,6 @@ log = logging.getLogger(__name__)
 RECORD = "stage.json"  # written last: a folder without it is not finished
 WEIGHTS = "network.pt"
 REFIT = "refit"  # folder of the cascade that a cross-validated run trains on all films, for its bundle
-DIVIDING = ("fractions", "cohort", "folds", "split", "date")  # settings of every data source: how its films are divided
 AGAIN = "remove this stage's folder and go on with resume=true to train it again"
 
 

@@ -1,0 +1,40 @@
+"""The films of ``data=`` that a bundle has not learned from, as far as that can be known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from domainseg.data.manifest import Manifest
+from domainseg.data.splits import divided
+from domainseg.probes.common import ProbeError, all_films, load_films
+
+
+def held_out(cfg: Mapping[str, Any], record: Mapping[str, Any], split: str = "test") -> tuple[Manifest, str]:
+    """The films of ``split`` (train, tune or test), and for people how sure it is that the bundle is new to them.
+
+    record: bundle.json. Films that the bundle was made from are divided as its own run divided them, whatever seed= and
+    data.* say now; others as training on them would divide them. Raises ProbeError where that cannot be done again, and
+    ManifestError.
+    """
+    films, made = all_films(cfg), record["data"]
+    if films.same_films() != made.get("same_films"):
+        part = load_films(cfg).split(split)
+        return part, (
+            f"{len(part)} films are judged: those that data={films.name} with seed={cfg['seed']} puts into the split "
+            f"{split}. They are not the films that the bundle was made from; that none of them was among those is "
+            "taken on trust."
+        )
+    if made["division"].get("folds"):
+        raise ProbeError(
+            f"data={films.name} holds the films that the bundle learned from: its run was cross-validated, and its "
+            "networks were then trained on all of them. Give films that it has not seen, or "
+            "predictions=RUN/predictions.parquet, which each fold predicted unseen"
+        )
+    part = divided(films, made["division"], int(made["seed"])).split(split)
+    if part.same_films() != made["splits"].get(split, {}).get("same_films"):
+        raise ProbeError(
+            f"data={films.name} holds the films that the bundle was made from, but they cannot be divided as its run "
+            "did, so films that it learned from might be judged: give back the split column that they had then"
+        )
+    return part, f"{len(part)} films are judged: those that the bundle's own run kept as {split}."
