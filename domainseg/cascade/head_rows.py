@@ -36,13 +36,14 @@ def volume_rows(
     """The row of one exam; its key ``lesions`` holds the rows of the lesion table (plain values only).
 
     outlined: 1 where masks tell where the bleeds are, or there are none; 0 where only labels are known.
+    notes: what ``Volume.notes`` says, or why the exam was not read.
     Predicted lesions come first, then, where a mask is known, the true ones. An exam that was not read or taken for no
     head still has its true volumes and lesions, so that what was lost can be counted.
     """
     row: dict[str, Any] = {"image": image, "part": ""}
     lesions: list[dict[str, Any]] = []
     if isinstance(volume, ImageReadError):
-        row |= {"excluded_by": "read", "exclusion_reason": volume.kind}
+        row |= {"excluded_by": "read", "exclusion_reason": volume.kind, "notes": volume.reason}
     else:
         row |= _described(volume)
     case: Case | None = None

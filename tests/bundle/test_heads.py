@@ -90,6 +90,7 @@ def test_each_exam_has_its_row_and_its_lesions(predicted: Path, bundle: Path, ex
     assert list(table.index) == ["a.nii.gz", "pictures", "ward/bleed", "ward/gap", "ward/none"]
     why = {"pictures": "head_filter", "ward/gap": "read"}
     assert table["excluded_by"].to_dict() == {image: why.get(image, "") for image in table.index}
+    assert "slices are missing" in table.loc["ward/gap", "notes"]
     assert "lesions" not in table
     loaded = load_bundle(bundle, threads=1)
     for image in ("a.nii.gz", "ward/bleed", "ward/none"):
