@@ -130,16 +130,26 @@ def proportion(hits: NDArray[np.bool_], clusters: NDArray[Any], *, resamples: in
         low, high = wilson(int(value) * k, k)
         method = "wilson at the number of patients"
     else:
-        counts = np.stack([np.bincount(rows, weights=hits, minlength=k), np.bincount(rows, minlength=k)])
-        # Patients with as many hits among as many rows are alike: how often each kind is drawn is all that matters.
-        kinds, patients = np.unique(counts, axis=1, return_counts=True)
-        drawn = np.random.default_rng(seed).multinomial(k, patients / k, size=resamples)
-        low, high = percentiles((drawn @ kinds[0]) / (drawn @ kinds[1]))
+        counts = np.array([np.bincount(rows, weights=hits, minlength=k), np.bincount(rows, minlength=k)], np.float64)
+        found, among = drawn_sums(counts, resamples=resamples, seed=seed)
+        low, high = percentiles(found / among)
         method = "patient bootstrap"
         if low == high:  # one patient, or patients who are all alike
             low, high = exact(value, k)
             method = "exact at the number of patients"
     return Metric(value=value, low=low, high=high, n=n, n_clusters=k, method=method)
+
+
+def drawn_sums(counts: Array, *, resamples: int = RESAMPLES, seed: int = 0) -> Array:
+    """Counts of patients [m, k] -> their sums over patients drawn with replacement [m, resamples].
+
+    Patients with the same counts are alike: how often each kind is drawn is all that matters, so that a few kinds of
+    many patients take no time.
+    """
+    k = counts.shape[1]
+    kinds, patients = np.unique(counts, axis=1, return_counts=True)
+    drawn = np.random.default_rng(seed).multinomial(k, patients / k, size=resamples)
+    return np.asarray(kinds @ drawn.T, np.float64)
 
 
 def patient_bootstrap(

@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import xlogy
 
 from domainseg.evaluation import roc
-from domainseg.evaluation.intervals import Array, Metric, proportion
+from domainseg.evaluation.intervals import Array, Metric, drawn_sums, percentiles, proportion
 from domainseg.probes.effects import Codes, Test, patients_in, stretch, wald
 
 FOLDS = 5
+RESAMPLES = 1000  # for the interval of the utility
 _PRIOR = 5.0  # cases that the overall prevalence counts for in each group: our choice, it only decides near-ties
 
 
@@ -27,7 +29,7 @@ class Association:
     """auc: of ranking by the attribute alone, cross-validated by patient. ``prevalence``: of each group."""
 
     auc: Metric
-    utility: float
+    utility: Metric
     test: Test
     prevalence: list[Metric]
 
@@ -37,7 +39,7 @@ def association(label: Array, group: Codes, patient: Codes, groups: int, seed: i
     folds = patient_folds(patient, seed)
     return Association(
         auc=roc.auc(label, cross_fitted(label, group, folds, groups), patient, folds),
-        utility=utility(label, group),
+        utility=utility(label, group, patient, seed),
         test=equal_prevalence(label, group, patient, groups),
         prevalence=[proportion(label[group == g] == 1, patient[group == g], seed=seed) for g in range(groups)],
     )
@@ -72,16 +74,34 @@ def equal_prevalence(label: Array, group: Codes, patient: Codes, groups: int) ->
     return wald((member * residual[:, None]).sum(axis=0)[:-1], influence[:, :-1], patient, below)
 
 
-def utility(label: Array, group: Codes) -> float:
-    """Mutual information of label and group, corrected for chance, as a share of the label's entropy; at least 0."""
-    n = len(label)
-    joint = np.zeros((2, int(group.max()) + 1))
-    np.add.at(joint, (label.astype(np.intp), group), 1.0)
-    rows, columns = joint.sum(axis=1), joint.sum(axis=0)
-    held = joint > 0
-    expected = np.outer(rows, columns)
-    information = float((joint[held] / n * np.log2(joint[held] * n / expected[held])).sum())
-    p = rows[rows > 0] / n
-    entropy = float(-(p * np.log2(p)).sum())
-    chance = (int((columns > 0).sum()) - 1) * (len(p) - 1) / (2 * n * np.log(2))
-    return max(0.0, (information - chance) / entropy) if entropy > 0 else 0.0
+def utility(label: Array, group: Codes, patient: Codes, seed: int = 0) -> Metric:
+    """Mutual information of label and group, corrected for chance, as a share of the label's entropy; at least 0.
+
+    The interval is the patient bootstrap's, moved back by what resampling adds: information by chance once more. None
+    where no group has both labels, for then all resamples are alike.
+    """
+    cell = label.astype(np.intp) + 2 * group
+    k, cells = int(patient.max()) + 1, 2 * (int(group.max()) + 1)
+    joint = np.bincount(cell * k + patient, minlength=cells * k).reshape(cells, k).astype(np.float64)
+    joint = joint[:, joint.any(axis=0)]
+    whole = joint.sum(axis=1)
+    value, people = float(_share(whole[:, None])[0]), joint.shape[1]
+    low, high, method = np.nan, np.nan, "degenerate"
+    if (whole.reshape(-1, 2) > 0).all(axis=1).any() and people > 1:
+        drawn = _share(drawn_sums(joint, resamples=RESAMPLES, seed=seed))
+        low, high = np.clip(percentiles(drawn - drawn.mean() + value), 0, 1).tolist()
+        method = "patient bootstrap"
+    return Metric(value=max(0.0, value), low=low, high=high, n=len(label), n_clusters=people, method=method)
+
+
+def _share(joint: Array) -> Array:
+    """Counts [2 x groups, b] of (label 0, label 1) group by group -> corrected information over entropy [b]."""
+    joint = joint.reshape(-1, 2, joint.shape[1])
+    n = joint.sum(axis=(0, 1))
+    rows, columns = joint.sum(axis=0), joint.sum(axis=1)
+    p = rows / n
+    entropy, of_groups = (xlogy(share, share).sum(axis=0) / -np.log(2) for share in (p, columns / n))
+    together = xlogy(joint / n, joint / n).sum(axis=(0, 1)) / -np.log(2)
+    chance = ((columns > 0).sum(axis=0) - 1) * ((rows > 0).sum(axis=0) - 1) / (2 * n * np.log(2))
+    information = entropy + of_groups - together - chance
+    return np.asarray(np.divide(information, entropy, out=np.zeros_like(entropy), where=entropy > 0))

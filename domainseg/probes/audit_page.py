@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from domainseg.probes.audit_figures import risk_map, score_bars, within_groups
-from domainseg.probes.verdicts import ORDER, TITLES
+from domainseg.probes.verdicts import ORDER, TITLES, furthest
 from domainseg.reporting.page import Figure, Page, Section, Table, write_page
 from domainseg.reporting.words import interval, number, several
 
@@ -202,27 +202,21 @@ def _overview(found: Record) -> Section:
             continue
         cells = [target, record["attribute"]]
         cells += [interval(record["detectable"].get(source, {}).get("auc"), 2) for source in sources]
-        cells += [interval(record["associated"]["auc"], 2), number(record["associated"]["utility"])]
+        cells += [interval(record["associated"]["auc"], 2), interval(record["associated"]["utility"])]
         if scored:
             used = record["used"].get("severity", record["used"])
-            cells += [number(used["shift"]["largest"]), interval(used["fall"]["difference"])]
+            cells += [furthest(used["shift"], record["groups"], 2), interval(used["fall"]["difference"])]
         else:
-            cells.append(number(risk(record)))
+            cells.append(interval(record.get("risk")))
         p = record["p_holm"]
         rows.append([*cells, "< 0.001" if p < 0.001 else number(p), TITLES[record["verdict"]]])
     note = (
-        "Shift: the largest distance from 0.5 over the groups; fall: AUC as it is minus matched"
-        + (", both within bands of severity." if found["about"]["severity"] else ".")
+        "Shift: of the group furthest from 0.5, how often its case outscores another of the same label; fall: AUC "
+        "as it is minus matched" + (", both within bands of severity." if found["about"]["severity"] else ".")
         if scored
         else "Risk, after G-AUDIT: utility times (2 AUC - 1) of the probe on the films; 0 none, 1 the label itself."
     )
     return Section("In one table", tables=[Table(heads, rows, note=note, numeric=range(2, len(heads) - 1))])
-
-
-def risk(record: Record) -> float:
-    """Utility times detectability (2 AUC - 1, at least 0), of an attribute of a manifest; NaN without films."""
-    image = record["detectable"].get("image")
-    return float("nan") if image is None else record["associated"]["utility"] * max(0.0, 2 * image["auc"]["value"] - 1)
 
 
 def _target(target: str, whole: Record, about: Record) -> Section:

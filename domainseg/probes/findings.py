@@ -76,7 +76,20 @@ def finding(question: Question, attribute: Attribute, readings: Mapping[str, Det
         _within(record, cases)
     for source, reading in readings.items():
         record["detectable"][source] = {"auc": reading.auc, "p": reading.p, "by_group": reading.by_group}
+    if question.score is None and "image" in readings:
+        record["risk"] = _risk(found.utility, readings["image"].auc)
     return record
+
+
+def _risk(utility: Metric, reading: Metric) -> Metric:
+    """Utility times what is read from the films (2 AUC - 1, at least 0): 0 no risk, 1 the label itself.
+
+    The ends of both intervals are multiplied as well, which gives a wider one than both together would have.
+    """
+    tells, reads = (np.array([found["value"], found["low"], found["high"]]) for found in (utility, reading))
+    value, low, high = (tells * np.maximum(0.0, 2 * reads - 1)).tolist()
+    n, people = min(utility["n"], reading["n"]), min(utility["n_clusters"], reading["n_clusters"])
+    return Metric(value=value, low=low, high=high, n=n, n_clusters=people, method="ends of both intervals multiplied")
 
 
 def _present(group: Codes, patient: Codes, names: Sequence[str], least: int) -> tuple[Codes, list[str]]:

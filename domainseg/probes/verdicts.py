@@ -139,9 +139,9 @@ def _model(record: Record, alarm: Mapping[str, float]) -> tuple[str, list[str]]:
         if after["shift"]["largest"] < alarm["shift"] and not after["fall"]["difference"]["value"] >= alarm["fall"]:
             return "case mix", [
                 (
-                    f"Case mix: among cases of one label the score differs between groups of {name} (by up to "
-                    f"{number(used['shift']['largest'])} from 0.5), but not among cases of one label and severity "
-                    f"({number(after['shift']['largest'])}): the patients differ."
+                    f"Case mix: among cases of one label the score differs between groups of {name} (shift: "
+                    f"{furthest(used['shift'], record['groups'])}), but not among cases of one label and severity "
+                    f"({furthest(after['shift'], record['groups'])}): the patients differ."
                 )
             ]
         return "undecided", [
@@ -179,9 +179,9 @@ def _model(record: Record, alarm: Mapping[str, float]) -> tuple[str, list[str]]:
     if associated and crude["largest"] >= alarm["shift"] and _p(crude["p"], True) < level:
         return "case mix", [
             (
-                f"Case mix: scores differ between groups of {name} (by up to {number(crude['largest'])} from 0.5) as "
-                "their prevalences do; among cases of one label no use is found (up to "
-                f"{number(used['shift']['largest'])}, fall of the AUC {interval(used['fall']['difference'])})."
+                f"Case mix: scores differ between groups of {name} (shift: {furthest(crude, record['groups'])}) as "
+                "their prevalences do; among cases of one label no use is found (shift: "
+                f"{furthest(used['shift'], record['groups'])}, fall of the AUC {interval(used['fall']['difference'])})."
             )
         ]
     bound = f"fall of the AUC when matched {interval(used['fall']['difference'])}"
@@ -194,8 +194,7 @@ def _how(used: Record, alarm: Mapping[str, float], record: Record) -> str:
     """The shift and the fall that count, in words."""
     out = []
     if _p(used["shift"]["p"], used["shift"]["largest"] >= alarm["shift"]) < alarm["level"]:
-        values = [theta["value"] if theta else 0.5 for theta in used["shift"]["theta"]]
-        place = max(range(len(values)), key=lambda g: (round(abs(values[g] - 0.5), 9), values[g]))
+        place = _furthest(used["shift"])
         out.append(
             f"a case of {record['groups'][place]['name']} outscores one of the same label from the other groups with "
             f"probability {interval(used['shift']['theta'][place])}, 0.5 being no difference."
@@ -206,6 +205,19 @@ def _how(used: Record, alarm: Mapping[str, float], record: Record) -> str:
             f"{record['attribute']} is made independent of the label: a fall of {interval(used['fall']['difference'])}."
         )
     return " ".join(out) or "no shift and no fall of the stated size."
+
+
+def _furthest(shift: Record) -> int:
+    """The number of the group that lies furthest from 0.5; of two that lie as far the higher one."""
+    values = [theta["value"] if theta else 0.5 for theta in shift["theta"]]
+    return max(range(len(values)), key=lambda g: (round(abs(values[g] - 0.5), 9), values[g]))
+
+
+def furthest(shift: Record, groups: Sequence[Record], digits: int = 3) -> str:
+    """The group that lies furthest from 0.5, and where it lies, as people write it; a dash without any."""
+    place = _furthest(shift)
+    found = shift["theta"][place]
+    return "–" if found is None else f"{groups[place]['name']} {interval(found, digits)}"
 
 
 def _risk(name: str) -> list[str]:

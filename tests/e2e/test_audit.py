@@ -46,6 +46,10 @@ def test_films_of_two_sites_where_the_site_gives_the_label_away(tmp_path: Path) 
     site, sex = found["targets"]["edema"]["attributes"][0], found["targets"]["edema"]["attributes"][5]
     assert (site["attribute"], site["verdict"]) == ("site", "at hand")
     assert site["detectable"]["image"]["auc"]["value"] > 0.95
+    product = site["associated"]["utility"]["value"] * (2 * site["detectable"]["image"]["auc"]["value"] - 1)
+    assert site["risk"]["value"] == pytest.approx(product)
+    assert 0 < site["risk"]["low"] < product < site["risk"]["high"] < 1
+    assert sex["risk"]["low"] == 0
     assert (sex["attribute"], sex["verdict"]) == ("sex", "nothing")
     assert any("1 of 80 films could not be read" in line for line in found["said"])
     page = (tmp_path / "out" / "audit.html").read_text()

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import chi2_contingency, mannwhitneyu
-from sklearn.metrics import roc_auc_score
+from scipy.stats import chi2_contingency, entropy, mannwhitneyu
+from sklearn.metrics import mutual_info_score, roc_auc_score
 from statsmodels.stats.multitest import multipletests
 
 from domainseg.evaluation.tables import EvaluationError, repaired
@@ -153,9 +153,29 @@ def test_zechs_ranking_by_site_alone() -> None:
 def test_utility_is_0_of_nothing_and_1_of_the_label_itself() -> None:
     rng = np.random.default_rng(0)
     label = (rng.random(4000) < 0.3).astype(float)
-    assert utility(label, label.astype(np.intp)) == pytest.approx(1, abs=0.001)
-    found = [utility(label, rng.integers(5, size=4000)) for _ in range(40)]
-    assert np.mean(found) < 0.0005
+    patient = np.arange(4000)
+    itself = utility(label, label.astype(np.intp), patient)
+    assert itself["value"] == pytest.approx(1, abs=0.001)
+    assert np.isnan(itself["low"])  # no resample can differ
+    assert itself["method"] == "degenerate"
+    found = [utility(label, rng.integers(5, size=4000), patient) for _ in range(40)]
+    assert np.mean([each["value"] for each in found]) < 0.0005
+    assert all(each["low"] == 0 for each in found)
+
+
+def test_interval_of_the_utility_covers_the_true_one() -> None:
+    """Prevalences of 10, 20 and 30 % in groups of one size; half of the patients have two cases that are one."""
+    true = mutual_info_score(None, None, contingency=np.array([[90, 80, 70], [10, 20, 30]])) / entropy([0.8, 0.2])
+    rng = np.random.default_rng(5)
+    patient, covered = np.repeat(np.arange(400), 2), []
+    for _ in range(120):
+        group, shared = rng.integers(3, size=400)[patient], (rng.random(400) < 0.5)[patient]
+        drawn = np.where(shared, rng.random(400)[patient], rng.random(800))
+        label = (drawn < np.array([0.1, 0.2, 0.3])[group]).astype(float)
+        found = utility(label, group, patient)
+        assert found["low"] <= found["value"] <= found["high"]
+        covered.append(found["low"] <= true <= found["high"])
+    assert 0.88 <= np.mean(covered) <= 0.995  # 0.95, give or take 4 of its standard errors
 
 
 def test_holm_is_statsmodels() -> None:
@@ -277,25 +297,26 @@ def test_slips_are_put_right_and_said(simulated: Any, ask: Any) -> None:
 
 
 def test_repeated_cases_change_nothing(simulated: Any, ask: Any) -> None:
-    table = simulated.table("severe", 1000, 3)
-    whole = ask(table, target="finding")
+    table = simulated.table("severe", 600, 3)
+    whole = ask(table, target="finding", attributes=["site", "age"])
     for twice in (
         pd.concat([table, table.iloc[::7]]),
         table.loc[np.repeat(table.index, 1 + np.arange(len(table)) % 3)],  # some once, some twice, some three times
         pd.concat([table, table.assign(site=table["site"].str.lower() + " ").iloc[:60]]),
     ):
-        again = ask(twice, target="finding")
+        again = ask(twice, target="finding", attributes=["site", "age"])
         assert len(again["said"]) > len(whole["said"])
         assert json.dumps({**again, "said": []}) == json.dumps({**whole, "said": []})
-    other = table.iloc[:9].assign(ward="9")
-    assert any("with ward of its first row" in line for line in ask(pd.concat([table.assign(ward="1"), other]))["said"])
+    _, said = repaired(pd.concat([table.assign(ward="1"), table.iloc[:9].assign(ward="9")]))
+    assert "each case counts once, with ward of its first row" in said[0]
 
 
 def test_cases_without_a_score_are_left_out_and_not_in_the_headline(simulated: Any, ask: Any) -> None:
     table = simulated.table("severe", 1000, 2)
     lost = table.index % 10 == 0
-    found = ask(table.assign(score_finding=table["score_finding"].mask(lost)), target="finding")
-    clean = ask(table[~lost], target="finding")
+    asked = {"target": "finding", "attributes": ["sex"]}
+    found = ask(table.assign(score_finding=table["score_finding"].mask(lost)), **asked)
+    clean = ask(table[~lost], **asked)
     assert found["targets"]["finding"]["auc"] == clean["targets"]["finding"]["auc"]
     assert (found["about"]["rows"], found["about"]["cases"]) == (1000, 900)
     assert found["about"]["patients"] == table.loc[~lost, "patient"].nunique()
