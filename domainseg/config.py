@@ -297,15 +297,20 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def _save(settings: dict[str, Any], output: Path) -> None:
-    """Write the resolved config once. What can be resumed owns config.yaml and overwrites no run that has begun."""
+    """Write the resolved config. What trains can be resumed, owns config.yaml and overwrites no run that has begun.
+
+    An audit that trains goes on when the same command is typed again; one that does not is simply made anew.
+    """
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    resumable = "resume" in settings
+    resumable = "resume" in settings and bool(settings["stage"])
     if _process_number() > 0 or (resumable and settings["resume"]):
         return
     file = output / ("config.yaml" if resumable else f"{HydraConfig.get().job.name}.yaml")
     begun = any(entry != file and entry.suffix != ".log" for entry in output.iterdir())
+    if resumable and "probe" in settings and file.is_file() and OmegaConf.load(file) == settings:
+        return
     if resumable and ((file.exists() and begun) or (output / sweeps.SWEEP).exists()):
         raise UsageError(f"output={output}: holds a run. Add resume=true to go on with it, or name another folder")
     with atomic_path(file) as temporary:

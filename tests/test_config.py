@@ -242,6 +242,28 @@ def test_a_run_is_never_overwritten(capsys: pytest.CaptureFixture[str], tmp_path
     assert (tmp_path / "run/config.yaml").read_text() == before
 
 
+def test_an_audit_is_made_anew_and_goes_on_where_it_trains(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    def audit(*arguments: str) -> dict[str, Any]:
+        main = Recorder()
+        launch(main, "audit", ["--config-dir", "groups", *arguments, "output=out"])
+        (tmp_path / "out/audit.json").write_text("{}")
+        return main.calls[-1][0]
+
+    there("one.csv", "two.csv")
+    with pytest.raises(SystemExit):
+        launch(Recorder(DomainsegError("no such column")), "audit", ["predictions=one.csv", "output=out"])
+    audit("predictions=one.csv")
+    assert audit("predictions=two.csv", "least=20")["least"] == 20
+    assert "two.csv" in (tmp_path / "out/audit.yaml").read_text()
+    first = audit("+pipeline=toy", "seed=3")
+    saved = (tmp_path / "out/config.yaml").read_text()
+    assert audit("+pipeline=toy", "seed=3") == first
+    with pytest.raises(SystemExit):
+        audit("+pipeline=toy", "seed=4")
+    assert "holds a run" in capsys.readouterr().err
+    assert (tmp_path / "out/config.yaml").read_text() == saved
+
+
 def test_evaluate_leaves_the_config_of_a_run_alone(tmp_path: Path) -> None:
     train("+pipeline=toy")
     before = (tmp_path / "run/config.yaml").read_text()
