@@ -26,6 +26,14 @@ VERSION = VERSIONS["pelvis"]
 AnySettings = Settings | HeadSettings | ChestSettings
 _SETTINGS: Mapping[str, type[AnySettings]] = {"pelvis": Settings, "head": HeadSettings, "chest": ChestSettings}
 
+PAINTED = "2"  # likewise, of what is painted into a base
+
+
+def version_of(kind: str, base: str | None) -> str:
+    """The version of what is simulated, or painted into a base."""
+    return VERSIONS[kind] if base is None else f"{VERSIONS[kind]} painted {PAINTED}"
+
+
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -47,12 +55,13 @@ def simulate(cfg: Mapping[str, Any], output: Path) -> None:
     if n < 1:
         raise DomainsegError(f"phantom.n must be 1 or more, got {n}")
     output = Path(output)
-    key = hash_json({"version": VERSIONS[kind], "settings": settings.plain()})
+    version = version_of(kind, getattr(settings, "base", None))
+    key = hash_json({"version": version, "settings": settings.plain()})
     record = output / "phantom.json"
     if record.is_file() and read_json(record)["key"] != key:
         raise DomainsegError(f"{output} holds what was simulated with other settings; name an empty folder")
     remove_partial(output)
-    write_json(record, {"key": key, "version": VERSIONS[kind], "settings": settings.plain()})
+    write_json(record, {"key": key, "version": version, "settings": settings.plain()})
     jobs = [(index, settings, output, key) for index in range(n)]
     rows: dict[int, dict[str, Any]] = {}
     columns = (TextColumn("simulating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

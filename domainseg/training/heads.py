@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,9 +22,12 @@ from domainseg.cascade.operations import preprocess, versioned
 from domainseg.cascade.reads import VOLUMES
 from domainseg.cascade.stages import Stage
 from domainseg.data.cache import cache_key
+from domainseg.data.painted import with_painted
+from domainseg.files import atomic_path
 from domainseg.imaging import Film, ImageReadError
 from domainseg.imaging.hemorrhage import TYPES
 from domainseg.imaging.volume import VOLUME_READER_VERSION, Volume
+from domainseg.tasks import ranks
 from domainseg.tasks.hemorrhage_items import HU_ZERO, SHOWN, Exam
 from domainseg.tasks.items import Item, as_uint16
 from domainseg.training.builder import FEW
@@ -58,7 +62,23 @@ class Heads:
         """Exams of known anatomy for the head filter; behind it exams with a mask or labels."""
         if stage.decision.target == "head_filter":
             return self.sampler.anatomy(stage, report)
-        return self.sampler.exams(stage, Cascade(before), report)
+        return self._sampler(self._painted(stage, report)).exams(stage, Cascade(before), report)
+
+    def _painted(self, stage: Stage, report: Counter[str]) -> Manifest:
+        """The training part, with bleeds painted into its normal exams where the stage's settings ask for them."""
+        builder = self.builder
+        wanted = builder.cfg["stage"][stage.name].get("painted")
+        if not wanted:
+            return builder.train
+        with ranks.first_alone():
+            folder = Path(builder.cfg["output"]) / "painted"  # the folds of a run share them
+            manifest = with_painted(builder.train, folder, **wanted, seed=int(builder.cfg["seed"]))
+        made = manifest.images.loc[manifest.images["painted_of"] != "", ["image", "painted_of"]]
+        if ranks.is_first():
+            report["painted"] = len(made)
+            with atomic_path(builder.folder / "painted.csv") as partial:
+                made.to_csv(partial, index=False)
+        return manifest
 
     def watched(self, stage: Stage, before: Sequence[Stage]) -> list[Any]:
         """None: fits here go by steps."""

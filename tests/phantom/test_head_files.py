@@ -132,7 +132,8 @@ def test_bleeds_are_painted_into_a_series_where_the_mask_says(base, tmp_path, ki
 
 def test_a_bleed_that_another_pushes_aside_is_labelled_where_it_went():
     disc = np.hypot(*(np.mgrid[:96, :96] - 47.5)) < 40
-    brain = Brain(disc[None], np.zeros(1), np.zeros(1), (2.0, 2.0, 5.0), np.full(1, 47.5, np.float32))
+    depth = 2 * (40 - np.hypot(*(np.mgrid[:96, :96] - 47.5)))[None].astype(np.float32)
+    brain = Brain(disc[None], depth, np.zeros(1), (2.0, 2.0, 5.0), np.full(1, 47.5, np.float32))
     blood = (np.hypot(*(np.mgrid[:96, :96] - np.array([47.5, 75])[:, None, None])) < 8)[None]
     centre = np.array([38.0 * 2, 47.5 * 2, 0], np.float32)  # at the skull, on the patient's left
     pushed, labels = _pushed(np.where(blood, 70, 30).astype(np.float32), blood.astype(np.uint8), brain, centre, 8, 30)

@@ -95,6 +95,29 @@ def lessons(tune: Manifest, folder: Path) -> Heads:
     return Heads(SimpleNamespace(cfg=cfg, tune=tune, cache=Cache(folder / "cache", 10**8)))  # type: ignore[arg-type]
 
 
+def test_painted_exams_are_learned_from_where_the_stage_asks_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, two = exams(tmp_path, ["subdural"]), exams(tmp_path, ["subdural", "epidural"])
+    asked: list[Any] = []
+
+    def paint(manifest: Manifest, folder: Path, **settings: Any) -> Manifest:
+        asked.append((manifest, folder, settings))
+        return two.with_images(painted_of=["", "e0"])
+
+    monkeypatch.setattr(heads, "with_painted", paint)
+    wanted = {"copies": 2, "alone": True}
+    for painted, names in ((None, ["e0"]), (wanted, ["e0", "e1"])):
+        cfg = {"seed": 3, "output": str(tmp_path / "run"), "stage": {"hemorrhage": {"painted": painted}}}
+        builder = SimpleNamespace(cfg=cfg, train=train, folder=tmp_path, cache=Cache(tmp_path / "cache", 10**8))
+        report: Counter[str] = Counter()
+        found = Heads(builder).items(STAGE, [], report)  # type: ignore[arg-type]
+        assert [exam.image for exam in found] == names
+    assert asked == [(train, tmp_path / "run/painted", {**wanted, "seed": 3})]
+    assert report["painted"] == 1
+    assert pd.read_csv(tmp_path / "painted.csv").to_dict("list") == {"image": ["e1"], "painted_of": ["e0"]}
+
+
 def test_a_threshold_that_is_kept_keeps_its_numbers(tmp_path: Path) -> None:
     previous = replace(STAGE, decision=HemorrhageDetector(level=0.15, presence=0.5, threshold_subdural=0.07))
     few = lessons(exams(tmp_path, ["subdural"] * 2), tmp_path)

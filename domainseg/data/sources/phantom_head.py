@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from domainseg import phantom
 from domainseg.data.manifest import Manifest
 from domainseg.data.sources import simulated
+from domainseg.phantom.simulate import version_of
 
 
 def load(
@@ -27,4 +27,4 @@ def load(
     Raises ManifestError when ``root`` holds something else, and what the simulation raises at wrong settings.
     """
     wanted = {"n": n, "seed": seed, **settings}
-    return simulated.load(kind, phantom.VERSIONS["head"], wanted, root, workers, "exams")
+    return simulated.load(kind, version_of("head", settings.get("base")), wanted, root, workers, "exams")

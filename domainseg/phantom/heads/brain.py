@@ -23,8 +23,8 @@ BONE, SMALLEST, SOFT = 90.0, 20.0, 0.9  # HU; cm2 of brain in a slice; share of 
 @dataclass(frozen=True)
 class Brain:
     """The brain of a volume [z, y, x]. mask: inside of the skull, of the slices where it is closed. depth: mm to its
-    edge in plane. smooth: HU without noise. spacing: mm along x, y, z, assumed where the volume does not say.
-    middle: column of the midline, by slice.
+    outer edge in plane; calcified spots within are none. smooth: HU without noise. spacing: mm along x, y, z, assumed
+    where the volume does not say. middle: column of the midline, by slice.
     """
 
     mask: NDArray[np.bool_]
@@ -58,7 +58,12 @@ def find(volume: Volume) -> Brain | None:
         return None
     spacing = known or (pixel, pixel, SLICE)
     depth = np.stack(
-        [cv2.distanceTransform(np.pad(part.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1] for part in mask]
+        [
+            cv2.distanceTransform(np.pad(ndimage.binary_fill_holes(part).astype(np.uint8), 1), cv2.DIST_L2, 5)[
+                1:-1, 1:-1
+            ]
+            for part in mask
+        ]
     ) * np.float32(pixel)
     smooth = smoothed(voxels.astype(np.float32), mask, 1.1 / pixel)
     middle = np.zeros(len(mask), np.float32)

@@ -23,6 +23,7 @@ Field = NDArray[Any]  # float32
 FLUID = 17.0  # HU, smoothed: below it lies fluid
 DEEP, NEAR = 24.0, 26.0  # mm from the skull: ventricles lie deeper, sulci less deep
 SMALLEST_ML = 0.1
+RIM = 2.2  # mm from the skull that hold a share of bone, or the dura: they stay where they are
 TRIES = 12  # places that are tried for a type before another is taken
 
 
@@ -50,12 +51,16 @@ def paint(
             own = (cover >= (0.35 if kind == "subarachnoid" else 0.5)) & (labels == 0)
             if own.sum() * brain.ml < SMALLEST_ML:
                 continue
+            before = values
             if push is not None:
                 values, labels = _pushed(values, labels, brain, *push)
                 own &= labels == 0
-            grain = np.float32(0.9) * (values - smoothed(values, brain.mask, 1.8 / brain.spacing[0]))
-            target = np.float32(blood) + np.float32(2.5) * _rough(rng, brain, 12.0) + grain
-            values += (target - values) * cover * (labels == 0)
+            grain = np.float32(0.9) * (values - smoothed(values, brain.mask, 0.9 / brain.spacing[0]))
+            target = np.float32(blood) + np.float32(2.5) * _rough(rng, brain, 12.0) + np.clip(grain, -10, 10)
+            values = values + (target - values) * cover * (labels == 0)
+            if push is not None:
+                rim = brain.mask & (brain.depth < RIM)
+                values[rim] = np.maximum(values[rim], before[rim])
             labels[own] = CODES[kind]
             done.append(kind)
             break
@@ -74,12 +79,13 @@ def _cover(
         centre = _at(rng, brain, brain.mask & (brain.depth > min(6 + radius, 30)) & (brain.smooth > 22))
         stretch = np.exp(rng.normal(0, 0.18, 3))
         axes = radius * stretch / np.cbrt(np.prod(stretch))
-        r = np.sqrt(sum(((axis - c) / a) ** 2 for axis, c, a in zip((x, y, z), centre, axes, strict=True)))
-        away = (1 - r) * np.float32(radius) + np.float32(min(0.16 * radius, 3)) * _rough(
-            rng, brain, max(12, 1.6 * radius)
-        )
-        cover = _edge(away) * inside * (brain.smooth > 14)
-        return cover.astype(np.float32), None
+        uneven = np.float32(min(0.16 * radius, 3)) * _rough(rng, brain, max(12, 1.6 * radius))
+        flat = ((x - centre[0]) / axes[0]) ** 2 + ((y - centre[1]) / axes[1]) ** 2
+        cover = np.zeros_like(inside)
+        for share in (-1 / 3, 0, 1 / 3):  # a slice shows the mean of its thickness: small bleeds are pale
+            r = np.sqrt(flat + ((z + np.float32(share * brain.spacing[2]) - centre[2]) / axes[2]) ** 2)
+            cover += _edge((1 - r) * np.float32(radius) + uneven, 2.5) / 3
+        return (cover * inside * (brain.smooth > 14)).astype(np.float32), None
     if kind in ("subdural", "epidural"):
         lens = kind == "epidural"
         centre = _at(rng, brain, brain.mask & (brain.depth < 2 * brain.spacing[0]) & (np.abs(x) > 25))
@@ -90,8 +96,8 @@ def _cover(
         profile = np.clip(1 - (r / span) ** 2, 0, 1)
         thick = np.float32(peak) * (profile if lens else profile**0.6)
         same = np.broadcast_to(x * np.sign(centre[0]) > 2, brain.mask.shape)
-        cover = _edge(thick - brain.depth) * inside * same * (thick > 0.6)
-        return cover.astype(np.float32), (centre, 0.6 * min(peak, 12.0), 0.8 * span)
+        cover = _edge(thick - brain.depth, 1.5) * inside * same * (thick > 0.6)
+        return cover.astype(np.float32), (centre, 0.6 * min(peak, 12.0), 0.5 * span)
     fluid = np.clip((np.float32(FLUID + 9) - brain.smooth) * np.float32(1 / 14), 0, 1) * inside
     if kind == "subarachnoid":
         fluid *= (brain.depth < NEAR) & (brain.depth > 0.8)
@@ -114,8 +120,9 @@ def _cover(
     return (fluid * ndimage.binary_dilation(chambers, iterations=1) * part).astype(np.float32), None
 
 
-def _edge(distance: Field) -> Field:
-    return np.clip(distance + np.float32(0.5), 0, 1)
+def _edge(distance: Field, width: float = 1.0) -> Field:
+    """Coverage 0..1 at a distance in mm inside an edge that is blurred over ``width`` mm."""
+    return np.clip(distance / np.float32(width) + np.float32(0.5), 0, 1)
 
 
 def _at(rng: np.random.Generator, brain: Brain, where: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -145,7 +152,8 @@ def _pushed(
 ) -> tuple[Field, NDArray[np.uint8]]:
     """The volume with the brain pushed away from a place at the skull, in plane, most at that place.
 
-    Bleeds that are there already move with the brain, and so do their labels.
+    Bleeds that are there already move with the brain, and so do their labels. The rim along the skull stays; what comes
+    from there is brain from RIM further in.
     """
     x, y, z = brain.grid()
     out, drawn = values.copy(), labels.copy()
@@ -156,16 +164,23 @@ def _pushed(
             continue
         dy, dx = (np.mean(np.nonzero(brain.mask[k])[axis]) for axis in (0, 1))
         outward = np.array([centre[0] / brain.spacing[0] + brain.middle[k] - dx, centre[1] / brain.spacing[1] - dy])
-        outward = outward / max(float(np.linalg.norm(outward)), 1e-6) * push / brain.spacing[0]
+        outward = outward / max(float(np.linalg.norm(outward)), 1e-6)
+        inner = [np.float32(-2 * RIM / brain.spacing[0] * part) for part in outward]
+        deeper = columns + inner[0], rows + inner[1]
+        rim = brain.depth[k] < RIM
+        source = np.where(rim, cv2.remap(values[k], *deeper, cv2.INTER_LINEAR), values[k])
+        outward *= push / brain.spacing[0]
         r2 = (x[k] - centre[0]) ** 2 + (y[0] - centre[1]) ** 2 + (z[k] - centre[2]) ** 2
         # Nothing moves at the skull itself: bone stays where it is.
-        fall = np.exp(-r2 / np.float32(2 * max(reach, 20.0) ** 2)) * brain.mask[k]
+        fall = np.exp(-r2 / np.float32(2 * reach**2)) * brain.mask[k]
         there = columns + np.float32(outward[0]) * fall, rows + np.float32(outward[1]) * fall
-        moved = cv2.remap(values[k], *there, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        moved = cv2.remap(source, *there, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         # What would come from the skull is brain of the mean density.
         moved = np.where(brain.mask[k] & (moved > 90), np.float32(32), moved)
-        out[k] = np.where(brain.mask[k], moved, values[k])
+        far = fall * np.float32(push / brain.spacing[0]) > 0.5  # pixels
+        out[k] = np.where(brain.mask[k] & far, moved, values[k])
         if labels[k].any():
-            labelled = cv2.remap(labels[k], *there, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
-            drawn[k] = np.where(brain.mask[k], labelled, 0)
+            labelled = np.where(rim, cv2.remap(labels[k], *deeper, cv2.INTER_NEAREST), labels[k])
+            labelled = cv2.remap(labelled, *there, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+            drawn[k] = np.where(brain.mask[k] & far, labelled, labels[k])
     return out, drawn

@@ -48,45 +48,57 @@ def write(settings: HeadSettings, index: int, output: Path) -> dict[str, Any]:
     assert settings.base is not None
     names = exams(settings.base)
     name = names[index % len(names)]
+    made = into(Path(settings.base) / name, settings, index, output, cohort.plan(settings, index).image)
+    if made is None:
+        raise DomainsegError(f"base={settings.base}: no brain inside a closed skull found in {name}")
+    # The patient's name in the tables is made up; exams of one base exam stay together.
+    token = sha256(f"base/{name}".encode()).hexdigest()[:8].upper()
+    made["image"] |= {"patient": f"BASE{token}", "group": f"BASE{token}", "site": "base"}
+    return made
+
+
+def into(path: Path, settings: HeadSettings, index: int, output: Path, image: str) -> dict[str, Any] | None:
+    """Paint what is planned for (settings, index) into the exam at ``path``; write it as ``image`` below ``output``.
+
+    Returns its rows of both tables, without a patient, and the names of its files; None where no brain is found in it.
+    Raises ImageReadError.
+    """
     planned = cohort.plan(settings, index)
-    volume = read_volume(Path(settings.base) / name)
+    volume = read_volume(path)
     rng = np.random.default_rng([settings.seed, index, 403])
     voxels, labels = volume.voxels, np.zeros(volume.shape, np.uint8)
     types: tuple[str, ...] = ()
     if planned.bleeds:
         found = brain.find(volume)
         if found is None:
-            raise DomainsegError(f"base={settings.base}: no brain inside a closed skull found in {name}")
+            return None
         done = paint(rng, voxels, found, planned.bleeds, planned.density)
         low, high = volume.rendering or (-1024, 3071)
         voxels = np.clip(np.rint(done.voxels), low, high).astype(np.int16)
         labels, types = done.labels, done.types
     affine = volume.affine
     if volume.rendering is not None:
-        path = f"images/{planned.image}"
-        files = _pictures(output / path, path, voxels, volume.rendering)
+        file = f"images/{image}"
+        files = _pictures(output / file, file, voxels, volume.rendering)
     else:
         assert affine is not None
-        path = f"images/{planned.image}.nii.gz"
-        write_nifti(output / path, voxels, affine, rows_up=False)
-        files = [path]
-    # The patient's name in the tables is made up; exams of one base exam stay together.
-    token = sha256(f"base/{name}".encode()).hexdigest()[:8].upper()
-    image = {"image": planned.image, "path": path, "patient": f"BASE{token}", "group": f"BASE{token}", "site": "base"}
+        file = f"images/{image}.nii.gz"
+        write_nifti(output / file, voxels, affine, rows_up=False)
+        files = [file]
     ml = 0.0 if affine is None else float(abs(np.linalg.det(affine[:3, :3]))) / 1000
-    row: dict[str, Any] = {"image": planned.image, "part": "head", "label_hemorrhage": int(bool(types))}
+    row: dict[str, Any] = {"image": image, "part": "head", "label_hemorrhage": int(bool(types))}
     row |= {f"label_{kind}": int(kind in types) for kind in TYPES}
     if affine is not None:
         row |= {f"true_{kind}_ml": round(float((labels == CODES[kind]).sum()) * ml, 4) for kind in TYPES}
         row["true_ml"] = round(float((labels > 0).sum()) * ml, 4)
     if types:
-        row |= {"density": planned.density, "mask": f"masks/{planned.image}.nii.gz"}
+        row |= {"density": planned.density, "mask": f"masks/{image}.nii.gz"}
         if affine is not None:
             row["size_class"] = size_class(row["true_ml"])
         write_nifti(output / row["mask"], labels, np.eye(4) if affine is None else affine, rows_up=False)
         files.append(row["mask"])
-    whole = {"image": planned.image, "part": "whole", "label_head_filter": 1}
-    return {"image": image, "targets": [whole, row], "files": files}
+    whole = {"image": image, "part": "whole", "label_head_filter": 1}
+    return {"image": {"image": image, "path": file}, "targets": [whole, row], "files": files}
 
 
 def _pictures(folder: Path, name: str, voxels: NDArray[np.int16], window: tuple[float, float]) -> list[str]:
