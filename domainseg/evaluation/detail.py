@@ -18,13 +18,14 @@ from domainseg.evaluation.benefit import PREVALENCES, decision_curve, predictive
 from domainseg.evaluation.calibration import calibration_curve
 from domainseg.evaluation.groups import worst
 from domainseg.evaluation.intervals import RESAMPLES, Array, empty
-from domainseg.evaluation.operating import decisions, on_test_threshold, threshold_at
+from domainseg.evaluation.operating import decisions, on_test_thresholds, threshold_at
 from domainseg.evaluation.prior import prior
 from domainseg.evaluation.shift import largest, shift
-from domainseg.evaluation.tables import Rows, probable, rows_of, texts
+from domainseg.evaluation.tables import Rows, probable, ranked, rows_of, texts
 from domainseg.imaging.hemorrhage import TYPES
 
 GIVEN = "as it stands in the table; where it was chosen is not known here"
+PER_FOLD = "one a fold"
 ON_TEST = "the test set itself, as in Zech et al. 2018: to compare only"
 
 
@@ -88,7 +89,10 @@ def called_at(rows: Rows, threshold: float | str) -> NDArray[np.bool_]:
 
 
 def _operating(scored: Rows, tune: Rows | None, settings: Settings) -> dict[str, dict[str, Any]]:
-    """Decisions at each threshold: frozen, chosen on tune, and Zech's, which is last and never to be used."""
+    """Decisions at each threshold: frozen, chosen on tune, and Zech's, which is last and never to be used.
+
+    The frozen ones of several folds are each row's own; Zech's are chosen in each fold that has positives.
+    """
     found: dict[str, tuple[float | str, str, str]] = {}
     if not np.isnan(scored.threshold).any():
         found["frozen"] = ("frozen", "as given", GIVEN)
@@ -104,23 +108,25 @@ def _operating(scored: Rows, tune: Rows | None, settings: Settings) -> dict[str,
                 rule,
                 f"tune, {len(known)} cases",
             )
-    threshold = on_test_threshold(scored.label, scored.score, settings.sensitivity)
-    found[f"sensitivity {settings.sensitivity:g} on test"] = (threshold, asked[0][0], ON_TEST)
-    return {
+    again = {"resamples": settings.resamples, "seed": settings.seed}
+    points = {
         name: {
             "threshold": threshold,
             "rule": rule,
             "chosen_on": chosen_on,
-            **decisions(
-                scored.label,
-                called_at(scored, threshold),
-                scored.clusters,
-                resamples=settings.resamples,
-                seed=settings.seed,
-            ),
+            **decisions(scored.label, called_at(scored, threshold), scored.clusters, **again),
         }
         for name, (threshold, rule, chosen_on) in found.items()
     }
+    cut = on_test_thresholds(scored.label, scored.score, scored.fold, settings.sensitivity)
+    several, some = len(np.unique(scored.fold)) > 1, ~np.isnan(cut)
+    points[f"{asked[0][0]} on test"] = {
+        "threshold": PER_FOLD if several else float(cut[0]),
+        "rule": asked[0][0],
+        "chosen_on": ON_TEST,
+        **decisions(scored.label[some], (scored.score >= cut)[some], scored.clusters[some], **again),
+    }
+    return points
 
 
 def _shift(rows: Rows, tune: Rows | None, threshold: float | str, settings: Settings) -> dict[str, Any]:
@@ -150,15 +156,16 @@ def _shift(rows: Rows, tune: Rows | None, threshold: float | str, settings: Sett
 def _readers(rows: Rows, reads: pd.DataFrame, operating: dict[str, Any], settings: Settings) -> dict[str, Any]:
     """Readers against each other and against the truth; the model's calls are those of the first operating point.
 
-    That point is none of Zech's: without a frozen threshold or tune cases the model calls nothing, and has no F1.
+    That point is none of Zech's: without a frozen threshold or tune cases the model calls nothing, and has no F1
+    (model_called_at is None).
     """
     call, names = readers.calls(reads, rows)
     again = {"resamples": settings.resamples, "seed": settings.seed}
     model, at = _model_calls(rows, operating)
     out: dict[str, Any] = {"f1": readers.agreement(call, names, model, rows.clusters, **again), "model_called_at": at}
     if np.isnan(model).all():
-        out["f1"] |= dict.fromkeys(("model", "difference"), empty(at))
-    if points := readers.points(call, names, rows.label, rows.score, rows.clusters, **again):
+        out["f1"] |= dict.fromkeys(("model", "difference"), empty("no frozen threshold"))
+    if points := readers.points(call, names, rows.label, ranked(rows), rows.clusters, **again):
         out["points"] = points
     return out
 
@@ -168,11 +175,11 @@ def _usable(operating: dict[str, Any]) -> str | None:
     return next((name for name, point in operating.items() if point["chosen_on"] != ON_TEST), None)
 
 
-def _model_calls(rows: Rows, operating: dict[str, Any]) -> tuple[Array, str]:
+def _model_calls(rows: Rows, operating: dict[str, Any]) -> tuple[Array, str | None]:
     name = _usable(operating)
     if name is None and not np.isnan(rows.threshold[~np.isnan(rows.score)]).any():
         name = "frozen"  # no truth, and so no operating points, but a threshold
     if name is None:
-        return np.full(len(rows), np.nan), "no frozen threshold"
+        return np.full(len(rows), np.nan), None
     threshold = operating[name]["threshold"] if name in operating else "frozen"
     return np.where(np.isnan(rows.score), np.nan, called_at(rows, threshold)), name

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from domainseg.evaluation.calibration import logit
-from domainseg.evaluation.intervals import RESAMPLES, Array, Metric, codes, empty, percentiles, proportion
+from domainseg.evaluation.intervals import RESAMPLES, Array, Metric, codes, drawn_sums, empty, percentiles, proportion
 
 ENOUGH = 40  # tune cases of the class that the rule keeps; with fewer the threshold is provisional
 JUDGED = 3  # scored positives that a filter may throw away most of the negatives for (our choice)
@@ -103,6 +103,14 @@ def on_test_threshold(label: NDArray[Any], score: Array, sensitivity: float = 0.
     return float(positive[max(1, int(np.ceil(sensitivity * len(positive) - 1e-9))) - 1])
 
 
+def on_test_thresholds(label: NDArray[Any], score: Array, fold: NDArray[Any], sensitivity: float = 0.95) -> Array:
+    """``on_test_threshold`` of each row's fold [n], which has a model, and so a scale of scores, of its own."""
+    out = np.full(len(score), np.nan)
+    for name in np.unique(fold):
+        out[fold == name] = on_test_threshold(label[fold == name], score[fold == name], sensitivity)
+    return out
+
+
 def threshold_at(
     label: NDArray[Any], score: Array, *, sensitivity: float | None = None, specificity: float | None = None
 ) -> float:
@@ -184,10 +192,8 @@ def _ratio_bounds(
 ) -> tuple[float, float]:
     rows, k = codes(clusters)
     columns = (side & positive, positive, side & ~positive, ~positive)
-    counts = np.stack([np.bincount(rows, weights=column, minlength=k) for column in columns])
-    # Patients with the same counts are alike: how often each kind is drawn is all that matters.
-    kinds, patients = np.unique(counts, axis=1, return_counts=True)
-    a, b, c, d = (np.random.default_rng(seed).multinomial(k, patients / k, size=resamples) @ kinds.T).T
+    counts = np.array([np.bincount(rows, weights=column, minlength=k) for column in columns], np.float64)
+    a, b, c, d = drawn_sums(counts, resamples=resamples, seed=seed)
     out = np.full(resamples, np.nan)
     np.divide(a * d, b * c, out=out, where=b * c > 0)
     return percentiles(out)

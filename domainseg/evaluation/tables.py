@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from domainseg.data.tables import semicolons
 from domainseg.evaluation.intervals import Array
@@ -318,6 +319,18 @@ def rows_of(table: pd.DataFrame, target: str) -> Rows:
         clusters=clusters_of(table),
         fold=np.array(["" if name is None else name for name in fold], dtype=str),
     )
+
+
+def ranked(rows: Rows) -> Array:
+    """Scores [n], NaN = none; with several folds their ranks in 0..1 within the fold, which has a scale of its own."""
+    known = ~np.isnan(rows.score)
+    if len(folds := np.unique(rows.fold[known])) < 2:
+        return rows.score
+    out = np.full(len(rows), np.nan)
+    for name in folds:
+        members = known & (rows.fold == name)
+        out[members] = (rankdata(rows.score[members]) - 0.5) / members.sum()
+    return out
 
 
 def should_stop(table: pd.DataFrame, target: str) -> NDArray[np.bool_]:

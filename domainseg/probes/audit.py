@@ -12,11 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import rankdata
 
 from domainseg.evaluation import roc
-from domainseg.evaluation.intervals import Array, codes
-from domainseg.evaluation.tables import EvaluationError, Rows, clusters_of, rows_of, targets_of, texts
+from domainseg.evaluation.intervals import codes
+from domainseg.evaluation.tables import EvaluationError, Rows, clusters_of, ranked, rows_of, targets_of, texts
 from domainseg.files import write_json
 from domainseg.probes import audit_page
 from domainseg.probes.attributes import Attribute, attributes_of, severity_bands
@@ -156,7 +155,7 @@ def _question(
     if scored and lost.any():
         said.append(f"{target}: {int(lost.sum())} cases have a label and no score and are left out.")
     if scored and len(np.unique(fold[kept])) > 1:
-        score = _ranks_within(score, fold, kept)
+        score = ranked(rows)
         said.append(f"{target}: scores of different folds are compared by their ranks within the fold.")
     return Question(
         target=target,
@@ -167,15 +166,6 @@ def _question(
         rows=place[kept],
         unscored=lost,
     )
-
-
-def _ranks_within(score: Array, fold: NDArray[Any], kept: NDArray[np.bool_]) -> Array:
-    """Scores as ranks in 0..1 within their fold: each fold has a model, and so a scale, of its own."""
-    out = np.full(len(score), np.nan)
-    for name in np.unique(fold[kept]):
-        members = np.flatnonzero(kept & (fold == name))
-        out[members] = (rankdata(score[members]) - 0.5) / len(members)
-    return out
 
 
 def _readings(

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from domainseg.data.manifest import Manifest
 from domainseg.data.splits import DIVIDING, divided
@@ -92,17 +91,6 @@ def judged(table: pd.DataFrame, target: str) -> Rows:
         table = table[np.array([name in (None, "test") for name in split], dtype=bool)]
     rows = rows_of(table, target)
     return rows.judged() if any(rows.excluded_by) else rows.take(rows.scored)
-
-
-def ranked(rows: Rows) -> NDArray[np.float64]:
-    """Scores [n]; with several folds as ranks in 0..1 within the fold, since each fold has a model of its own."""
-    if len(folds := np.unique(rows.fold)) < 2:
-        return rows.score
-    out = np.empty(len(rows))
-    for name in folds:
-        members = rows.fold == name
-        out[members] = (rankdata(rows.score[members]) - 0.5) / members.sum()
-    return out
 
 
 def sites_of(table: pd.DataFrame) -> NDArray[Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from domainseg.reporting.content import Content
 from domainseg.reporting.figures import INK, MUTED, NEGATIVE, POSITIVE, as_svg, drawing
 from domainseg.reporting.page import Figure, Section, Table
-from domainseg.reporting.words import COLUMNS, METRICS, interval, known, number, title
+from domainseg.reporting.words import COLUMNS, METRICS, interval, number, title
 
 _POINT = ("sensitivity", "specificity", "ppv", "npv", "accuracy", "lr_positive", "lr_negative")
 
@@ -158,31 +158,40 @@ def _readers(metrics: Mapping[str, Any]) -> Section | None:
     rows = [[name, interval(metric), str(metric["n"])] for name, metric in f1["by"].items()]
     for key, name in (("mean", "Mean of readers"), ("model", "Model"), ("difference", "Model − mean of readers")):
         rows.append([name, interval(f1[key]), str(f1[key]["n"])])
-    said = "" if known(f1["model"]) else f" The model has none: {f1['model']['method']}."
+    at = readers["model_called_at"]
+    said = (
+        "The model has no F1: the table has no threshold_<target>, and no tune cases on which one could be chosen."
+        if at is None
+        else f"The model's calls are those at the operating point “{at}”."
+    )
     tables = [
         Table(
             ["", "F1", "n"],
             rows,
             "F1 of each against each other reader, averaged, as in CheXNet; no truth is needed.",
-            f"Patient bootstrap over cases; the model called at the threshold “{readers['model_called_at']}”.{said}",
+            f"Patient bootstrap over cases. {said}",
             (2,),
         )
     ]
     if points:
-        own = [
-            [name, interval(here["sensitivity"]), interval(here["specificity"])] for name, here in points["by"].items()
-        ]
         mean = points["mean"]
-        own.append(["Mean of readers", interval(mean["sensitivity"]), interval(mean["specificity"])])
-        own.append(["Model at the readers' mean specificity", interval(points["model"]), ""])
-        own.append(["Model − mean of readers", interval(points["difference"]), ""])
+        own = [(name, here["sensitivity"], here["specificity"]) for name, here in points["by"].items()]
+        own.append(("Mean of readers", mean["sensitivity"], mean["specificity"]))
+        own.append(("Model at the readers' mean specificity", points["model"], None))
+        own.append(("Model − mean of readers", points["difference"], None))
         tables.append(
             Table(
-                ["", "Sensitivity", "Specificity"],
-                own,
+                ["", "Sensitivity", "n", "Specificity", "n"],
+                [[name, *(cell for metric in both for cell in _with_n(metric))] for name, *both in own],
                 "Against the reference truth, on cases that were read and scored.",
+                "n of a reader: positives and negatives called; of means and the model: all cases, of both labels. "
                 f"Standard deviation among readers: sensitivity {number(mean['sensitivity_sd'])}, specificity "
                 f"{number(mean['specificity_sd'])}; the error bars of the ROC figure.",
+                (2, 4),
             )
         )
     return Section("Readers", tables=tables)
+
+
+def _with_n(metric: Mapping[str, Any] | None) -> tuple[str, str]:
+    return ("", "") if metric is None else (interval(metric), str(metric["n"]))

@@ -78,6 +78,7 @@ def test_the_model_has_no_f1_without_a_threshold_that_was_chosen_elsewhere(hips:
     bare = scored[["image", "part", "label_fracture", "score_fracture"]]
     found = detail(bare, "fracture", "test", {}, Settings(resamples=20), reads)["readers"]
     assert found["f1"]["model"]["method"] == "no frozen threshold"
+    assert found["model_called_at"] is None
     assert found["points"]["model"]["n"] == len(scored)
     blind = detail(hips.assign(label_fracture=np.nan), "fracture", "test", {}, Settings(resamples=20), reads)["readers"]
     assert blind["f1"]["model"]["value"] == frozen["f1"]["model"]["value"]
@@ -111,6 +112,22 @@ def test_tune_cases_of_cross_validation_are_test_patients_and_not_used(hips: pd.
     assert "cross-fitted by patient" in both["prior"]["fitted_on"]
     assert "within 10 folds" in both["prior"]["image"]["auc"]["method"]  # 5 of the fit in each of 2 of the table
     assert sorted(both["shift"]["by"]) == ["A", "B", "C"]
+
+
+def test_a_folds_own_scale_of_scores_changes_nothing(hips: pd.DataFrame) -> None:
+    test = hips[(hips["split"] == "test") & hips["score_fracture"].notna()].drop(columns="threshold_fracture")
+    test = test.assign(fold=np.where(np.arange(len(test)) % 3, "0", "1"))
+    reads = test[["image", "part"]].assign(
+        reader="A", call=(np.arange(len(test)) % 4 == 0) | (test["label_fracture"] == 1)
+    )
+    moved = test.assign(score_fracture=np.where(test["fold"] == "1", 0.2, 1.0) * test["score_fracture"])
+    one, other = (detail(t, "fracture", "test", {}, Settings(resamples=20), reads) for t in (test, moved))
+    point = one["operating"]["sensitivity 0.95 on test"]
+    assert point == other["operating"]["sensitivity 0.95 on test"]
+    assert point["threshold"] == "one a fold"
+    kept = test[test["label_fracture"] == 1].groupby("fold").size()
+    assert point["sensitivity"]["value"] == np.ceil(0.95 * kept - 1e-9).sum() / kept.sum()
+    assert one["readers"]["points"] == other["readers"]["points"]
 
 
 def test_no_shift_and_no_post_test_at_a_threshold_chosen_on_test(hips: pd.DataFrame) -> None:

@@ -326,6 +326,13 @@ def test_cases_without_a_score_are_left_out_and_not_in_the_headline(simulated: A
     assert "900 cases of" in page(found).subtitle
 
 
+def test_a_folds_own_scale_of_scores_changes_nothing(simulated: Any, ask: Any) -> None:
+    table = simulated.table("severe", 600, 4).assign(fold=lambda t: t["patient"] % 2)
+    moved = table.assign(score_finding=table["score_finding"] * np.where(table["fold"] == 1, 0.1, 1.0))
+    one, other = (ask(given, target="finding", attributes=["site"])["targets"]["finding"] for given in (table, moved))
+    assert json.dumps(one) == json.dumps(other)
+
+
 def test_what_cannot_be_audited_is_refused(simulated: Any, ask: Any) -> None:
     table = simulated.table("off", 200, 0)
     with pytest.raises(EvaluationError, match="only label 0"):

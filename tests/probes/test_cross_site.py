@@ -183,9 +183,14 @@ def test_folds_are_models_of_their_own(tmp_path: Path) -> None:
     for one, other in zip(plain["rows"], moved["rows"], strict=True):
         for name in ("auc", "within", "within_sites", "site_alone", "over_site"):
             assert one.get(name) == other.get(name)
+        assert one["on_test"] == other["on_test"]  # each fold's own threshold
     for name in ("models", "internal_external"):
         assert str(plain[name]) == str(moved[name])  # as text, since NaN is not NaN
         assert all(np.isfinite(test["p"]) for test in moved[name])
+    auc = {(row["trained_on"], row["test"]): row["auc"]["value"] for row in plain["rows"]}
+    for test in plain["internal_external"]:
+        inside, outside = auc[test["trained_on"], test["trained_on"]], auc[test["trained_on"], test["test"]]
+        assert test["value"] == pytest.approx(inside - outside)
     own = table[(table["trained_on"] == "A") & (table["site"] == "A")]
     folds = [part for _, part in own.groupby("fold")]
     pairs = [(part["label_x"] == 1).sum() * (part["label_x"] == 0).sum() for part in folds]
