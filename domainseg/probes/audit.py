@@ -198,7 +198,7 @@ def _readings(
         scores = table[names].to_numpy(dtype=np.float64)
         rows = np.flatnonzero(~np.isnan(scores).all(axis=1))
         if len(rows):
-            sources["score"] = of_scores(scores[rows]), rows
+            sources["score"] = of_scores(scores[rows], texts(table, "fold").astype(str)[rows]), rows
     return {
         one.name: {
             source: _read(features, rows, one, patient, settings["seed"])

@@ -8,6 +8,7 @@ reads, any network can.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,10 +112,11 @@ def _p(auc: Metric) -> float:
     return float(norm.sf(centre / error)) if error > 0 else np.nan
 
 
-def of_scores(scores: Array) -> Array:
-    """Features of scores [n, m], NaN where missing: normal scores of their ranks, and the squares of these."""
+def of_scores(scores: Array, fold: NDArray[Any]) -> Array:
+    """Features of scores [n, m], NaN where missing: normal scores of their ranks within the fold, and their squares."""
     out = np.zeros_like(scores)
-    for column in range(scores.shape[1]):
-        known = ~np.isnan(scores[:, column])
-        out[known, column] = norm.ppf((rankdata(scores[known, column]) - 0.5) / max(1, known.sum()))
+    for name in np.unique(fold):
+        for column in range(scores.shape[1]):
+            known = (fold == name) & ~np.isnan(scores[:, column])
+            out[known, column] = norm.ppf((rankdata(scores[known, column]) - 0.5) / max(1, known.sum()))
     return np.concatenate([out, out**2], axis=1)

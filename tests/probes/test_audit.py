@@ -208,7 +208,7 @@ def test_a_patient_is_in_one_fold_and_each_group_in_all() -> None:
 
 
 def test_missing_scores_are_no_feature() -> None:
-    found = of_scores(np.array([[0.1, np.nan], [0.2, 0.5], [0.9, np.nan]]))
+    found = of_scores(np.array([[0.1, np.nan], [0.2, 0.5], [0.9, np.nan]]), np.zeros(3))
     assert found[:, 0].tolist() == sorted(found[:, 0].tolist())
     assert found[[0, 2], 1].tolist() == [0.0, 0.0]
 
