@@ -18,6 +18,7 @@ from domainseg.imaging.dicom import Refusal
 from domainseg.imaging.geometry import Affine
 from domainseg.imaging.hounsfield import Hounsfield, check_voxels, to_int16
 from domainseg.imaging.reading import one_error
+from domainseg.imaging.stack import FEWEST, WIDEST
 from domainseg.imaging.volume import Volume, VolumeTooLargeError
 
 SUFFIXES = (".nii", ".nii.gz")
@@ -38,6 +39,7 @@ def read_nifti(path: Path, max_voxels: int | None) -> Volume:
         slope, intercept = (1.0 if value is None else float(value) for value in _scaling(header))
         axes = axes_of(affine)
         placed = turned_affine(affine, shape, axes)
+        _check_slices(placed, turned_shape(shape, axes)[0])
         voxels = np.empty(turned_shape(shape, axes), np.int16)
         holes = _fill(stored_view(voxels, axes), stream, dtype, slope, intercept)
     if holes:
@@ -73,6 +75,16 @@ def _fill(view: NDArray[np.int16], stream: BinaryIO, dtype: np.dtype[Any], slope
         raise Refusal("holds more voxels than its header says: damaged")
     counted.check()
     return holes
+
+
+def _check_slices(affine: Affine, depth: int) -> None:
+    """Refuse what is refused of a DICOM series as well: too few slices, or too far apart."""
+    if depth < FEWEST:
+        raise Refusal(f"holds {depth} axial slices: a volume needs {FEWEST}")
+    across = np.cross(affine[:3, 0], affine[:3, 1])
+    apart = abs(float(affine[:3, 2] @ across)) / float(np.linalg.norm(across))
+    if apart > WIDEST:
+        raise Refusal(f"its axial slices lie {apart:.1f} mm apart: too far for a volume (at most {WIDEST:g})")
 
 
 def read_labels(

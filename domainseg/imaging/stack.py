@@ -22,7 +22,7 @@ _SAME_DISTANCE = 0.1  # distances that differ by less are one protocol's
 _REGULAR = 3  # equal distances in a row that make a protocol's distance of them
 _HOLE = 1.5  # times the protocol's distance beside it, or the thickness: a slice is missing
 _TOUCHING = 1.25  # times the thickness: slices nearer than that leave no gap
-_WIDEST = 12.0  # mm: nothing is interpolated over more
+WIDEST = 12.0  # mm: nothing is interpolated over more
 _ON_GRID = 0.005  # of the distance: a source slice that near to one of the grid is it
 _STEEPEST = 45.0  # degrees between the normal and the way the slices follow each other
 
@@ -143,7 +143,7 @@ def _check_gaps(gaps: NDArray[np.float64], usual: NDArray[np.float64], slices: S
         trusted = np.isfinite(usual)
     for at, gap in enumerate(gaps):
         where = f"between slices {at + 1} and {at + 2} of {len(gaps) + 1} from below"
-        if gap > _WIDEST:
+        if gap > WIDEST:
             raise Refusal(f"{gap:.1f} mm lie {where}: slices are missing, or too far apart for a volume")
         expected = float(thickness[at]) if (gaps < _TOUCHING * thickness).any() else np.inf
         if not trusted[at]:

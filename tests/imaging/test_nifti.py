@@ -224,6 +224,14 @@ def test_thick_slices_that_are_not_axial(tmp_path: Path) -> None:
     assert "not axial" in refused(tmp_path / "a.nii")
 
 
+def test_too_few_slices_and_slices_too_far_apart(tmp_path: Path) -> None:
+    values = written(tmp_path / "a.nii", np.diag([2.0, 2, 3, 1]))
+    nibabel.save(nibabel.Nifti1Image(values[:, :, :2], np.diag([2, 2, 5, 1])), tmp_path / "few.nii")
+    assert "a volume needs 3" in refused(tmp_path / "few.nii")
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([2, 2, 13, 1])), tmp_path / "far.nii")
+    assert "13.0 mm apart" in refused(tmp_path / "far.nii")
+
+
 def test_masks_of_series_lie_on_their_slices(make_series: Callable[..., Path], tmp_path: Path) -> None:
     angle = np.radians(20)
     volume = read_volume(make_series(turn=(1, 0, 0, 0, np.cos(angle), -np.sin(angle))))
