@@ -24,7 +24,7 @@ from domainseg.files import write_json
 from domainseg.tasks import ranks
 from domainseg.tasks.checkpoints import remove_checkpoints
 from domainseg.tasks.fit import FitContext
-from domainseg.training.freeze import doubts, freeze, on_tune
+from domainseg.training.freeze import answered, doubts, freeze, on_tune
 from domainseg.training.gathered import predict_together
 from domainseg.training.hips import Hips
 from domainseg.training.processes import devices_of
@@ -126,7 +126,7 @@ class Builder:
         items = self.lessons.items(stage, before, report)
         self.fit(stage, items, folder, report, self.lessons.watched(stage, before))
         stage, chosen = self.lessons.tuned(stage, before, previous)
-        stage = self.freeze(stage, before, folder, previous and previous.frozen, chosen)
+        stage = self.freeze(stage, before, folder, previous, chosen)
         settings = {**settings, "decision": {**settings["decision"], **_numbers(stage)}}
         seconds = round(time.monotonic() - started)
         cohort = dict(sorted(report.items()))
@@ -185,11 +185,12 @@ class Builder:
         )
 
     def freeze(
-        self, stage: Stage, before: Sequence[Stage], folder: Path, previous: Any, chosen: Mapping[str, Any]
+        self, stage: Stage, before: Sequence[Stage], folder: Path, old: Stage | None, chosen: Mapping[str, Any]
     ) -> Stage:
-        """Choose calibration and threshold on tune; with FEW labelled positives there, keep what init_from had.
+        """Choose calibration and threshold on tune; with FEW labelled positives there, keep what init_from had for this
+        target.
 
-        chosen: what is written down about the decision's own numbers.
+        old: the stage of init_from. chosen: what is written down about the decision's own numbers.
         """
         numbers = {"numbers": chosen} if chosen else {}
         # A threshold below every score lets all cases through, so that each has a score of this stage.
@@ -199,6 +200,7 @@ class Builder:
         target = stage.decision.target
         labels, logits = on_tune(self.lessons.asked(target, table), target)
         positives, negatives = int((labels == 1).sum()), int((labels == 0).sum())
+        previous = None if old is None else answered(old, target)
         if positives < FEW and previous is not None:
             log.warning(
                 "%s: %d positive cases on tune, calibration and threshold of init_from kept", stage.name, positives

@@ -23,7 +23,7 @@ from domainseg.networks import WholeFilmDenseNet121
 from domainseg.tasks.findings import taught
 from domainseg.tasks.items import Item
 from domainseg.training.builder import FEW
-from domainseg.training.freeze import freeze, on_tune
+from domainseg.training.freeze import answered, freeze, on_tune
 from domainseg.training.gathered import predict_together
 from domainseg.training.samples import Films, Sampler
 from domainseg.training.stages import RunError, module_of
@@ -112,11 +112,12 @@ class Chest:
             if name == decision.target:
                 continue
             labels, logits = on_tune(self.asked(name, table), name)
-            if (labels == 1).sum() < FEW and "threshold" in known.get(name, {}):
+            kept = None if previous is None or (labels == 1).sum() >= FEW else answered(previous, name)
+            if kept is not None:
                 log.warning("%s: fewer than %d positive films on tune, the numbers of init_from are kept", name, FEW)
-                numbers[name] = {**known[name], **own}
-                continue
-            frozen, record[name] = freeze(labels, logits, rule)
+                frozen = kept
+            else:
+                frozen, record[name] = freeze(labels, logits, rule)
             numbers[name] |= {key: getattr(frozen, key) for key in ("threshold", "slope", "intercept")}
         chosen = {
             "target": decision.target,

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from domainseg.cascade.stages import Frozen
+from domainseg.cascade.findings import Findings
+from domainseg.cascade.stages import Frozen, Stage
 from domainseg.evaluation.calibration import fit_platt, logit
 from domainseg.evaluation.operating import Threshold, choose_threshold, excludes_above
 
@@ -34,6 +35,16 @@ def freeze(labels: NDArray[Any], logits: NDArray[Any], rule: str) -> tuple[Froze
         provisional=threshold.provisional,
     )
     return frozen, {**threshold.to_dict(), "calibration": platt.to_dict()}
+
+
+def answered(stage: Stage, target: str) -> Frozen | None:
+    """The numbers with which a stage answers ``target``; None where it has none: those of another target are no use."""
+    decision = stage.decision
+    if decision.target == target:
+        return stage.frozen
+    if isinstance(decision, Findings) and "threshold" in decision.numbers.get(target, {}):
+        return replace(decision.frozen(target, stage.frozen), rule=stage.frozen.rule)
+    return None
 
 
 def on_tune(table: pd.DataFrame, target: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

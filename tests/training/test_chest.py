@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 
 from domainseg.cascade.findings import Findings
-from domainseg.cascade.stages import Stage
+from domainseg.cascade.stages import Frozen, Stage
 from domainseg.data.cache import Cache
 from domainseg.data.manifest import Manifest, build_manifest
+from domainseg.files import read_json
 from domainseg.training.builder import Builder
 from domainseg.training.stages import RunError, new_stage
 
@@ -26,6 +27,8 @@ SETTINGS: dict[str, Any] = {
     "rule": "sensitivity_0.95",
 }
 KNOWN = {"mass": {"base_rate": 0.1}, "edema": {"base_rate": 0.2, "threshold": 0.3, "slope": 2.0, "intercept": -1.0}}
+
+MASS = Frozen(threshold=0.77, slope=3.0, intercept=1.0, rule="sensitivity_0.95", provisional=False)
 
 
 def films(folder: Path, positives: int) -> Manifest:
@@ -46,7 +49,7 @@ def builder(folder: Path, positives: int) -> Builder:
 def stages(target: str) -> tuple[Stage, Stage]:
     """The stage of this run and that of init_from."""
     stage = new_stage("findings", {**SETTINGS, "decision": {**SETTINGS["decision"], "target": target}}, "cpu", seed=0)
-    return stage, replace(stage, decision=Findings("mass", KNOWN))
+    return stage, replace(stage, decision=Findings("mass", KNOWN), frozen=MASS)
 
 
 @pytest.mark.parametrize("positives", [0, 2, 3])
@@ -72,3 +75,30 @@ def test_a_target_that_the_kept_weights_did_not_learn_is_refused(tmp_path: Path)
     lessons.items(stage, [], Counter())
     with pytest.raises(RunError, match=r"target=hernia: init_from has not learned it, .* of: mass, edema"):
         lessons.tuned(stage, [], previous)
+
+
+@pytest.mark.parametrize(("target", "threshold", "slope"), [("mass", 0.77, 3.0), ("edema", 0.3, 2.0)])
+def test_with_few_tune_films_a_target_keeps_its_own_numbers_and_no_others(
+    tmp_path: Path, target: str, threshold: float, slope: float
+) -> None:
+    own, (stage, previous) = builder(tmp_path, 2), stages(target)
+    own.lessons.items(stage, [], Counter())
+    tuned, _ = own.lessons.tuned(stage, [], previous)
+    (tmp_path / "new").mkdir()
+    frozen = own.freeze(tuned, [], tmp_path / "new", previous, {}).frozen
+    assert (frozen.threshold, frozen.slope, frozen.rule) == (threshold, slope, "sensitivity_0.95")
+    assert frozen.provisional
+    if target == "edema":  # what was the target there keeps its numbers as one of the others
+        assert isinstance(tuned.decision, Findings)
+        assert tuned.decision.numbers["mass"] == {"base_rate": 0.1, "threshold": 0.77, "slope": 3.0, "intercept": 1.0}
+
+
+def test_a_target_without_numbers_of_its_own_gets_them_on_tune(tmp_path: Path) -> None:
+    own, (stage, previous) = builder(tmp_path, 3), stages("hernia")
+    own.lessons.items(stage, [], Counter())
+    tuned, _ = own.lessons.tuned(stage, [], previous)
+    (tmp_path / "new").mkdir()
+    frozen = own.freeze(tuned, [], tmp_path / "new", previous, {}).frozen
+    assert frozen.threshold != MASS.threshold
+    assert read_json(tmp_path / "new/threshold.json")["chosen_on"] == "tune"
+    assert read_json(tmp_path / "new/threshold.json")["n_positive"] == 3
