@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,9 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainseg.bundle.load import check_envelope, check_precision, load_stages, make_stages
+from domainseg.bundle.override import overrides_of, told
 from domainseg.bundle.schema import BundleError
 from domainseg.bundle.verify import verify_bundle
 from domainseg.cascade.stages import Stage
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,14 @@ def bundle_model(cfg: Mapping[str, Any]) -> Model:
     verified = verify_bundle(path)
     check_precision(verified.record, path, backend, precision)
     check_envelope(verified.record)
+    overrides = [told(entry) for entry in overrides_of(verified.record)]
+    for line in overrides:
+        log.warning("threshold set anew on local cases: %s", line)
+    made = {"overrides": overrides} if overrides else {}
     return Model(
         load=partial(load_stages, path, verified.sha256, backend, precision, threads_a_worker(cfg)),
         stages=make_stages(verified.record, dict.fromkeys(verified.models, _elsewhere)),
-        identity={"bundle": verified.sha256, "backend": backend, "precision": precision},
+        identity={"bundle": verified.sha256, "backend": backend, "precision": precision, **made},
         envelope=verified.record["envelope"],
         columns={"bundle_sha256": verified.sha256},
     )

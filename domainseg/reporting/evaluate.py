@@ -41,6 +41,7 @@ def evaluate_command(cfg: dict[str, Any], output: Path) -> Metrics:
         read_table(path, cfg.get("columns")),
         unscored="they count as wrong on intention and are left out of what is judged on scored cases only",
     )
+    notes += _overrides(path)
     lesions = read_lesions(path.parent)
     if table.empty:
         raise EvaluationError(f"{path}: has no rows, so there is nothing to evaluate")
@@ -64,6 +65,13 @@ def evaluate_command(cfg: dict[str, Any], output: Path) -> Metrics:
         Console(stderr=True).print(f"note: {note}", highlight=False, soft_wrap=True)
     print_key_figures(content)
     return metrics
+
+
+def _overrides(path: Path) -> list[str]:
+    """Of a table that predict has written: the thresholds of the bundle that were set anew on local cases."""
+    made_of = path.with_name("predictions.json")
+    made = read_json(made_of).get("overrides", []) if path.stem == "predictions" and made_of.is_file() else []
+    return [f"Threshold of the bundle set anew on local cases: {line}." for line in made]
 
 
 def _settings(cfg: Mapping[str, Any]) -> Settings:

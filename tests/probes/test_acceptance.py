@@ -18,14 +18,17 @@ from scipy.stats import norm
 
 from domainseg.bundle.__main__ import diff, inspect
 from domainseg.bundle.load import load_bundle
+from domainseg.bundle.model import bundle_model
 from domainseg.bundle.override import threshold_of
 from domainseg.bundle.schema import BundleError, check_record
 from domainseg.bundle.verify import verify_bundle
 from domainseg.evaluation.intervals import Metric, wilson
 from domainseg.evaluation.operating import choose_threshold
+from domainseg.files import write_json
 from domainseg.probes import acceptance
 from domainseg.probes.acceptance import positives_needed, shifted
 from domainseg.probes.common import ProbeError
+from domainseg.reporting.evaluate import evaluate_command
 
 
 def _toys() -> ModuleType:
@@ -185,6 +188,23 @@ def test_override_is_written_used_and_shown(bundle: Path, tmp_path: Path) -> Non
     last = verify_bundle(tmp_path / "more" / "bundle")
     assert [entry["by"] for entry in last.record["stages"][-1]["overrides"]] == ["A. Name", "B. Other"]
     assert last.documents["MODEL_CARD.md"].decode().count("## Local threshold") == 1
+
+
+def test_predict_and_evaluate_say_that_a_threshold_was_set_anew(
+    bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"backend": "onnxruntime", "precision": "fp32", "threads": 1, "workers": 1}
+    assert "overrides" not in bundle_model(settings | {"bundle": bundle}).identity
+    table = of(local(1.0), bundle)
+    accept(table, bundle, tmp_path, override=True, by="A. Name")
+    identity = bundle_model(settings | {"bundle": tmp_path / "out" / "bundle"}).identity
+    assert "threshold set anew on local cases: fracture: 0." in caplog.text
+    table.to_csv(tmp_path / "predictions.csv", index=False)
+    write_json(tmp_path / "predictions.json", identity)  # as predict writes it beside its table
+    evaluate_command({"predictions": str(tmp_path / "predictions.csv"), "resamples": 20}, tmp_path / "report")
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "Threshold of the bundle set anew on local cases: fracture: 0." in page
+    assert "by A. Name" in page
 
 
 def test_tune_chooses_and_test_judges(bundle: Path, tmp_path: Path) -> None:
