@@ -39,6 +39,13 @@ class Brain:
         x, y, z = self.spacing
         return x * y * z / 1000
 
+    def cut_out(self) -> tuple[tuple[slice, ...], Brain]:
+        """The box around the brain, and the brain in it."""
+        ends = [np.flatnonzero(self.mask.any(axis=axes))[[0, -1]] for axes in ((1, 2), (0, 2), (0, 1))]
+        box = tuple(slice(int(first), int(last) + 1) for first, last in ends)
+        parts = self.mask[box], self.depth[box], self.smooth[box]
+        return box, Brain(*parts, self.spacing, self.middle[box[0]] - box[2].start)
+
     def grid(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """x [1, 1, w] from the midline to the left, y [1, h, 1], z [d, 1, 1], in mm."""
         d, h, w = self.mask.shape
@@ -58,12 +65,7 @@ def find(volume: Volume) -> Brain | None:
         return None
     spacing = known or (pixel, pixel, SLICE)
     depth = np.stack(
-        [
-            cv2.distanceTransform(np.pad(ndimage.binary_fill_holes(part).astype(np.uint8), 1), cv2.DIST_L2, 5)[
-                1:-1, 1:-1
-            ]
-            for part in mask
-        ]
+        [cv2.distanceTransform(np.pad(_filled(part), 1), cv2.DIST_L2, 5)[1:-1, 1:-1] for part in mask]
     ) * np.float32(pixel)
     smooth = smoothed(voxels.astype(np.float32), mask, 1.1 / pixel)
     middle = np.zeros(len(mask), np.float32)
@@ -81,6 +83,11 @@ def smoothed(values: NDArray[np.float32], mask: NDArray[np.bool_], sigma: float)
         share = np.maximum(cv2.GaussianBlur(weight, (0, 0), sigma), 1e-3)
         found[k] = np.where(mask[k], cv2.GaussianBlur(values[k] * weight, (0, 0), sigma) / share, values[k])
     return found
+
+
+def _filled(part: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    outlines, _ = cv2.findContours(part.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return np.asarray(cv2.drawContours(np.zeros(part.shape, np.uint8), outlines, -1, 1, cv2.FILLED), np.uint8)
 
 
 def _pixel(voxels: NDArray[np.int16]) -> float:

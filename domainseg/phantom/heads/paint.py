@@ -41,7 +41,9 @@ def paint(
 ) -> Painted:
     """Paint bleeds of these types, in this order. One that finds no room (no fluid for a subarachnoid or
     intraventricular one) becomes intraparenchymal."""
-    values, labels = voxels.astype(np.float32), np.zeros(voxels.shape, np.uint8)
+    whole, drawn = voxels.astype(np.float32), np.zeros(voxels.shape, np.uint8)
+    box, brain = brain.cut_out()
+    values, labels = whole[box], drawn[box]
     done: list[str] = []
     for wanted in kinds:
         blood = float(rng.uniform(38, 49) if density == "subacute" else rng.uniform(57, 78))
@@ -64,7 +66,8 @@ def paint(
             labels[own] = CODES[kind]
             done.append(kind)
             break
-    return Painted(values, labels, tuple(done))
+    whole[box], drawn[box] = values, labels
+    return Painted(whole, drawn, tuple(done))
 
 
 def _cover(
