@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from domainseg.cascade.candidates import Candidate, box_candidates, dense_candidates, logit, peak, top
 from domainseg.cascade.case import Case, Exclusion
 from domainseg.cascade.head_box import head_frame
+from domainseg.cascade.lens import with_shape
 from domainseg.cascade.lesions import Grid, by_type, divided, labels_on_volume, measured, names
 from domainseg.cascade.operations import Sample
 from domainseg.cascade.stages import Frozen, Outputs
@@ -61,6 +62,9 @@ class HemorrhageDetector:
     The exam's logit is that of its strongest candidate, so that an exam that is called shows where; it is the lowest
     there is where a network gives no box at all.
 
+    ``lens_offset`` and ``lens_slope`` tell by a candidate's thickness whether it is rather epidural than subdural, as
+    the masks of train do (domainseg/cascade/lens.py); a slope of 0 leaves that to the network.
+
     A lesion's score is the calibrated probability of its logit; it is called from the threshold on. score_<type> is
     the highest product of a lesion's score, called or not, and that type's share of it: on the exam's scale, but no
     probability of its own; threshold_<type>, chosen on tune like the exam's, tells when a type is called. In shares
@@ -74,6 +78,8 @@ class HemorrhageDetector:
     box_level: float = 0.05
     overlap: float = 0.5
     mask_weight: float = 0.0
+    lens_offset: float = 0.0
+    lens_slope: float = 0.0
     threshold_intraparenchymal: float = 0.5
     threshold_subdural: float = 0.5
     threshold_epidural: float = 0.5
@@ -104,7 +110,8 @@ class HemorrhageDetector:
             if "boxes" in outputs and "mask" in outputs:
                 dense = top(outputs["mask"][one.z, 0, one.y, one.x])
                 value += self.mask_weight * (dense - value)
-            weighed.append(replace(one, logit=self._with_presence(value, outputs, np.unique(one.z))))
+            one = replace(one, logit=self._with_presence(value, outputs, np.unique(one.z)))
+            weighed.append(with_shape(one, self.lens_offset, self.lens_slope) if self.lens_slope else one)
         return sorted(weighed, key=lambda one: -one.logit)
 
     def slice_logits(self, outputs: Outputs) -> NDArray[np.float64]:

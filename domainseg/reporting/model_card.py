@@ -44,6 +44,8 @@ NUMBERS = {
     "box_level": "boxes: score from (detector only)",
     "overlap": "boxes are one from this overlap, IoU (detector only)",
     "mask_weight": "weight of the mask beside the box (detector only)",
+    "lens_offset": "shape as a sign of epidural against subdural: log-odds at a log thickness of 0",
+    "lens_slope": "the same: log-odds a unit of log thickness; 0: shape says nothing",
 }
 
 

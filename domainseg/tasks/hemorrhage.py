@@ -22,10 +22,10 @@ FLOOR = 2e-3  # share of the pixels that count as blood at least, for batches wi
 
 
 class DenseModule(StepModule):
-    """Outline of any hemorrhage (Dice and focal), its type where known, and presence in the slice.
+    """Outline of any hemorrhage (Dice and focal), its type where known (Dice too), and presence in the slice.
 
     Slabs without masks count for presence only. focal: exponent of the focal loss, 0 is plain cross-entropy.
-    dice, pixel, type, presence: weights of the parts.
+    dice, pixel, type, typed, presence: weights of the parts.
     """
 
     def __init__(
@@ -37,12 +37,13 @@ class DenseModule(StepModule):
         focal: float = 1.0,
         dice: float = 1.0,
         pixel: float = 1.0,
-        type: float = 0.5,
+        type: float = 1.0,
+        typed: float = 1.0,
         presence: float = 0.5,
     ) -> None:
         super().__init__(network, steps=steps, lr=lr)
         self.focal = focal
-        self.parts = {"dice": dice, "pixel": pixel, "type": type, "presence": presence}
+        self.parts = {"dice": dice, "pixel": pixel, "type": type, "typed": typed, "presence": presence}
 
     def loss(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The parts and their weighted sum."""
@@ -128,7 +129,8 @@ def outline_losses(logits: Tensor, codes: Tensor, outlined: Tensor, focal: float
 
     dice: 1 - Dice of any hemorrhage over the whole batch. pixel: focal binary cross-entropy of any hemorrhage.
     type: cross-entropy among the types where the type is known, the mean of each type's mean, for a
-    subarachnoid bleed has few pixels beside an intraparenchymal one (our choice).
+    subarachnoid bleed has few pixels beside an intraparenchymal one (our choice). typed: 1 - Dice of each type that the
+    batch shows, as it is drawn, over the whole batch; the mean of the types (our choice).
     """
     logits = logits.float()
     typed = (codes >= 1) & (codes <= len(TYPES))
@@ -138,7 +140,12 @@ def outline_losses(logits: Tensor, codes: Tensor, outlined: Tensor, focal: float
     counts = of_type.sum((0, 1, 2))
     mean = (wrong[..., None] * of_type).sum((0, 1, 2)) / ranks.count(counts)
     dice, pixel = blood_losses(logits[:, 0], (codes > 0).float(), outlined, focal)
-    return {"dice": dice, "pixel": pixel, "type": mean.sum() / len(TYPES)}
+    drawn = logits[:, 1:].softmax(1).movedim(1, -1) * logits[:, :1].sigmoid().movedim(1, -1)
+    known = (outlined[:, None, None] * (codes <= len(TYPES)))[..., None]
+    both, sizes = (ranks.total(part.sum((0, 1, 2))) for part in (drawn * of_type * known, (drawn + of_type) * known))
+    shown = (ranks.total(counts) > 0).float()
+    typed = ((1 - (2 * both + 1) / (sizes + 1)) * shown).sum() / shown.sum().clamp(min=1)
+    return {"dice": dice, "pixel": pixel, "type": mean.sum() / len(TYPES), "typed": typed}
 
 
 def blood_losses(logits: Tensor, blood: Tensor, outlined: Tensor, focal: float) -> tuple[Tensor, Tensor]:

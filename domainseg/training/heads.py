@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from domainseg.cascade import volumes
 from domainseg.cascade.cascade import Cascade
 from domainseg.cascade.case import Case, Exclusion
 from domainseg.cascade.head_truth import HeadTruth
+from domainseg.cascade.lens import fit_lens
 from domainseg.cascade.operations import preprocess, versioned
 from domainseg.cascade.reads import VOLUMES
 from domainseg.cascade.stages import Stage
@@ -31,6 +32,7 @@ from domainseg.tasks import ranks
 from domainseg.tasks.hemorrhage_items import HU_ZERO, SHOWN, Exam
 from domainseg.tasks.items import Item, as_uint16
 from domainseg.training.builder import FEW
+from domainseg.training.runner import Remembering, TorchNetwork
 from domainseg.training.samples import CachedPlanes, Films, Sampler
 from domainseg.training.tuned import tune_hemorrhage
 
@@ -48,6 +50,7 @@ class Heads:
     """Lessons of the head CT cascade (see ``Lessons`` in domainseg/training/builder.py)."""
 
     builder: Builder
+    learned: list[Exam] = field(default_factory=list)  # the exams that the hemorrhage stage learns from
 
     @cached_property
     def sampler(self) -> HeadSampler:
@@ -62,7 +65,8 @@ class Heads:
         """Exams of known anatomy for the head filter; behind it exams with a mask or labels."""
         if stage.decision.target == "head_filter":
             return self.sampler.anatomy(stage, report)
-        return self._sampler(self._painted(stage, report)).exams(stage, Cascade(before), report)
+        self.learned = self._sampler(self._painted(stage, report)).exams(stage, Cascade(before), report)
+        return self.learned
 
     def _painted(self, stage: Stage, report: Counter[str]) -> Manifest:
         """The training part, with bleeds painted into its normal exams where the stage's settings ask for them."""
@@ -97,8 +101,14 @@ class Heads:
             bleeds = sum(exam["hemorrhage"] == 1 for exam in self._asked())
             if bleeds < FEW:  # the threshold of init_from is kept, and means something with its numbers only
                 return stage, {"kept": f"{bleeds} exams with hemorrhage on tune: the numbers of init_from"}
+        if isinstance(stage.network, TorchNetwork):
+            stage = replace(stage, network=Remembering(stage.network))
+        offset, slope = fit_lens(exam.planes()[1] for exam in self.learned if exam.has_mask)
+        if slope:  # else masks are too few to tell
+            stage = replace(stage, decision=replace(stage.decision, lens_offset=offset, lens_slope=slope))
         rule = str(self.builder.cfg["stage"][stage.name]["rule"])
-        return tune_hemorrhage(stage, self._tune_cases(Cascade(before)), rule)
+        stage, record = tune_hemorrhage(stage, self._tune_cases(Cascade(before)), rule)
+        return stage, {**record, "lens": {"offset": offset, "slope": slope, "chosen_on": "train"}}
 
     def _asked(self) -> list[Mapping[str, float]]:
         """Labels of the tune exams that the threshold is chosen on: those that are not known to be no head."""

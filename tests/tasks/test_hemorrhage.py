@@ -160,6 +160,22 @@ def test_the_share_of_blood_is_as_asked_and_each_bleed_is_met_as_often() -> None
         assert weights[dataset.blood & (number == which)].sum() == pytest.approx(0.35)
 
 
+def test_each_type_is_met_as_often_however_few_exams_show_it() -> None:
+    def planes(*codes: int) -> NDArray[np.uint16]:
+        return np.tile(np.array(codes, np.uint16)[:, None, None], (2, 1, 8, 8))
+
+    shown = [(0, 1, 1, 1), (0, 0, 1, 0), (0, 1, 0, 0), (0, 3, 0, 3), (0, 6, 0, 0)]
+    items = [exam(k, True, planes=lambda codes=codes: planes(*codes)) for k, codes in enumerate(shown)]
+    dataset = slabs(*items)
+    weights = np.array(dataset.weights(0.9))
+    share = dict.fromkeys([0, 1, 3, 6], 0.0)
+    for (number, z), weight in zip(dataset.places, weights, strict=True):
+        share[shown[number][z]] += weight
+    assert share == pytest.approx({0: 0.1, 1: 0.3, 3: 0.3, 6: 0.3})
+    number = np.array([place[0] for place in dataset.places])
+    assert [weights[dataset.blood & (number == k)].sum() for k in range(3)] == pytest.approx([0.1] * 3)
+
+
 def test_lesions_are_connected_pixels_of_a_type() -> None:
     codes = np.zeros((32, 32), np.int64)
     codes[2:5, 3:9], codes[5, 9], codes[20:24, 20:22], codes[4, 20], codes[5:9, 3:9] = 1, 1, 6, 3, 2
@@ -199,6 +215,9 @@ def test_losses_of_outlines_types_and_presence() -> None:
     assert losses["pixel_loss"] == pytest.approx(float(pixel), rel=1e-5)
     typed = -mask[0, 1:].log_softmax(0)[0, 0, :3].mean() / 5
     assert losses["type_loss"] == pytest.approx(float(typed), rel=1e-5)
+    drawn = probability * mask[0, 1:].softmax(0)[0] * (codes[0] != 6)  # what is of no known type has no wrong one
+    of_type = 1 - (2 * drawn[0, :3].sum() + 1) / (drawn.sum() + 3 + 1)
+    assert losses["typed_loss"] == pytest.approx(float(of_type), rel=1e-5)
     known = torch.cat([presence[0], presence[1, :1]])
     wanted = -(known[[0, 1, 6]].sigmoid().log().sum() + (1 - known[2:6].sigmoid()).log().sum()) / 7
     assert losses["presence_loss"] == pytest.approx(float(wanted), rel=1e-5)

@@ -13,6 +13,8 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch import nn
 
 from domainseg.cascade.cascade import Cascade
 from domainseg.cascade.head import HemorrhageDetector
@@ -25,6 +27,7 @@ from domainseg.imaging.hemorrhage import CODES
 from domainseg.imaging.volume import Volume
 from domainseg.training import heads
 from domainseg.training.heads import Heads, HeadSampler
+from domainseg.training.runner import Remembering, TorchNetwork
 from domainseg.training.samples import Films
 
 SHAPE = (4, 16, 16)
@@ -144,3 +147,22 @@ def test_an_exam_of_which_only_a_type_is_known_to_be_absent_teaches_nothing(tmp_
     manifest = exams(tmp_path, [""], label_hemorrhage="", label_subdural=0, slices_subdural="none")
     assert sampler(manifest, tmp_path).exams(STAGE, Cascade([]), report) == []
     assert report == {"without_truth": 1}
+
+
+def test_an_exam_of_tune_goes_through_the_network_once(tmp_path: Path) -> None:
+    class Counting(nn.Module):
+        asked = 0
+
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            self.asked += 1
+            return {"mask": x[:, :1].repeat(1, 6, 1, 1) - 5}
+
+    network = Counting()
+    once = Remembering(TorchNetwork(network), room=2 * 3 * 6 * 16 * 16 * 4)
+    pictures = np.random.default_rng(0).random((4, 3, 8, 16, 16), np.float32)
+    for picture in (*pictures, *pictures):
+        np.testing.assert_array_equal(once(picture)["mask"], picture[:, :1].repeat(6, 1) - 5)
+    assert network.asked == 6  # two found room, two were asked again
+    stage = replace(STAGE, network=TorchNetwork(network))
+    tuned, _ = lessons(exams(tmp_path, ["subdural"]), tmp_path).tuned(stage, [], None)
+    assert isinstance(tuned.network, Remembering)
