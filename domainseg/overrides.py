@@ -98,7 +98,7 @@ def _rewrite_one(argument: str) -> str:
         return f"{plus}network@{key}={value}"
     if key in ADDED_GROUPS and not plus:
         return f"+{argument}"
-    if key == "columns" and not plus:  # names that only the user's table knows
+    if not plus and (key == "columns" or key.startswith("data.cohort.")):  # names that only the user's table knows
         return f"++{argument}"
     return argument
 
@@ -203,7 +203,7 @@ def check_key(override: Override, config: DictConfig, folders: Sequence[Path]) -
     """
     name = override.key_or_group
     known = list(keys(config))
-    added = override.is_add() and name.rpartition(".")[0] in known
+    added = (override.is_add() or override.is_force_add()) and name.rpartition(".")[0] in known
     if name in known or added or name.partition(".")[0] == "hydra" or name.startswith("hydra/"):
         return
     groups = [folder.name for top in folders for folder in top.iterdir() if folder.is_dir()]

@@ -227,6 +227,12 @@ def test_new_key_may_be_added_to_a_known_node() -> None:
     }
 
 
+@pytest.mark.parametrize("plus", ["", "+"])
+def test_a_cohort_names_columns_that_only_the_table_knows(plus: str) -> None:
+    got = train("+pipeline=toy", f"{plus}data.cohort.region=[hip]")
+    assert got["data"]["cohort"] == {"region": ["hip"]}
+
+
 def test_missing_values_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "not given: input=" in refused(capsys, command="predict")
 
