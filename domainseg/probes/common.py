@@ -120,10 +120,14 @@ def all_films(cfg: Mapping[str, Any]) -> Manifest:
 
 def load_films(cfg: Mapping[str, Any]) -> Manifest:
     """The films of ``data=``, divided as training on them would divide them. Raises ProbeError, ManifestError."""
-    manifest, data = all_films(cfg), cfg["data"]
-    if data.get("folds"):
+    return as_training_divides(cfg, all_films(cfg))
+
+
+def as_training_divides(cfg: Mapping[str, Any], films: Manifest) -> Manifest:
+    """Films with the splits that training would give them. Raises ProbeError, ManifestError."""
+    if cfg["data"].get("folds"):
         raise ProbeError("data.folds: probes need one division of the films; leave it out")
-    return divided(manifest, data, int(cfg["seed"]))
+    return divided(films, cfg["data"], int(cfg["seed"]))
 
 
 def given_split(cfg: Mapping[str, Any]) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from domainseg.data.manifest import Manifest
 from domainseg.data.splits import divided
-from domainseg.probes.common import ProbeError, all_films, load_films
+from domainseg.probes.common import ProbeError, all_films, as_training_divides
 
 
 def held_out(cfg: Mapping[str, Any], record: Mapping[str, Any], split: str = "test") -> tuple[Manifest, str]:
@@ -19,7 +19,7 @@ def held_out(cfg: Mapping[str, Any], record: Mapping[str, Any], split: str = "te
     """
     films, made = all_films(cfg), record["data"]
     if films.same_films() != made.get("same_films"):
-        part = load_films(cfg).split(split)
+        part = as_training_divides(cfg, films).split(split)
         return part, (
             f"{len(part)} films are judged: those that data={films.name} with seed={cfg['seed']} puts into the split "
             f"{split}. They are not the films that the bundle was made from; that none of them was among those is "
