@@ -66,13 +66,15 @@ NEUTRAL_SPACING = 0.168
 def dressed(site: Site, place: str) -> tuple[Site, Site]:
     """The site as it shapes the picture (grey scale, sharpness, noise, spacing), and as it shapes what lies around.
 
-    Where only the surroundings may tell sites apart the first is neutral; where only the inside may, film size and
-    markers are those of site A at any site.
+    Where only the surroundings may tell sites apart the first is neutral, and films are as large as those of site A,
+    since a region of interest may reach the film's edge; where only the inside may, film size and markers are those of
+    site A at any site.
     """
     inside, around = site, site
     if place == "outside":
-        scale = site.spacing / NEUTRAL_SPACING
-        size = {"rows": round(site.rows * scale), "columns": round(site.columns * scale)}
+        shared = SITE["A"]
+        scale = shared.spacing / NEUTRAL_SPACING
+        size = {"rows": round(shared.rows * scale), "columns": round(shared.columns * scale)}
         inside = replace(site, spacing=NEUTRAL_SPACING, **size, **NEUTRAL)  # type: ignore[arg-type]
     elif place == "inside":
         around = SITE["A"]

@@ -32,6 +32,11 @@ FORMATS = {
     "skull": (0.72, 0.68, True),
 }
 
+#: Region of interest of a hip as the cascade cuts it (conf/pipeline/hip.yaml), in head diameters: shift of its middle
+#: from the head's centre to the side and down; its side, with 0.1 at each end for what a localizer errs.
+ROI_SHIFT = (0.45, 0.75)
+ROI_HEADS = 3.4 + 0.2
+
 
 @dataclass(frozen=True)
 class HipTruth:
@@ -105,14 +110,48 @@ def _picture(
     for hip in drawn.hips:
         if hip.fracture is not None and hip.fracture.depth:
             _cut(attenuation, canvas, hip, hip.fracture, chosen.patient_number)
-    portable_in = chosen.portable and settings.confounder_place != "outside"
     portable_out = chosen.portable and settings.confounder_place != "inside"
     frame = border.Border.of(around, chosen, shape, canvas.spacing, rng, portable=portable_out)
-    frame.lead(attenuation)
-    log, slow = expose(attenuation, canvas.spacing, site, rng, portable=portable_in)
-    picture = process(log, slow, canvas.spacing, site, frame.field(slow.shape), rng.normal(0, 0.09, 3))
-    frame.annotate(picture)
+    if settings.confounder_place != "outside":
+        return _exposed(attenuation, frame, canvas.spacing, site, rng, portable=chosen.portable)
+    # The same exposure with and without what surrounds the anatomy: not even scatter of a letter reaches a ROI.
+    seed = [settings.seed, chosen.index, 302]
+    bare, picture = (
+        _exposed(attenuation.copy(), each, canvas.spacing, site, np.random.default_rng(seed), portable=False)
+        for each in (None, frame)
+    )
+    for hip in drawn.hips:
+        top, bottom, left, right = _around(hip, canvas.spacing)
+        picture[top:bottom, left:right] = bare[top:bottom, left:right]
     return picture
+
+
+def _exposed(
+    attenuation: Map,
+    frame: border.Border | None,
+    spacing: float,
+    site: Site,
+    rng: np.random.Generator,
+    *,
+    portable: bool,
+) -> Map:
+    """The picture of what is in the beam, with lead and text of ``frame``, or without."""
+    if frame is not None:
+        frame.lead(attenuation)
+    log, slow = expose(attenuation, spacing, site, rng, portable=portable)
+    field = np.ones(slow.shape, np.bool_) if frame is None else frame.field(slow.shape)
+    picture = process(log, slow, spacing, site, field, rng.normal(0, 0.09, 3))
+    if frame is not None:
+        frame.annotate(picture)
+    return picture
+
+
+def _around(hip: Hip, spacing: float) -> tuple[int, int, int, int]:
+    """Rows from and to, columns from and to of a hip's region of interest in the upright picture, with its margin."""
+    middle = hip.centre + hip.head_mm * np.array([hip.image_side * ROI_SHIFT[0], ROI_SHIFT[1]])
+    low, high = ((middle + side * hip.head_mm * ROI_HEADS / 2) / spacing for side in (-1, 1))
+    left, top, right, bottom = (max(0, round(value)) for value in (*low, *high))
+    return top, bottom, left, right
 
 
 def _cut(attenuation: Map, canvas: Canvas, hip: Hip, broken: fracture.Fracture, seed: int) -> None:

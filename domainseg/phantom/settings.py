@@ -22,8 +22,8 @@ class Settings:
     views, classes, sites and departments are shares and are normalised. ``confounder`` is how strongly
     ``confounder_by`` (site A, or a portable film) goes with fracture: relative risk 1, 5 or 10. ``confounder_place``
     says whether what gives site and portable films away lies outside the hip's region of interest (marker, border,
-    text), inside it (grey scale, sharpness, noise), or both. ``fracture_contrast`` scales how much bone is missing in a
-    fracture line.
+    text, where they do not reach into it), inside it (grey scale, sharpness, noise), or both.
+    ``fracture_contrast`` scales how much bone is missing in a fracture line.
     ``reduction`` makes pixels this many times larger, for quick looks and tests.
     """
 

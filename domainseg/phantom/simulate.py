@@ -21,7 +21,7 @@ from domainseg.phantom.heads.settings import HeadSettings
 from domainseg.phantom.settings import Settings
 
 #: Raised with every change of what a film or an exam looks like: data made by another version is not reused.
-VERSIONS = {"pelvis": "8", "head": "6", "chest": "3"}
+VERSIONS = {"pelvis": "9", "head": "6", "chest": "3"}
 VERSION = VERSIONS["pelvis"]
 AnySettings = Settings | HeadSettings | ChestSettings
 _SETTINGS: Mapping[str, type[AnySettings]] = {"pelvis": Settings, "head": HeadSettings, "chest": ChestSettings}

@@ -56,8 +56,8 @@ HOW = [
     filmed at all three sites: the same bones, the same fracture. The tests differ only in how much each of these
     films counts: as often as fractured and intact patients come to the site in training, as often for both, or the
     other way round. A model that reads the bone alone has the same AUC in all three.""",
-    """What gives a site away outside the ROI: marker, collimation, text and size of the film; inside: grey scale,
-    sharpness and noise.""",
+    """What gives a site away outside the ROI: marker, collimation and text, of which no pixel of a true ROI shows
+    anything; inside: grey scale, sharpness and noise; both: all of these, wherever they lie, and the film's size.""",
 ]
 PAIRED = "AUC of the cascade minus that of the other model: the same films and weights, paired by patient."
 FAIR = [
@@ -75,8 +75,8 @@ FAIR = [
 ]
 ESCAPES = """Cutting a ROI keeps out what lies elsewhere on the film, not what lies in it: a detector's grey scale,
     sharpness and noise go through, and so does a lead letter or a collimator's edge beside the hip. The ROI is 3.4 head
-    diameters wide and reaches the film's lateral edge, so that “outside” is not wholly outside: site C puts its letter
-    low, beside the hip, where it lies in one of the two ROIs of each film."""
+    diameters wide and reaches the film's lateral edge: where markers lie as they do in life (“both”), site C's letter,
+    low beside the hip, is in one of the two ROIs of each film."""
 BOOTSTRAP = """Difference: turned round minus as in training. Bootstrap by patient, all films of one together; where
     an AUC is above 0.95 or below 0.05, no narrower than the exact binomial interval at the patients of the rarer
     class."""

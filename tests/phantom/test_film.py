@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from domainseg.cascade.stages import Localizer
 from domainseg.phantom import SimulatedFilm, film
 from domainseg.phantom.cohort import plan
 from domainseg.phantom.detector import SITE, dressed
@@ -135,8 +136,30 @@ def test_where_the_site_shows_is_a_setting() -> None:
     outside = [dressed(SITE[name], "outside") for name in "ABC"]
     assert len({(site.sigmoid, site.dose, site.edge, site.blur_mm, site.spacing) for site, _ in outside}) == 1
     assert len({around.marker for _, around in outside}) == 3
+    assert len({(site.rows, site.columns) for site, _ in outside}) == 1
     inside = [dressed(SITE[name], "inside") for name in "ABC"]
     assert len({site.sigmoid for site, _ in inside}) == 3
     assert len({around.marker for _, around in inside}) == 1
     widths = [site.columns * site.spacing for site, _ in inside]
     assert max(widths) - min(widths) < 1
+
+
+@pytest.mark.parametrize(("index", "ward"), [(0, "emergency"), (1, "inpatient"), (2, "inpatient")])
+def test_what_lies_outside_shows_nowhere_in_a_region_of_interest(index: int, ward: str) -> None:
+    """The same patient at each site, with its marker, collimation and text: all pixels of the ROIs are the same."""
+    settings = {"departments": {ward: 1.0}, "views": {"pelvis_ap": 1.0}, "turned": 0.0, "reduction": 4}
+    made = [film(5, index, {**settings, "sites": {site: 1.0}, "confounder_place": "outside"}) for site in "ABC"]
+    pictures = [shown(one) for one in made]
+    localizer = Localizer()
+    rows, columns = np.indices(pictures[0].shape)
+    inside = np.zeros(pictures[0].shape, bool)
+    for hip in made[0].hips:
+        side = 1 if hip.part == "hip_right" else -1
+        x, y = hip.x + side * localizer.lateral * hip.diameter, hip.y + localizer.distal * hip.diameter
+        half = localizer.roi_heads * hip.diameter / 2
+        inside |= (abs(columns - x) <= half) & (abs(rows - y) <= half)
+    assert len(made[0].hips) == 2
+    for other in pictures[1:]:
+        assert other.shape == pictures[0].shape
+        assert np.abs(other - pictures[0])[inside].max() < 0.001  # sites store other numbers of grey values
+        assert np.abs(other - pictures[0])[~inside].max() > 0.1
