@@ -186,7 +186,7 @@ def _enlarged(
     places = [np.flatnonzero(mask.any(axis=axis)) for axis in (0, 1)]  # columns, rows
     corners = np.array([[x, y, 1] for x in places[0][[0, -1]] + [-1, 1] for y in places[1][[0, -1]] + [-1, 1]])
     reached = (corners @ to_voxels.T)[:, :2]
-    low = np.clip(np.floor(reached.min(axis=0)).astype(int), 0, None)
+    low = np.clip(np.floor(reached.min(axis=0)).astype(int), 0, shape[::-1])
     high = np.clip(np.ceil(reached.max(axis=0)).astype(int) + 1, low, shape[::-1])
     window = (slice(low[1], high[1]), slice(low[0], high[0]))
     if (high <= low).any():

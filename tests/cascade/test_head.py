@@ -283,3 +283,14 @@ def test_longest_diameter_of_a_large_lesion() -> None:
     brute = max(float(np.sqrt(((points - one) ** 2).sum(axis=1)).max()) for one in some)
     assert brute <= row["diameter_mm"]
     assert row["diameter_mm"] <= np.linalg.norm(np.ptp(points, axis=0)) + 4  # two half pixels more than the box
+
+
+def test_what_lies_beside_the_picture_has_no_millilitres() -> None:
+    volume = Volume(np.zeros((4, 20, 20), np.int16), np.eye(4), source_shape=(4, 20, 20))
+    affine = np.eye(4)
+    affine[:2, 3] = 5, -3  # the frame of a head near the edge reaches beyond the picture
+    grid = Grid(volume, affine, np.arange(4), np.arange(4))
+    for x in (0, 10, 16, 22, 27):
+        numbers = np.zeros((4, 26, 30), np.uint16)
+        numbers[1, 10:13, x : x + 3] = 1
+        assert grid.ml(numbers)[1] == pytest.approx(3 * max(0, min(3, 15 - x)) / 1000)
