@@ -37,7 +37,6 @@ from domainseg.training.stages import REFIT, RunError, build
 log = logging.getLogger(__name__)
 
 
-
 def train(cfg: dict[str, Any], output: Path) -> float:
     """Train the pipeline of a resolved configuration into ``output``; returns tune.<main target>.intention.auc.
 
