@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from domainseg.cascade import volumes
 from domainseg.cascade.cascade import Cascade
 from domainseg.cascade.case import Case, Exclusion
+from domainseg.cascade.head import HemorrhageDetector
 from domainseg.cascade.head_truth import HeadTruth
 from domainseg.cascade.lens import fit_lens
 from domainseg.cascade.operations import preprocess, versioned
@@ -105,6 +106,7 @@ class Heads:
             stage = replace(stage, network=Remembering(stage.network))
         offset, slope = fit_lens(exam.planes()[1] for exam in self.learned if exam.has_mask)
         if slope:  # else masks are too few to tell
+            assert isinstance(stage.decision, HemorrhageDetector)
             stage = replace(stage, decision=replace(stage.decision, lens_offset=offset, lens_slope=slope))
         rule = str(self.builder.cfg["stage"][stage.name]["rule"])
         stage, record = tune_hemorrhage(stage, self._tune_cases(Cascade(before)), rule)
