@@ -53,7 +53,7 @@ def fit_lens(grids: Iterable[NDArray[np.unsignedinteger]]) -> tuple[float, float
 
     values = np.array([*shapes[_SUBDURAL], *shapes[_EPIDURAL]])
     labels = np.repeat([0, 1], [len(shapes[_SUBDURAL]), len(shapes[_EPIDURAL])])
-    middle, spread = values.mean(), max(values.std(), 1e-6)
+    middle, spread = float(values.mean()), max(float(values.std()), 1e-6)
     model = LogisticRegression(class_weight="balanced").fit((values - middle)[:, None] / spread, labels)
     slope = float(model.coef_[0, 0]) / spread
     return float(model.intercept_[0]) - slope * middle, slope
