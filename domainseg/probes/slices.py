@@ -33,7 +33,7 @@ from domainseg.evaluation.groups import in_words
 from domainseg.evaluation.intervals import Array, Metric
 from domainseg.imaging import ImageReadError
 from domainseg.imaging.volume import Volume
-from domainseg.probes.common import ProbeError, load_films, write_results
+from domainseg.probes.common import ProbeError, all_films, write_results
 from domainseg.reporting.page import Page, Section, Table
 from domainseg.reporting.words import interval
 
@@ -54,7 +54,7 @@ def run(cfg: dict[str, Any], output: Path) -> dict[str, Any]:
     asked fold by fold about the exams that it has not seen, another about all of them, or about its test split where
     it was trained on exams of that name. Raises ProbeError.
     """
-    manifest = load_films(cfg)
+    manifest = all_films(cfg)
     if not cfg["run"]:
         raise ProbeError("run=DIR is needed: the folder of a trained run of the hemorrhage pipeline")
     table = pd.DataFrame([row for part in asked(Path(cfg["run"]), manifest) for row in part])
