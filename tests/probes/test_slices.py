@@ -107,7 +107,7 @@ def test_each_exam_is_asked_of_a_cascade_that_has_not_seen_it(monkeypatch: pytes
 
 
 def test_a_run_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(slices, "load_films", lambda cfg: None)
+    monkeypatch.setattr(slices, "all_films", lambda cfg: None)
     with pytest.raises(ProbeError, match="run=DIR"):
         slices.run({"run": None}, tmp_path)
     with pytest.raises(ProbeError, match="finished run"):
