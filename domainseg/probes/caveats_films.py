@@ -53,8 +53,14 @@ def photographed(cfg: Mapping[str, Any], films: Mapping[str, Any], place: str) -
 
 
 def drawn(cfg: Mapping[str, Any], films: Mapping[str, Any], confounder: str, draw: int) -> Manifest:
-    """A fresh draw of patients as they come, all of them for the test; site shows inside and outside the ROI."""
+    """A fresh draw of patients as they come, all of them for the test; site shows inside and outside the ROI.
+
+    With a confounder fractures are half as frequent as in the films to learn from: else site A would have next to no
+    patient without one, and no audit could compare patients of one label between the sites.
+    """
     changed = {"confounder": confounder, "confounder_place": "both", "n": films["drawn"]}
+    if confounder != "none":
+        changed["fracture"] = films["settings"]["fracture"] / 2
     changed["reduction"] = films["drawn_reduction"]
     return _simulated(cfg, films, changed, _SEEDS["draw"] + 1000 * int(cfg["seed"]) + draw)
 

@@ -176,6 +176,13 @@ def _model(record: Record, alarm: Mapping[str, float]) -> tuple[str, list[str]]:
                 "one threshold for all groups gives them different sensitivities and specificities."
             )
         ]
+    if associated and not np.isfinite(used["fall"]["p"]):
+        return "undecided", [
+            (
+                f"{name} tells of the label ({_tells(record)}), and no two groups have enough patients of both labels: "
+                "these cases cannot show whether the score uses it. Cases of both labels from two groups can."
+            )
+        ]
     if associated and crude["largest"] >= alarm["shift"] and _p(crude["p"], True) < level:
         return "case mix", [
             (

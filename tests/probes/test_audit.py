@@ -271,6 +271,19 @@ def test_patients_who_differ_are_case_mix_where_their_severity_is_known(simulate
     assert verdict(clean, "finding", "site") == "case mix"
 
 
+def test_no_verdict_where_the_groups_share_no_label(ask: Any) -> None:
+    """A ranks by its site, all of whose patients are ill: B against C shows nothing of that, and is no case mix."""
+    rng = np.random.default_rng(0)
+    site = rng.choice(["A", "B", "C"], 400)
+    label = rng.random(400) < np.where(site == "A", 0.97, 0.02)
+    score = 1 / (1 + np.exp(-3.0 * (site == "A") - rng.normal(size=400)))
+    table = pd.DataFrame({"image": np.arange(400), "patient": np.arange(400), "site": site})
+    found = ask(table.assign(label_finding=label.astype(int), score_finding=score))
+    record = found["targets"]["finding"]["attributes"][0]
+    assert (record["attribute"], record["verdict"]) == ("site", "undecided")
+    assert "no two groups have enough patients of both labels" in record["said"][0]
+
+
 def test_site_and_label_one_and_the_same(simulated: Any, ask: Any) -> None:
     table = simulated.table("off", 600, 1)
     table["label_finding"] = (table["site"] == "A").astype(float)
