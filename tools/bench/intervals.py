@@ -5,7 +5,6 @@ And the memory that evaluating 14 findings of 112,120 films takes, which must fi
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from bench.measure import Options, Row, Section, Target, interleave, speed_rows
+from domainseg.bundle.workers import peak_bytes
 from domainseg.evaluation.intervals import weighted
 from domainseg.evaluation.metrics import evaluate
 from domainseg.evaluation.roc import auc, weighted_auc
@@ -79,4 +79,4 @@ def findings(films: int) -> pd.DataFrame:
 
 if __name__ == "__main__":
     evaluate(findings(int(sys.argv[1])), resamples=int(sys.argv[2]))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+    print(peak_bytes() / 2**30)
