@@ -29,6 +29,8 @@ from domainseg.reporting.words import interval, number
 
 log = logging.getLogger(__name__)
 
+EMBEDDED = 500  # films of which the embedding is read at most, since that takes as long as predicting them (our choice)
+
 
 def run(cfg: Mapping[str, Any], output: Path) -> Record:
     """Audit what the configuration names; write audit.json and audit.html to ``output``. Returns what the JSON holds.
@@ -192,7 +194,7 @@ def _readings(
         if len(rows):
             sources["image"] = np.stack([found[name] for name in images if name in found]), rows
     if given.bundle is not None:
-        sources |= _embedding(given, table, said)
+        sources |= _embedding(given, table, said, settings["seed"])
     if given.scored:
         names = [name for name in table if str(name).startswith("score_") and str(name)[6:] in _known_targets(table)]
         scores = table[names].to_numpy(dtype=np.float64)
@@ -212,14 +214,19 @@ def _known_targets(table: pd.DataFrame) -> set[str]:
     return {str(name)[6:] for name in table if str(name).startswith("label_")}
 
 
-def _embedding(given: Material, table: pd.DataFrame, said: list[str]) -> Record:
+def _embedding(given: Material, table: pd.DataFrame, said: list[str], seed: int) -> Record:
     assert given.bundle is not None
     from domainseg.bundle.schema import BundleError
     from domainseg.probes.embedding import embeddings
 
     log.info("reading the network's embedding")
+    images = [str(name) for name in dict.fromkeys(texts(table, "image")) if name in given.files]
+    if len(images) > EMBEDDED:
+        said.append(f"The embedding was read of {EMBEDDED} films, drawn from {len(images)}.")
+        drawn = np.random.default_rng(seed).choice(len(images), EMBEDDED, replace=False)
+        images = [images[place] for place in np.sort(drawn)]
     try:
-        found = embeddings(given.bundle, given.files)
+        found = embeddings(given.bundle, {name: given.files[name] for name in images})
     except (BundleError, ModuleNotFoundError) as error:
         said.append(f"The embedding was not read: {error}.")
         return {}
