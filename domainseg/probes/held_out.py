@@ -20,10 +20,11 @@ def held_out(cfg: Mapping[str, Any], record: Mapping[str, Any], split: str = "te
     films, made = all_films(cfg), record["data"]
     if films.same_films() != made.get("same_films"):
         part = as_training_divides(cfg, films).split(split)
+        known = "is not" if "same_films" in made else "may be"
         return part, (
             f"{len(part)} films are judged: those that data={films.name} with seed={cfg['seed']} puts into the split "
-            f"{split}. They are not the films that the bundle was made from; that none of them was among those is "
-            "taken on trust."
+            f"{split}. {films.name} {known} what the bundle was made from; that it learned from none of them is taken "
+            "on trust."
         )
     if made["division"].get("folds"):
         raise ProbeError(

@@ -81,7 +81,15 @@ def test_other_films_are_taken_on_trust_and_that_is_said(cfg: dict[str, Any], tm
     table.to_csv(cfg["data"]["path"], index=False)
     found, said = held_out(cfg, record)
     assert list(found.images["image"]) == list(divided(all_films(cfg), cfg["data"], 0).split("test").images["image"])
-    assert "taken on trust" in said
+    assert "is not what the bundle was made from; that it learned from none of them is taken on trust" in said
+
+
+def test_a_bundle_that_does_not_tell_its_films_claims_nothing_of_them(cfg: dict[str, Any], tmp_path: Path) -> None:
+    """One made before bundles told, asked about its very own films."""
+    _, record = made_from(cfg, tmp_path / "run", 5)
+    del record["data"]["same_films"]
+    _, said = held_out(cfg, record)
+    assert "may be what the bundle was made from" in said
 
 
 def test_what_cannot_be_divided_again_is_refused(cfg: dict[str, Any], tmp_path: Path) -> None:
