@@ -1,13 +1,12 @@
-"""The fracture network on a GPU: films a second in bf16, memory, distance from the floor, and training on all GPUs."""
+"""The fracture network on a GPU: answers and training in bf16, memory, distance from the floor, and all GPUs (NCCL)."""
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import statistics
-import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -22,7 +21,7 @@ BASELINE, BATCH, STEPS = "fp32", 16, 5
 
 
 def measure(options: Options) -> Section:
-    """Rows for inference, its distance from the floor, memory, and DDP."""
+    """Rows for inference and its distance from the floor, training, the memory of both, and DDP."""
     if not torch.cuda.is_available():
         raise Skipped("no GPU here")
     device = torch.device("cuda")
@@ -32,12 +31,9 @@ def measure(options: Options) -> Section:
     seconds = interleave(ways, options.rounds, warm=3)
     notes = {name: f"{BATCH / statistics.median(values):.0f} films a second" for name, values in seconds.items()}
     rows = [*speed_rows(seconds, BASELINE, notes=notes), floor_row(network, x, seconds["bf16"])]
-    peaks = {name: peak(way) for name, way in ways.items()}
-    rows.append(
-        ratio_row("bf16: peak memory", BASELINE, [peaks["bf16"]], [peaks[BASELINE]], note=f"{peaks['bf16']:.0f} MB")
-    )
-    if torch.cuda.device_count() > 1:
-        rows.append(ddp_row(torch.cuda.device_count(), options, "cuda"))
+    rows.append(memory_row("bf16", ways))
+    rows += training_rows(options, device)
+    rows.append(ddp_row(torch.cuda.device_count(), options))
     return Section(f"{torch.cuda.get_device_name()}, batches of {BATCH}, {options.size} x {options.size} pixels.", rows)
 
 
@@ -89,50 +85,75 @@ def peak(way: Callable[[], object]) -> float:
     return torch.cuda.max_memory_allocated() / 2**20
 
 
-def ddp_row(world: int, options: Options, kind: str) -> Row:
-    """Training films a second of ``world`` processes against one, the same batch in each."""
-    seconds: dict[int, list[float]] = {1: [], world: []}
-    for _ in range(min(options.rounds, 3)):
-        for count in seconds:
-            seconds[count].append(train_on(count, options.size, kind, options.scratch))
-    note = f"{world / statistics.median(seconds[world]):.1f} films a second"
-    faster = [world * value for value in seconds[1]]  # each step of `world` processes is `world` steps of one
-    return ratio_row(f"DDP on {world}: films a second", "one process", faster, seconds[world], note=note)
-
-
-def train_on(world: int, size: int, kind: str, scratch: Path) -> float:
-    """Median seconds of a training step of one film a process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    result = scratch / "ddp.txt"
-    torch.multiprocessing.spawn(_train, (world, size, kind, port, str(result)), nprocs=world)
-    return float(result.read_text())
-
-
-def _train(rank: int, world: int, size: int, kind: str, port: int, result: str) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.distributed.init_process_group("nccl" if kind == "cuda" else "gloo", rank=rank, world_size=world)
-    torch.set_num_threads(1)
-    device = torch.device(kind, rank) if kind == "cuda" else torch.device("cpu")
-    if kind == "cuda":
-        torch.cuda.set_device(device)
-    network = FractureDenseNet().to(device, memory_format=torch.channels_last)
-    network = nn.parallel.DistributedDataParallel(
-        network, device_ids=[rank] if kind == "cuda" else None, find_unused_parameters=True
+def memory_row(what: str, ways: dict[str, Callable[[], None]]) -> Row:
+    """Peak memory in bf16 against fp32."""
+    peaks = {name: peak(way) for name, way in ways.items()}
+    return ratio_row(
+        f"{what}: peak memory", BASELINE, [peaks["bf16"]], [peaks[BASELINE]], note=f"{peaks['bf16']:.0f} MB"
     )
+
+
+def training_rows(options: Options, device: torch.device) -> list[Row]:
+    """Training steps on whole ROIs: bf16, and bf16 with checkpointed activations, against fp32."""
+    ways = {
+        BASELINE: synced(step_of(FractureDenseNet(), options.size, device, bf16=False)),
+        "bf16": synced(step_of(FractureDenseNet(), options.size, device, bf16=True)),
+        "bf16 + checkpoint": synced(step_of(FractureDenseNet(checkpoint=True), options.size, device, bf16=True)),
+    }
+    seconds = interleave(ways, options.rounds, warm=2)
+    rows = []
+    for name in list(ways)[1:]:
+        note = f"{BATCH / statistics.median(seconds[name]):.1f} films a second"
+        rows.append(ratio_row(f"training, {name}: speed", BASELINE, seconds[BASELINE], seconds[name], note=note))
+        rows.append(memory_row(f"training, {name}", {BASELINE: ways[BASELINE], "bf16": ways[name]}))
+    return rows
+
+
+def step_of(network: nn.Module, size: int, device: torch.device, *, bf16: bool) -> Callable[[], object]:
+    """A training step of a batch of ROIs: forward, backward, AdamW."""
+    network = network.to(device, memory_format=torch.channels_last)
+    if torch.distributed.is_initialized():
+        network = nn.parallel.DistributedDataParallel(network, device_ids=[device.index], find_unused_parameters=True)
     optimizer = torch.optim.AdamW(network.parameters(), 1e-4)
-    x, seconds = torch.rand(1, 1, size, size, device=device), []
-    for _ in range(STEPS + 1):
-        start = time.perf_counter()
-        with torch.autocast(kind, torch.bfloat16) if kind == "cuda" else nullcontext():
+    x = torch.rand(BATCH, 1, size, size, device=device).contiguous(memory_format=torch.channels_last)
+
+    def run() -> None:
+        with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
             out = network(x)
         optimizer.zero_grad()
         torch.stack([value.float().square().mean() for value in out.values()]).sum().backward()
         optimizer.step()
-        if kind == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
+
+    return run
+
+
+def ddp_row(world: int, options: Options) -> Row:
+    """Training films a second, a process and a batch of its own for each GPU, over NCCL, against one without."""
+    device = torch.device("cuda", 0)
+    alone = timed(synced(step_of(FractureDenseNet(), options.size, device, bf16=True)))
+    torch.cuda.empty_cache()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    result = options.scratch / "ddp.json"
+    torch.multiprocessing.spawn(_train, (world, options.size, port, str(result)), nprocs=world)
+    together = json.loads(result.read_text())
+    note = f"{world * BATCH / statistics.median(together):.1f} films a second"
+    faster = [world * value for value in alone]  # each step of `world` processes is `world` steps of one
+    return ratio_row(f"DDP over NCCL, GPUs: {world}: films a second", "one process", faster, together, note=note)
+
+
+def timed(way: Callable[[], None]) -> list[float]:
+    """Seconds of each of STEPS calls after the first."""
+    return interleave({"step": way}, STEPS)["step"]
+
+
+def _train(rank: int, world: int, size: int, port: int, result: str) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    device = torch.device("cuda", rank)
+    torch.cuda.set_device(device)
+    torch.distributed.init_process_group("nccl", rank=rank, world_size=world)
+    seconds = timed(synced(step_of(FractureDenseNet(), size, device, bf16=True)))
     if rank == 0:
-        Path(result).write_text(str(statistics.median(seconds[1:])))
+        Path(result).write_text(json.dumps(seconds))
     torch.distributed.destroy_process_group()

@@ -73,7 +73,7 @@ def torch_way(network: nn.Module, x: torch.Tensor, *, bf16: bool) -> Callable[[]
 
     @torch.inference_mode()
     def run() -> object:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
             return network(x)
 
     return run
