@@ -222,6 +222,29 @@ class Proposals(RegionProposalNetwork):  # type: ignore[misc]
         return [boxes for boxes, _ in found], [strength for _, strength in found]
 
 
+class RoiAlign(MultiScaleRoIAlign):  # type: ignore[misc]
+    """torchvision's pooling by its own kernel.
+
+    Where deterministic algorithms are asked for, torchvision has a graphics card do it by a function that it compiles
+    first, again for every new shape, and that holds all samples of all boxes: twelve steps had not ended in minutes.
+    The gradient of the kernel is not the same bit by bit from run to run there; torch warns of that.
+    """
+
+    def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
+        """Features of the boxes, [boxes, C, side, side]."""
+        asked, warn = (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+        )
+        if not asked or not boxes[0].is_cuda:
+            return super().forward(x, boxes, image_shapes)  # type: ignore[no-any-return]
+        torch.use_deterministic_algorithms(False)
+        try:
+            return super().forward(x, boxes, image_shapes)  # type: ignore[no-any-return]
+        finally:
+            torch.use_deterministic_algorithms(asked, warn_only=warn)
+
+
 class Heads(RoIHeads):  # type: ignore[misc]
     """torchvision's ROI heads for one class, with one for the type beside them."""
 
@@ -230,7 +253,7 @@ class Heads(RoIHeads):  # type: ignore[misc]
     ) -> None:
         names = [str(stride) for stride in STRIDES]
         super().__init__(
-            MultiScaleRoIAlign(names, POOLED, 2, canonical_scale=scale),
+            RoiAlign(names, POOLED, 2, canonical_scale=scale),
             TwoMLPHead(channels * POOLED**2, hidden),
             None,
             labels["foreground"],
@@ -241,7 +264,7 @@ class Heads(RoIHeads):  # type: ignore[misc]
             FLOOR,
             iou,
             0,
-            MultiScaleRoIAlign(names, MASK_POOLED, 2, canonical_scale=scale),
+            RoiAlign(names, MASK_POOLED, 2, canonical_scale=scale),
             nn.Sequential(
                 nn.Conv2d(channels, mask_width, 3, padding=1),
                 nn.ReLU(inplace=True),
