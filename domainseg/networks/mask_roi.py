@@ -6,7 +6,8 @@ the heads are ours. Of the numbers only the slab, the pyramid's 128 channels and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -97,9 +98,10 @@ class MaskRoiCnn(Network):
         levels, deepest = self.pyramid(self.prepare(x))
         proposals, _ = self.rpn(_images(x), _named(levels))
         found = []
-        for k, boxes in enumerate(proposals):
-            of_one = _named([level[k : k + 1] for level in levels])
-            found.append(self.roi.detect(of_one, boxes, _shape(x), self.detections))
+        with roi_align_kernel(x):
+            for k, boxes in enumerate(proposals):
+                of_one = _named([level[k : k + 1] for level in levels])
+                found.append(self.roi.detect(of_one, boxes, _shape(x), self.detections))
         outputs = {name: torch.stack([each[name] for each in found]) for name in found[0]}
         return {**outputs, "presence": in_float32(self.presence, pools(deepest))}
 
@@ -122,7 +124,8 @@ class MaskRoiCnn(Network):
         features = _named([level[chosen] for level in levels])
         wanted = [targets[int(k)] for k in chosen]
         proposals, losses = self.rpn(_images(x[chosen]), features, wanted)
-        losses |= self.roi.losses(features, proposals, _shape(x), wanted)
+        with roi_align_kernel(x):
+            losses |= self.roi.losses(features, proposals, _shape(x), wanted)
         return outputs, {name: loss * outlined.any() for name, loss in losses.items()}
 
 
@@ -222,27 +225,21 @@ class Proposals(RegionProposalNetwork):  # type: ignore[misc]
         return [boxes for boxes, _ in found], [strength for _, strength in found]
 
 
-class RoiAlign(MultiScaleRoIAlign):  # type: ignore[misc]
-    """torchvision's pooling by its own kernel.
+@contextmanager
+def roi_align_kernel(x: Tensor) -> Iterator[None]:
+    """Have ROI align done by its kernel on a graphics card, too, where deterministic algorithms are asked for.
 
-    Where deterministic algorithms are asked for, torchvision has a graphics card do it by a function that it compiles
-    first, again for every new shape, and that holds all samples of all boxes: twelve steps had not ended in minutes.
-    The gradient of the kernel is not the same bit by bit from run to run there; torch warns of that.
+    There torchvision would compile a function of its own, again for every new number of boxes: on an H100 ten steps did
+    not end in half a minute, sixty steps with the kernel did. Its gradient is not the same bit by bit from run to run,
+    of which torch warns.
     """
-
-    def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
-        """Features of the boxes, [boxes, C, side, side]."""
-        asked, warn = (
-            torch.are_deterministic_algorithms_enabled(),
-            torch.is_deterministic_algorithms_warn_only_enabled(),
-        )
-        if not asked or not boxes[0].is_cuda:
-            return super().forward(x, boxes, image_shapes)  # type: ignore[no-any-return]
+    asked, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    if asked and x.is_cuda:
         torch.use_deterministic_algorithms(False)
-        try:
-            return super().forward(x, boxes, image_shapes)  # type: ignore[no-any-return]
-        finally:
-            torch.use_deterministic_algorithms(asked, warn_only=warn)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(asked, warn_only=warn)
 
 
 class Heads(RoIHeads):  # type: ignore[misc]
@@ -253,7 +250,7 @@ class Heads(RoIHeads):  # type: ignore[misc]
     ) -> None:
         names = [str(stride) for stride in STRIDES]
         super().__init__(
-            RoiAlign(names, POOLED, 2, canonical_scale=scale),
+            MultiScaleRoIAlign(names, POOLED, 2, canonical_scale=scale),
             TwoMLPHead(channels * POOLED**2, hidden),
             None,
             labels["foreground"],
@@ -264,7 +261,7 @@ class Heads(RoIHeads):  # type: ignore[misc]
             FLOOR,
             iou,
             0,
-            RoiAlign(names, MASK_POOLED, 2, canonical_scale=scale),
+            MultiScaleRoIAlign(names, MASK_POOLED, 2, canonical_scale=scale),
             nn.Sequential(
                 nn.Conv2d(channels, mask_width, 3, padding=1),
                 nn.ReLU(inplace=True),
