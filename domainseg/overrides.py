@@ -69,7 +69,10 @@ def rewrite(arguments: Sequence[str], *, word: str | None = None) -> list[str]:
         arguments[0] = f"+{word}@_global_={arguments[0]}"
     rewritten = [_rewrite_one(argument) for argument in arguments]
     last = [_of_pipeline(argument, rewritten) for argument in rewritten if typed_key(argument) == "experiment"]
-    return [argument for argument in rewritten if typed_key(argument) != "experiment"] + last
+    rest = [argument for argument in rewritten if typed_key(argument) != "experiment"]
+    # Behind the last setting, and not behind a flag: Hydra's parser wants the settings in one piece.
+    end = max((k for k, argument in enumerate(rest, 1) if "=" in argument and typed_key(argument)), default=len(rest))
+    return rest[:end] + last + rest[end:]
 
 
 def _of_pipeline(experiment: str, arguments: Sequence[str]) -> str:

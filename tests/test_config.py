@@ -355,6 +355,8 @@ def test_other_errors_keep_their_traceback(capsys: pytest.CaptureFixture[str], m
 
 def test_bare_word_picks_the_phantom(capsys: pytest.CaptureFixture[str]) -> None:
     assert rewrite(["+experiment=tiny", "+pipeline=hemorrhage"])[-1] == "+experiment=hemorrhage_tiny"
+    given = ["+experiment=tiny", "+pipeline=hip", "--cfg", "job", "--resolve"]
+    assert rewrite(given) == ["+pipeline=hip", "+experiment=hip_tiny", *given[2:]]
     assert rewrite(["pelvis", "n=5"], word="phantom") == ["+phantom@_global_=pelvis", "n=5"]
     assert rewrite(["columns={image: acc}", "columns.text=body"]) == ["++columns={image: acc}", "columns.text=body"]
     for argv in ([], ["n=5"], ["pelvys", "n=5"]):
