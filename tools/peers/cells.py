@@ -20,6 +20,7 @@ from domainseg.imaging.hemorrhage import CODES, TYPES
 from peers.exams import Prepared, Sets
 
 NAMES = ("hemorrhage", *TYPES)
+WARM, TRIAL = 4, 16  # steps of the two trials that tell how long a step takes: the first ones are slower
 Predict = Callable[[Prepared], NDArray[np.uint8]]
 
 
@@ -48,6 +49,12 @@ def train(network: str, sets: Sets, output: Path, *, minutes: float, seed: int, 
             "exams": exams,
         },
     )
+
+
+def steps_in(minutes: float, seconds: Callable[[int], float]) -> int:
+    """How many steps fill the minutes, from the seconds that trials of so many steps take."""
+    one = (seconds(TRIAL) - seconds(WARM)) / (TRIAL - WARM)
+    return max(TRIAL, int(minutes * 60 / one))
 
 
 def score(exam: Prepared, predict: Predict) -> dict[str, Any]:
@@ -83,13 +90,19 @@ def table(output: Path) -> str:
         "exams; seeds are averaged first). Surface: mean symmetric distance in mm where both outlined something. False",
         "ml: mean outlined in exams without a bleed. Difference: our U-Net minus the other, Dice of any, same exams.",
         "",
-        "| network | minutes | seeds | steps | " + " | ".join(f"Dice {name} (n)" for name in NAMES)
+        "| network | minutes, of which used | seeds | steps | " + " | ".join(f"Dice {name} (n)" for name in NAMES)
         + " | surface, any | false ml | difference |",
         "|" + "---|" * (len(NAMES) + 7),
     ]  # fmt: skip
     for (minutes, network), members in sorted(groups.items(), key=lambda item: (item[0][0], item[0][1] != "unet")):
         ours = groups.get((minutes, "unet"))
-        cell = [network, f"{minutes:g}", ", ".join(str(m["seed"]) for m in members), _range(members, "steps")]
+        used = np.mean([member["train_seconds"] for member in members]) / 60
+        cell = [
+            network,
+            f"{minutes:g}, {used:.1f}",
+            ", ".join(str(m["seed"]) for m in members),
+            _range(members, "steps"),
+        ]
         cell += [_mean(_by_exam(members, f"dice_{name}")) for name in NAMES]
         cell += [_mean(_by_exam(members, "surface_hemorrhage")), _mean(_by_exam(members, "false_ml"))]
         cell.append(_mean(_gap(ours, members)) if ours and network != "unet" else "")

@@ -1,6 +1,6 @@
 """MONAI's DynUNet in two dimensions, with MONAI's own transforms, loss and recipe of its segmentation tutorials.
 
-One slice in the pipeline's three windows, with a bleed as often as without; flips, turns, intensity; Dice with
+One slice in the pipeline's windows, with a bleed as often as without; flips, turns, intensity; Dice with
 cross-entropy under deep supervision; AdamW with a cosine that ends with the minutes; bfloat16.
 """
 
@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from domainseg.cascade.volumes import windowed
 from domainseg.imaging.hemorrhage import TYPES
+from peers.cells import steps_in
 from peers.exams import Prepared, Sets
 
-BATCH, TRIAL, RATE = 8, 12, 1e-3
+BATCH, RATE = 8, 1e-3
 WIDTHS = (32, 64, 128, 256, 320, 320)
 
 
@@ -110,13 +111,16 @@ def fit(sets: Sets, folder: Path, *, minutes: float, seed: int, python: Path) ->
                 curve.append((step + 1, float(loss.detach())))
         return curve
 
-    began = time.process_time()
-    train(made(), TRIAL)
-    steps = max(TRIAL, int(minutes * 60 / (time.process_time() - began) * TRIAL))
+    def seconds(count: int) -> float:
+        began = time.process_time()
+        train(made(), count)
+        return time.process_time() - began
+
+    steps = steps_in(minutes, seconds)
     network = made()
     began = time.process_time()
     curve = train(network, steps)
-    seconds = time.process_time() - began
+    used = time.process_time() - began
     network.eval()
 
     @torch.inference_mode()
@@ -125,4 +129,4 @@ def fit(sets: Sets, folder: Path, *, minutes: float, seed: int, python: Path) ->
         found = [network(part).argmax(1) for part in pictures.split(8)]
         return torch.cat(found).numpy().astype(np.uint8)
 
-    return {"steps": steps, "train_seconds": round(seconds, 1), "curve": curve, "predict": predict}
+    return {"steps": steps, "train_seconds": round(used, 1), "curve": curve, "predict": predict}

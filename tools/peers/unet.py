@@ -17,9 +17,8 @@ from domainseg.tasks.fit import FitContext
 from domainseg.tasks.hemorrhage import fit_hemorrhage
 from domainseg.tasks.hemorrhage_items import HU_ZERO, Exam
 from domainseg.training.stages import module_of, new_stage
+from peers.cells import steps_in
 from peers.exams import Prepared, Sets
-
-TRIAL = 12  # steps that tell how long one takes
 
 
 def fit(sets: Sets, folder: Path, *, minutes: float, seed: int, python: Path) -> dict[str, Any]:
@@ -39,8 +38,7 @@ def fit(sets: Sets, folder: Path, *, minutes: float, seed: int, python: Path) ->
         fit_hemorrhage(module_of(stage), items, context, **{**task, "dense": {**task["dense"], "steps": steps}})
         return stage, time.process_time() - began
 
-    _, seconds = train(TRIAL, "trial")  # the first steps are slower, and so the budget is not overdrawn
-    steps = max(TRIAL, int(minutes * 60 / seconds * TRIAL))
+    steps = steps_in(minutes, lambda count: train(count, f"trial-{count}")[1])
     stage, seconds = train(steps, "fit")
     windows = settings["preprocessing"][1:]
     slices = int(settings["preprocessing"][0]["slices"])
