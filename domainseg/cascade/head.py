@@ -22,9 +22,12 @@ from domainseg.imaging.volume import Volume
 __all__ = ["HeadFilter", "HemorrhageDetector", "labels_on_volume"]
 
 
+CUT = "the head goes on above the uppermost slice: what lies there was not looked at"
+
+
 @dataclass(frozen=True)
 class HeadFilter:
-    """Keeps CTs of the head and cuts the frame around it. Output: head [1] logit."""
+    """Keeps CTs of the head and cuts the frame around it; notes one that is cut off. Output: head [1] logit."""
 
     target: str = "head_filter"
     reads: ClassVar[str] = "volume"
@@ -41,6 +44,8 @@ class HeadFilter:
             return Exclusion(case.image, case.part, self.target, "no_head", case.values)
         assert isinstance(case.film, Volume)
         frame = head_frame(case.film)
+        if frame.cut:
+            case = case.with_values(notes="; ".join([*case.film.notes, CUT]))
         return [replace(case, part="head", affine=frame.affine, shape=frame.shape)]
 
 

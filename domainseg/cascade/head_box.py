@@ -26,16 +26,21 @@ _SOLID = -300.0  # HU, denser than fat and lung
 _COARSE = 3.0  # mm; the search needs no finer pixels
 _HOLLOW = 0.3  # what fills less of its own outline is a frame, no body
 _VERTEX = 0.1  # of the largest piece's area: where the head begins
+_CUT = 0.6  # of it in the uppermost slice: there the head goes on (0.52 at most in 45 real heads)
 
 Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame of voxels: 4x4 affine from it to the volume as read, and its shape (slices, rows, columns)."""
+    """A frame of voxels: 4x4 affine from it to the volume as read, and its shape (slices, rows, columns).
+
+    cut: whether the head goes on above the uppermost slice.
+    """
 
     affine: Affine
     shape: tuple[int, int, int]
+    cut: bool = False
 
 
 def head_frame(volume: Volume) -> Frame:
@@ -70,7 +75,7 @@ def head_frame(volume: Volume) -> Frame:
     affine[0, 3] = np.rint((left + right) / 2 - affine[0, 0] * (side - 1) / 2)
     affine[1, 3] = np.rint((top + bottom) / 2 - affine[1, 1] * (side - 1) / 2)
     affine[2, 3] = first
-    return Frame(volume.geometry @ affine, (last - first, side, side))
+    return Frame(volume.geometry @ affine, (last - first, side, side), cut=bool(areas[-1] >= _CUT * areas.max()))
 
 
 def _pieces(voxels: NDArray[np.int16], rendering: tuple[float, float] | None, thin_x: float, thin_y: float) -> Mask:

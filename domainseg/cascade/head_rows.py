@@ -36,7 +36,7 @@ def volume_rows(
     """The row of one exam; its key ``lesions`` holds the rows of the lesion table (plain values only).
 
     outlined: 1 where masks tell where the bleeds are, or there are none; 0 where only labels are known.
-    notes: what ``Volume.notes`` says, or why the exam was not read.
+    notes: what ``Volume.notes`` and the head filter say, or why the exam was not read.
     Predicted lesions come first, then, where a mask is known, the true ones. An exam that was not read or taken for no
     head still has its true volumes and lesions, so that what was lost can be counted.
     """
@@ -65,7 +65,8 @@ def volume_rows(
             except ImageReadError as error:  # its scores and labels still count, its outlines are unknown
                 log.warning("%s: judged without its mask: %s", image, error.reason)
                 labels = mimics = None
-                row |= {"outlined": 0, "notes": "; ".join([*volume.notes, f"mask not read: {error.kind}"])}
+                told = [note for note in (row["notes"], f"mask not read: {error.kind}") if note]
+                row |= {"outlined": 0, "notes": "; ".join(told)}
             if labels is not None:
                 row |= _true_volumes(labels, volume)
                 lesions, measures = _compared(volume, labels, mimics, case, lesions)

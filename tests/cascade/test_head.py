@@ -13,7 +13,8 @@ from scipy.special import expit
 from scipy.special import logit as log_odds
 
 from domainseg.cascade.case import Case, Exclusion
-from domainseg.cascade.head import HeadFilter, HemorrhageDetector, labels_on_volume
+from domainseg.cascade.head import CUT, HeadFilter, HemorrhageDetector, labels_on_volume
+from domainseg.cascade.head_rows import volume_rows
 from domainseg.cascade.lesions import Grid, divided, measured, numbers_on_volume
 from domainseg.cascade.operations import Sample, preprocess
 from domainseg.cascade.stages import Frozen
@@ -64,6 +65,14 @@ def test_head_filter_keeps_or_excludes() -> None:
     lost = HeadFilter().decide(case, sample(case), {"head": np.array([-2.0], np.float32)}, OPEN)
     assert isinstance(lost, Exclusion)
     assert (lost.excluded_by, lost.reason) == ("head_filter", "no_head")
+
+
+def test_a_head_that_goes_on_above_the_volume_is_noted() -> None:
+    solid = replace(volume(), voxels=np.full((20, 64, 64), 40, np.int16), notes=("read so",))
+    case = Case.of("a", solid)
+    (kept,) = HeadFilter().decide(case, sample(case), {"head": np.array([2.0], np.float32)}, OPEN)
+    (row,) = volume_rows("a", solid, [kept], None)
+    assert row["notes"] == f"read so; {CUT}"
 
 
 def test_a_lesion_in_patient_millimetres() -> None:

@@ -56,6 +56,14 @@ def test_slices_from_the_vertex_down() -> None:
     assert head_frame(thick).shape[0] <= LENGTH / 8 + 1
 
 
+@pytest.mark.parametrize(("missing", "cut"), [(0.0, False), (12.0, False), (45.0, True)])
+def test_a_head_whose_vertex_is_missing_is_told(missing: float, cut: bool) -> None:
+    # An ellipsoid 75 mm high: 12 mm below its vertex a section has 0.29 of the largest area, 45 mm below it 0.84.
+    volume = heads.head(centre=(100.0, 0.0, 0.0), axes=(70.0, 95.0, 75.0))
+    kept = round((170 - missing) / SPACING[2]) if missing else len(volume.voxels)
+    assert head_frame(replace(volume, voxels=volume.voxels[: kept + 1])).cut is cut
+
+
 def test_a_head_cut_off_at_the_field_of_view() -> None:
     frame = head_frame(heads.head(centre=(100.0, -70.0, 0.0)))
     top = frame.affine @ np.array([0, 0, 0, 1])
@@ -103,6 +111,7 @@ def test_real_heads_fill_their_square(shared_data: Path) -> None:
     for folder in ("ct_ich/brain/053", "ct_ich/brain/085", "head_ct_dicom/ge_human"):
         volume = read_volume(shared_data / folder)
         frame = head_frame(volume)
+        assert not frame.cut
         upper = volume.voxels[-len(volume.voxels) // 2 :]
         bright = upper > (300 if volume.rendering is None else 90)
         # The skull's outermost lines: where a hundredth of its bright voxels lies beyond.
