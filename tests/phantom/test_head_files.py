@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 
 import cv2
 import nibabel
@@ -174,3 +175,16 @@ def test_painted_exams_of_one_base_exam_stay_together(base, tmp_path):
     assert images["group"].nunique() == 2
     assert images["group"].tolist()[:2] == images["group"].tolist()[2:]
     assert (pd.read_parquet(tmp_path / "targets.parquet")["label_hemorrhage"].dropna() == 0).all()
+
+
+def test_two_exams_of_one_patient_are_one_patient(base, tmp_path):
+    for name in ("early", "late", "other"):
+        shutil.copytree(base / "series", tmp_path / name)
+    for file in (tmp_path / "other").iterdir():
+        series = pydicom.dcmread(file)
+        series.PatientID = "SOMEBODY"
+        series.save_as(file)
+    shutil.copytree(base / "pictures", tmp_path / "pictures")
+    assert painted.patients(str(tmp_path)) == {
+        "early": "early", "late": "early", "other": "other", "pictures": "pictures",
+    }  # fmt: skip

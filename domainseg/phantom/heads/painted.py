@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainseg.files import DomainsegError, write_bytes
+from domainseg.imaging.header import read_values
 from domainseg.imaging.hemorrhage import CODES, TYPES
 from domainseg.imaging.volumes import read_volume
 from domainseg.phantom.heads import brain, cohort
@@ -35,6 +36,25 @@ def exams(base: str) -> tuple[str, ...]:
     return tuple(sorted(str(path.relative_to(root)) for path in found))
 
 
+@lru_cache(maxsize=2)
+def patients(base: str) -> dict[str, str]:
+    """For each of ``exams`` the first one of the same patient by DICOM's PatientID; itself where there is none."""
+    first: dict[str, str] = {}
+    return {name: first.setdefault(_patient(Path(base) / name) or f"exam {name}", name) for name in exams(base)}
+
+
+def _patient(exam: Path) -> str:
+    """Issuer and number of an exam's patient; "" for NIfTI and pictures. In memory only."""
+    for file in sorted(exam.iterdir()) if exam.is_dir() else ():
+        try:
+            values = read_values(file, ("PatientID", "IssuerOfPatientID"))
+        except Exception:  # no DICOM, or damaged: reading the exam says so
+            continue
+        if number := values.get("PatientID", ""):
+            return f"patient {values.get('IssuerOfPatientID', '')} {number}"
+    return ""
+
+
 def _is_leaf(folder: Path) -> bool:
     inside = list(folder.iterdir())
     return bool(inside) and not any(path.is_dir() for path in inside)
@@ -51,8 +71,8 @@ def write(settings: HeadSettings, index: int, output: Path) -> dict[str, Any]:
     made = into(Path(settings.base) / name, settings, index, output, cohort.plan(settings, index).image)
     if made is None:
         raise DomainsegError(f"base={settings.base}: no brain inside a closed skull found in {name}")
-    # The patient's name in the tables is made up; exams of one base exam stay together.
-    token = sha256(f"base/{name}".encode()).hexdigest()[:8].upper()
+    # The patient's name in the tables is made up, of the path of one exam; all exams of a patient stay together.
+    token = sha256(f"base/{patients(settings.base)[name]}".encode()).hexdigest()[:8].upper()
     made["image"] |= {"patient": f"BASE{token}", "group": f"BASE{token}", "site": "base"}
     return made
 
