@@ -123,7 +123,7 @@ class MaskRoiCnn(Network):
         chosen = outlined.nonzero()[:, 0] if outlined.any() else torch.zeros(1, dtype=torch.long, device=x.device)
         features = _named([level[chosen] for level in levels])
         wanted = [targets[int(k)] for k in chosen]
-        proposals, losses = self.rpn(_images(x[chosen]), features, wanted)
+        proposals, losses = self.rpn(_images(x[: len(chosen)]), features, wanted)  # only their number and size count
         with roi_align_kernel(x):
             losses |= self.roi.losses(features, proposals, _shape(x), wanted)
         return outputs, {name: loss * outlined.any() for name, loss in losses.items()}

@@ -35,12 +35,18 @@ class SliceConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.depth > 1:
+            pixels_first = x.is_contiguous(memory_format=torch.channels_last)
+            along = 4 if pixels_first else 2  # where the channels lie: joined there, nothing is laid out anew
             stack = apart(x, self.slices)
+            if pixels_first:
+                stack = stack.permute(0, 1, 3, 4, 2)
             if self.around:
                 blank = torch.zeros_like(stack[:, : self.around])
                 stack = torch.cat([blank, stack, blank], 1)
             left = stack.shape[1] - self.depth + 1
-            x = torch.cat([stack[:, k : k + left] for k in range(self.depth)], 2).flatten(0, 1)
+            x = torch.cat([stack[:, k : k + left] for k in range(self.depth)], along).flatten(0, 1)
+            if pixels_first:
+                x = x.permute(0, 3, 1, 2)
         return super().forward(x)
 
 
