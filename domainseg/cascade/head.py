@@ -61,8 +61,8 @@ class HemorrhageDetector:
     probability ``level`` or more, over all voxels of ``outline`` or more that hang together with it (where ``outline``
     is the higher one, these are what is drawn, all where it has none); its logit is the mean of its component's
     strongest voxels'. A candidate of boxes are boxes from ``box_level`` on that pass non-maximum suppression at IoU
-    ``overlap``, linked over slices, in which the voxels of ``outline`` or more are drawn; its logit is its strongest
-    box's, mixed with the mask's there by ``mask_weight``. Of either ``presence`` is the weight of the highest presence
+    ``overlap``, linked over slices, in which the voxels of ``outline`` or more are drawn; one that a stronger one has
+    most voxels of is not listed. Its logit is its strongest box's, mixed with the mask's there by ``mask_weight``. Of either ``presence`` is the weight of the highest presence
     logit among its slices. Where nothing reaches ``level`` or ``box_level``, what comes closest is the one candidate.
     The exam's logit is that of its strongest candidate, so that an exam that is called shows where; it is the lowest
     there is where a network gives no box at all.
@@ -154,6 +154,8 @@ class HemorrhageDetector:
         for one in found:
             probability = frozen.probability(one.logit)
             free = numbers[one.z, one.y, one.x] == 0  # boxes of two candidates may overlap: the stronger one has it
+            if free.mean() < 0.5:  # the same bleed twice: what is left over would be a lesion of next to nothing
+                continue
             likely = one.types * one.types.mean(axis=0)  # a voxel that is unsure is what its candidate mostly is
             typed = divided(1 + np.argmax(likely, axis=1), likely)
             for name, code in names(typed):

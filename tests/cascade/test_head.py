@@ -256,6 +256,19 @@ def test_boxes_call_and_the_mask_outlines() -> None:
     assert lesion["score"] == pytest.approx(expit((log_odds(0.9) + 2) / 2), rel=1e-5)
 
 
+def test_a_bleed_that_two_boxes_share_is_one_lesion() -> None:
+    """What the weaker box has beside the stronger one's is a strip of it, no lesion with a score of its own."""
+    both = {**boxes(20), **outputs(20, (np.s_[6:7, 20:25, 10:19], 2.0, {"epidural": 9}))}
+    both["boxes"][6, 1], both["scores"][6, 1] = [10, 20, 26, 30], 0.8
+    both["masks"][6, 1, :, :28] = -5  # beside the other's mask, so that they are not linked
+    (lesion,) = decided(both, HemorrhageDetector(), Case.of("a", volume())).lesions
+    assert lesion["score"] == pytest.approx(0.9)
+    both = {**boxes(20), **outputs(20, (np.s_[6:7, 20:25, 10:26], 2.0, {"epidural": 9}))}
+    both["boxes"][6, 1], both["scores"][6, 1] = [10, 20, 26, 30], 0.8
+    both["masks"][6, 1, :, :28] = -5
+    assert len(decided(both, HemorrhageDetector(), Case.of("a", volume())).lesions) == 2  # half of it is its own
+
+
 def test_decisions_of_blank_outputs() -> None:
     """As a bundle tries them: zeros for every output, a volume of almost nothing."""
     blank = Case.of("blank", Volume(np.zeros((4, 8, 8), np.int16), np.eye(4), source_shape=(4, 8, 8)))
