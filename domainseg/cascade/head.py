@@ -62,8 +62,9 @@ class HemorrhageDetector:
     is the higher one, these are what is drawn, all where it has none); its logit is the mean of its component's
     strongest voxels'. A candidate of boxes are boxes from ``box_level`` on that pass non-maximum suppression at IoU
     ``overlap``, linked over slices, in which the voxels of ``outline`` or more are drawn; one that a stronger one has
-    most voxels of is not listed. Its logit is its strongest box's, mixed with the mask's there by ``mask_weight``. Of either ``presence`` is the weight of the highest presence
-    logit among its slices. Where nothing reaches ``level`` or ``box_level``, what comes closest is the one candidate.
+    most voxels of is not listed. Its logit is its strongest box's, mixed with the mask's there by ``mask_weight``. Of
+    either ``presence`` is the weight of the highest presence logit among its slices. Where nothing reaches ``level`` or
+    ``box_level``, what comes closest is the one candidate.
     The exam's logit is that of its strongest candidate, so that an exam that is called shows where; it is the lowest
     there is where a network gives no box at all.
 

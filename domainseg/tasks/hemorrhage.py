@@ -24,6 +24,8 @@ FLOOR = 2e-3  # share of the pixels that count as blood at least, for batches wi
 class DenseModule(StepModule):
     """Outline of any hemorrhage (Dice and focal), its type where known (Dice too), and presence in the slice.
 
+    Coarser masks that a network gives in training are learned from too, with weights that halve from level to level
+    (deep supervision, as nnU-Net has it: Isensee et al. 2021, Nature Methods 18:203).
     Slabs without masks count for presence only. focal: exponent of the focal loss, 0 is plain cross-entropy.
     dice, pixel, type, typed, presence: weights of the parts.
     """
@@ -46,15 +48,21 @@ class DenseModule(StepModule):
         self.parts = {"dice": dice, "pixel": pixel, "type": type, "typed": typed, "presence": presence}
 
     def loss(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The parts and their weighted sum."""
+        """The parts and their weighted sum, with that of coarser masks: 1 / s of the loss of one at stride s."""
         outputs = self.network(batch["picture"])
-        return weighted(
-            {
-                **outline_losses(outputs["mask"], batch["codes"], batch["outlined"], self.focal),
-                "presence": presence_loss(outputs["presence"], batch["presence"]),
-            },
-            self.parts,
-        )
+        codes, outlined = batch["codes"], batch["outlined"]
+        losses = {
+            **outline_losses(outputs["mask"], codes, outlined, self.focal),
+            "presence": presence_loss(outputs["presence"], batch["presence"]),
+        }
+        found = weighted(losses, self.parts)
+        for name, mask in outputs.items():
+            if name.startswith("mask_"):
+                stride = codes.shape[-1] // mask.shape[-1]
+                coarse = codes[:, stride // 2 :: stride, stride // 2 :: stride]
+                own = weighted(outline_losses(mask, coarse, outlined, self.focal), self.parts)["loss"]
+                found = {**found, "loss": found["loss"] + own / stride, f"{name}_loss": own}
+        return found
 
 
 class DetectorModule(StepModule):

@@ -192,7 +192,7 @@ class TestUNet(NetworkContract):
     tolerance = 1e-3
 
     def build(self) -> Network:
-        return UNet(slices=3, windows=2, decoder=(16, 16, 8, 8, 8))
+        return UNet(slices=3, windows=2, widths=(8, 8, 16, 16, 16))
 
     def shapes(self, b: int, h: int, w: int) -> dict[str, tuple[int, ...]]:
         return {"mask": (b, 6, h, w), "presence": (b, 6)}
