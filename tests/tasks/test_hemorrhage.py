@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from domainseg.cascade.volumes import windowed
 from domainseg.imaging.hemorrhage import TYPES
-from domainseg.networks import MaskRoiCnn, UNet3d
+from domainseg.networks import MaskRoiCnn, UNet, UNet3d
 from domainseg.tasks.fit import FitContext
 from domainseg.tasks.hemorrhage import DenseModule, DetectorModule, ExamModule, fit_hemorrhage
 from domainseg.tasks.hemorrhage_items import (
@@ -223,6 +223,27 @@ def test_losses_of_outlines_types_and_presence() -> None:
     assert losses["presence_loss"] == pytest.approx(float(wanted), rel=1e-5)
 
 
+def test_a_coarser_mask_counts_by_its_stride_against_every_other_pixel() -> None:
+    torch.manual_seed(0)
+    fine = {"mask": torch.randn(2, 6, 8, 8), "presence": torch.randn(2, 6)}
+    coarse = torch.randn(2, 6, 2, 2)
+    codes = torch.randint(0, 6, (2, 8, 8))
+    batch = {
+        "picture": torch.zeros(2, 1, 8, 8),
+        "codes": codes,
+        "outlined": torch.ones(2),
+        "presence": torch.ones(2, 6),
+    }
+    batch["presence"] = torch.ones(2, 6)
+    every = torch.stack([codes[:, [2, 6]][:, :, column] for column in (2, 6)], 2)  # the middles of 4 x 4 pixels
+    parts = {"steps": 1, "lr": 1, "focal": 1.0, "presence": 0.0}
+    alone = DenseModule(Fixed(mask=coarse, presence=fine["presence"]), **parts).loss({**batch, "codes": every})["loss"]
+    without = DenseModule(Fixed(**fine), **parts).loss(batch)["loss"]
+    losses = DenseModule(Fixed(**fine, mask_4=coarse), **parts).loss(batch)
+    assert losses["loss"] == pytest.approx(float(without + alone / 4), rel=1e-5)
+    assert losses["mask_4_loss"] == pytest.approx(float(alone), rel=1e-5)
+
+
 def tiny_detector() -> MaskRoiCnn:
     torch.manual_seed(0)
     return MaskRoiCnn(
@@ -264,9 +285,10 @@ def trained(network: nn.Module, folder: Path, **settings: Any) -> tuple[dict[str
         return network(batch["picture"]), batch
 
 
-def test_a_dense_network_learns_to_outline(tmp_path: Path) -> None:
+@pytest.mark.parametrize("make", [UNet, UNet3d])
+def test_a_dense_network_learns_to_outline(tmp_path: Path, make: type[UNet] | type[UNet3d]) -> None:
     torch.manual_seed(0)
-    network = UNet3d(slices=3, windows=2, widths=(8, 8, 16, 16))
+    network = make(slices=3, windows=2, widths=(8, 8, 16, 16))
     answers, truth = trained(network, tmp_path, steps=25, batch_size=8, lr=1e-2)
     found, blood = answers["mask"][:, 0] > 0, truth["codes"] > 0
     assert 2 * (found & blood).sum() / (found.sum() + blood.sum()) > 0.8
