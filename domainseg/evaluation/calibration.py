@@ -155,6 +155,9 @@ def calibration(
     calibration_in_the_large: intercept at slope 1, in log-odds (0 is right, below 0 the scores are too high);
     calibration_slope (1 is right, below 1 the scores are too extreme) with calibration_intercept; ece: expected
     calibration error over ten bins of equal count; brier: mean squared error.
+
+    Chance moves a bin away from its score whichever way it goes, so that resampling makes an ece larger, as the sample
+    had made it already: its interval is drawn out to the value where it would lie above it.
     """
     label, score = np.asarray(label, np.float64), np.asarray(score, np.float64)
     if not len(label):
@@ -175,6 +178,7 @@ def calibration(
 
     found = weighted_all(statistics, len(MEASURES), clusters, resamples=resamples, seed=seed)
     out = dict(zip(MEASURES, found, strict=True))
+    out["ece"]["low"] = min(out["ece"]["low"], out["ece"]["value"])
     if not both:
         for name in MEASURES[:3]:
             out[name] = empty("one class only", out[name]["n"], out[name]["n_clusters"])

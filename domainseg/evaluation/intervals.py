@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, TypedDict
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import beta, binomtest
 
@@ -53,9 +54,13 @@ def wilson(hits: int, n: int, level: float = LEVEL) -> tuple[float, float]:
 
 
 def codes(clusters: NDArray[Any]) -> tuple[NDArray[np.intp], int]:
-    """Cluster names of rows -> (numbers 0..k-1 of rows, k)."""
-    unique, inverse = np.unique(clusters, return_inverse=True)
-    return inverse.astype(np.intp), len(unique)
+    """Cluster names of rows -> (numbers 0..k-1 of rows, k), in the order of their first rows.
+
+    Not in the order of their names: patients' are hashed with a key that is new in each run, and what is drawn from
+    them would be new in each run as well.
+    """
+    rows, names = pd.factorize(np.asarray(clusters), use_na_sentinel=False)
+    return rows.astype(np.intp), len(names)
 
 
 def resampled(n_clusters: int, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[NDArray[np.float32]]:

@@ -85,3 +85,12 @@ def test_one_class_says_so() -> None:
     metrics = calibration(np.ones(5), np.linspace(0.1, 0.9, 5), np.arange(5), resamples=20)
     assert metrics["calibration_slope"]["method"] == "one class only"
     assert np.isfinite(metrics["brier"]["value"])
+
+
+def test_the_interval_of_an_ece_holds_its_value() -> None:
+    """Resampling adds to it: in the seventh of these draws all but a fortieth of the resamples lie above the value."""
+    random = np.random.default_rng(7)
+    score = random.uniform(0.3, 0.7, 40)
+    label = (random.random(40) < score).astype(int)
+    ece = calibration(label, score, np.arange(40))["ece"]
+    assert ece["low"] == ece["value"] < ece["high"]

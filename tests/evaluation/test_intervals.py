@@ -114,3 +114,10 @@ def test_bootstrap_of_any_metric_leaves_out_what_is_undefined() -> None:
     assert found["low"] == pytest.approx(0.1)  # resamples without the positive, a third of them, don't count
     assert np.isnan(intervals.patient_bootstrap(strict, np.zeros(3), resamples=5)["value"])
     assert intervals.patient_bootstrap(strict, np.zeros(0))["n"] == 0
+
+
+def test_other_names_of_the_patients_give_the_same_interval() -> None:
+    """Their hashes are new in each run; the interval of the same rows is not."""
+    hits, patient = np.random.default_rng(0).random(60) < 0.7, np.random.default_rng(1).integers(0, 25, 60)
+    names = np.random.default_rng(2).permutation(25).astype(str)
+    assert intervals.proportion(hits, names[patient]) == intervals.proportion(hits, patient)
