@@ -18,6 +18,7 @@ from domainseg.tasks.hemorrhage_items import Exam, ExamDataset, LesionDataset, S
 from domainseg.tasks.items import balancing
 
 NO_TYPE = -1
+SMOOTH = 10.0  # pixels added to a slab's Dice: an outline of a few pixels is not held to each of them
 FLOOR = 2e-3  # share of the pixels that count as blood at least, for batches without any
 
 
@@ -27,7 +28,7 @@ class DenseModule(StepModule):
     Coarser masks that a network gives in training are learned from too, with weights that halve from level to level
     (deep supervision, as nnU-Net has it: Isensee et al. 2021, Nature Methods 18:203).
     Slabs without masks count for presence only. focal: exponent of the focal loss, 0 is plain cross-entropy.
-    dice, pixel, type, typed, presence: weights of the parts.
+    dice, slab, pixel, type, typed, presence: weights of the parts.
     """
 
     def __init__(
@@ -37,7 +38,8 @@ class DenseModule(StepModule):
         steps: int,
         lr: float,
         focal: float = 1.0,
-        dice: float = 1.0,
+        dice: float = 0.5,
+        slab: float = 0.5,
         pixel: float = 1.0,
         type: float = 1.0,
         typed: float = 1.0,
@@ -45,7 +47,7 @@ class DenseModule(StepModule):
     ) -> None:
         super().__init__(network, steps=steps, lr=lr)
         self.focal = focal
-        self.parts = {"dice": dice, "pixel": pixel, "type": type, "typed": typed, "presence": presence}
+        self.parts = {"dice": dice, "slab": slab, "pixel": pixel, "type": type, "typed": typed, "presence": presence}
 
     def loss(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The parts and their weighted sum, with that of coarser masks: 1 / s of the loss of one at stride s."""
@@ -135,8 +137,9 @@ def weighted(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> dict
 def outline_losses(logits: Tensor, codes: Tensor, outlined: Tensor, focal: float) -> dict[str, Tensor]:
     """Losses of mask logits [B, 6, H, W] against codes [B, H, W], in slabs with masks (outlined [B]).
 
-    dice: 1 - Dice of any hemorrhage over the whole batch. pixel: focal binary cross-entropy of any hemorrhage.
-    type: cross-entropy among the types where the type is known, the mean of each type's mean, for a
+    dice: 1 - Dice of any hemorrhage over the whole batch. slab: the same within each slab that shows any, the mean of
+    these slabs, in which a thin bleed counts as much as a large one (our choice). pixel: focal binary cross-entropy of
+    any hemorrhage. type: cross-entropy among the types where the type is known, the mean of each type's mean, for a
     subarachnoid bleed has few pixels beside an intraparenchymal one (our choice). typed: 1 - Dice of each type that the
     batch shows, as it is drawn, over the whole batch; the mean of the types (our choice).
     """
@@ -153,7 +156,16 @@ def outline_losses(logits: Tensor, codes: Tensor, outlined: Tensor, focal: float
     both, sizes = (ranks.total(part.sum((0, 1, 2))) for part in (drawn * of_type * known, (drawn + of_type) * known))
     shown = (ranks.total(counts) > 0).float()
     typed = ((1 - (2 * both + 1) / (sizes + 1)) * shown).sum() / shown.sum().clamp(min=1)
-    return {"dice": dice, "pixel": pixel, "type": mean.sum() / len(TYPES), "typed": typed}
+    slab = slab_loss(logits[:, 0], codes > 0, outlined)
+    return {"dice": dice, "slab": slab, "pixel": pixel, "type": mean.sum() / len(TYPES), "typed": typed}
+
+
+def slab_loss(logits: Tensor, blood: Tensor, outlined: Tensor) -> Tensor:
+    """1 - Dice within each slab with a mask that shows blood, the mean of these; logits and blood are [B, H, W]."""
+    drawn = logits.sigmoid()
+    both, sizes = (drawn * blood).sum((1, 2)), (drawn + blood).sum((1, 2))
+    shown = outlined * blood.any(2).any(1)
+    return ((1 - (2 * both + SMOOTH) / (sizes + SMOOTH)) * shown).sum() / ranks.count(shown.sum())
 
 
 def blood_losses(logits: Tensor, blood: Tensor, outlined: Tensor, focal: float) -> tuple[Tensor, Tensor]:

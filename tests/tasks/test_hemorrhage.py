@@ -211,6 +211,8 @@ def test_losses_of_outlines_types_and_presence() -> None:
     probability, blood = mask[0, 0].sigmoid(), (codes[0] > 0).float()
     dice = 1 - (2 * (probability * blood).sum() + 1) / (probability.sum() + 4 + 1)
     assert losses["dice_loss"] == pytest.approx(float(dice), rel=1e-5)
+    slab = 1 - (2 * (probability * blood).sum() + 10) / (probability.sum() + 4 + 10)
+    assert losses["slab_loss"] == pytest.approx(float(slab), rel=1e-5)
     pixel = -(blood * probability.log() + (1 - blood) * (1 - probability).log()).sum() / (4 + 0.002 * 16)
     assert losses["pixel_loss"] == pytest.approx(float(pixel), rel=1e-5)
     typed = -mask[0, 1:].log_softmax(0)[0, 0, :3].mean() / 5
