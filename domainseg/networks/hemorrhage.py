@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -115,6 +116,7 @@ class UNet3d(Network):
 
 def _dynunet(dimensions: int, channels: int, widths: Sequence[int], kernels: list[Any], strides: list[Any]) -> Any:
     """MONAI's DynUNet of plain blocks with batch norm, of which our networks take the levels."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # MONAI looks for Optuna, whose parts log that they are there
     from monai.networks.nets.dynunet import DynUNet  # late: slow to import
 
     return DynUNet(
