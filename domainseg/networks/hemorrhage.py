@@ -116,7 +116,8 @@ class UNet3d(Network):
 
 def _dynunet(dimensions: int, channels: int, widths: Sequence[int], kernels: list[Any], strides: list[Any]) -> Any:
     """MONAI's DynUNet of plain blocks with batch norm, of which our networks take the levels."""
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # MONAI looks for Optuna, whose parts log that they are there
+    # MONAI looks for Optuna, a part of which logs that it is there.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     from monai.networks.nets.dynunet import DynUNet  # late: slow to import
 
     return DynUNet(
