@@ -7,7 +7,7 @@ Slices are joined as two-dimensional pieces over neighbouring slices: of a dense
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import cv2
@@ -237,6 +237,35 @@ def _linked(parts: list[_Part]) -> list[tuple[int, int]]:
             if int(common.sum()) * 10 >= min(int(a.mask.sum()), int(b.mask.sum())):
                 pairs.append((one, other))
     return pairs
+
+
+def disjoint(candidates: list[Candidate]) -> list[Candidate]:
+    """Candidates, strongest first, with each voxel in one only: the strongest that has it.
+
+    One of which stronger ones have most is the same bleed found twice: the rest of it goes to the one that has most.
+    """
+    if not candidates:
+        return []
+    owner = np.zeros([1 + max(int(getattr(one, axis).max()) for one in candidates) for axis in "zyx"], np.intp)
+    kept: list[Candidate] = []
+    for one in candidates:
+        holders = owner[one.z, one.y, one.x]
+        free = holders == 0
+        rest = replace(one, z=one.z[free], y=one.y[free], x=one.x[free], types=one.types[free])
+        if 2 * int(free.sum()) >= len(free):
+            kept.append(rest)
+            number = len(kept)
+        else:
+            number = int(np.bincount(holders[~free]).argmax())
+            kept[number - 1] = _joint(kept[number - 1], rest)
+        owner[rest.z, rest.y, rest.x] = number
+    return kept
+
+
+def _joint(one: Candidate, rest: Candidate) -> Candidate:
+    """A candidate with the voxels of another."""
+    z, y, x, types = (np.concatenate([getattr(one, name), getattr(rest, name)]) for name in ("z", "y", "x", "types"))
+    return replace(one, z=z, y=y, x=x, types=types)
 
 
 def _outlined(members: list[_Part], dense: Logits | None, shape: tuple[int, int], outline: float) -> Candidate:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from domainseg.cascade.candidates import Candidate, box_candidates, dense_candidates, logit, peak, top
+from domainseg.cascade.candidates import Candidate, box_candidates, dense_candidates, disjoint, logit, peak, top
 from domainseg.cascade.case import Case, Exclusion
 from domainseg.cascade.head_box import head_frame
 from domainseg.cascade.lens import with_shape
@@ -61,10 +61,10 @@ class HemorrhageDetector:
     probability ``level`` or more, over all voxels of ``outline`` or more that hang together with it (where ``outline``
     is the higher one, these are what is drawn, all where it has none); its logit is the mean of its component's
     strongest voxels'. A candidate of boxes are boxes from ``box_level`` on that pass non-maximum suppression at IoU
-    ``overlap``, linked over slices, in which the voxels of ``outline`` or more are drawn; one that a stronger one has
-    most voxels of is not listed. Its logit is its strongest box's, mixed with the mask's there by ``mask_weight``. Of
-    either ``presence`` is the weight of the highest presence logit among its slices. Where nothing reaches ``level`` or
-    ``box_level``, what comes closest is the one candidate.
+    ``overlap``, linked over slices, in which the voxels of ``outline`` or more are drawn; what two share goes to the
+    stronger one, and with it all of one that it has most of. Its logit is its strongest box's, mixed with the mask's
+    there by ``mask_weight``. Of either ``presence`` is the weight of the highest presence logit among its slices. Where
+    nothing reaches ``level`` or ``box_level``, what comes closest is the one candidate.
     The exam's logit is that of its strongest candidate, so that an exam that is called shows where; it is the lowest
     there is where a network gives no box at all.
 
@@ -118,7 +118,8 @@ class HemorrhageDetector:
                 value += self.mask_weight * (dense - value)
             one = replace(one, logit=self._with_presence(value, outputs, np.unique(one.z)))
             weighed.append(with_shape(one, self.lens_offset, self.lens_slope) if self.lens_slope else one)
-        return sorted(weighed, key=lambda one: -one.logit)
+        weighed.sort(key=lambda one: -one.logit)
+        return disjoint(weighed) if "boxes" in outputs else weighed  # what two boxes share is one bleed
 
     def slice_logits(self, outputs: Outputs) -> NDArray[np.float64]:
         """How likely each slice of the grid is to show a bleed, [Z]: its strongest voxels or box, and its presence."""
@@ -154,15 +155,10 @@ class HemorrhageDetector:
         numbers = np.zeros((depth, *shape), np.uint16)
         for one in found:
             probability = frozen.probability(one.logit)
-            free = numbers[one.z, one.y, one.x] == 0  # boxes of two candidates may overlap: the stronger one has it
-            if free.mean() < 0.5:  # the same bleed twice: what is left over would be a lesion of next to nothing
-                continue
             likely = one.types * one.types.mean(axis=0)  # a voxel that is unsure is what its candidate mostly is
             typed = divided(1 + np.argmax(likely, axis=1), likely)
             for name, code in names(typed):
-                own = free & (typed == code)
-                if not own.any():
-                    continue
+                own = typed == code
                 z, y, x = one.z[own], one.y[own], one.x[own]
                 row = {"lesion": len(lesions) + 1, "source": "predicted", "type": name, "score": probability}
                 called = int(probability >= frozen.threshold)

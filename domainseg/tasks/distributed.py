@@ -11,6 +11,7 @@ import torch
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning_fabric.utilities.apply_func import move_data_to_device
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, default_collate
 
 from domainseg.tasks import ranks
@@ -70,7 +71,8 @@ def all_trained(module: StepModule, loader: DataLoader[Any]) -> Iterator[None]:
     """Inside, parameters that the loss of this phase does not reach need no gradient.
 
     The phases of a stage train parts of a network, and DDP waits for the gradient of every parameter that needs one.
-    Which ones the loss reaches is seen on one sample, with running statistics, so that nothing of the network changes.
+    Which ones the loss reaches is seen on one sample, as in training but with running statistics, so that nothing of
+    the network changes.
     In a run of one process nothing is done: such parameters have no gradient anyway.
     """
     if ranks.size() == 1:
@@ -78,7 +80,10 @@ def all_trained(module: StepModule, loader: DataLoader[Any]) -> Iterator[None]:
         return
     trained = [p for p in module.network.parameters() if p.requires_grad]
     key = next(iter(loader.batch_sampler))[0]  # type: ignore[arg-type]
-    module.network.eval()
+    module.network.train()
+    for layer in module.network.modules():
+        if isinstance(layer, _BatchNorm):
+            layer.eval()
     device = trained[0].device if trained else torch.device("cpu")
     loss = module.loss(move_data_to_device(default_collate([loader.dataset[key]]), device))["loss"]
     gradients = torch.autograd.grad(loss, trained, allow_unused=True)

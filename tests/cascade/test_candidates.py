@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from domainseg.cascade.candidates import MOST, STRONGEST, box_candidates, connected, dense_candidates, logit, peak, top
+from domainseg.cascade.candidates import (
+    MOST,
+    STRONGEST,
+    Candidate,
+    box_candidates,
+    connected,
+    dense_candidates,
+    disjoint,
+    logit,
+    peak,
+    top,
+)
 
 
 @pytest.mark.parametrize("density", [0.03, 0.1, 0.2])
@@ -125,3 +136,26 @@ def test_the_dense_mask_outlines_what_boxes_find() -> None:
     (found,) = box_candidates(outputs, (32, 32), 0.05, 0.5, 0.5)
     assert (found.z == 1).sum() == 3 * 6  # inside the box only
     assert (found.z == 2).sum() == 64  # nothing drawn there: the box's own mask
+
+
+def test_what_candidates_share_is_the_strongest_ones_and_nothing_is_lost() -> None:
+    rng = np.random.default_rng(3)
+    found, whole = [], np.zeros((4, 20, 20), bool)
+    for strength in range(12, 0, -1):
+        low = rng.integers(0, [3, 12, 12])
+        z, y, x = (places.ravel() for places in np.indices((2, 8, 8)) + low.reshape(3, 1, 1, 1))
+        found.append(Candidate(z, y, x, float(strength), np.full((len(z), 5), strength, np.float32)))
+        whole[z, y, x] = True
+    kept = disjoint(found)
+    assert 1 < len(kept) < len(found)
+    assert [one.logit for one in kept] == sorted({one.logit for one in kept}, reverse=True)
+    held = np.zeros(whole.shape, int)
+    strongest = np.zeros(whole.shape)
+    for one in reversed(found):
+        strongest[one.z, one.y, one.x] = one.logit
+    for one in kept:
+        held[one.z, one.y, one.x] += 1
+        own = np.isin(strongest[one.z, one.y, one.x], [other.logit for other in found if other.logit <= one.logit])
+        assert own.all()  # never from a stronger one
+        np.testing.assert_array_equal(one.types[:, 0], strongest[one.z, one.y, one.x])
+    np.testing.assert_array_equal(held, whole)

@@ -257,12 +257,13 @@ def test_boxes_call_and_the_mask_outlines() -> None:
 
 
 def test_a_bleed_that_two_boxes_share_is_one_lesion() -> None:
-    """What the weaker box has beside the stronger one's is a strip of it, no lesion with a score of its own."""
+    """What the weaker box has beside the stronger one's is a strip of the bleed, no lesion with a score of its own."""
     both = {**boxes(20), **outputs(20, (np.s_[6:7, 20:25, 10:19], 2.0, {"epidural": 9}))}
     both["boxes"][6, 1], both["scores"][6, 1] = [10, 20, 26, 30], 0.8
     both["masks"][6, 1, :, :28] = -5  # beside the other's mask, so that they are not linked
     (lesion,) = decided(both, HemorrhageDetector(), Case.of("a", volume())).lesions
     assert lesion["score"] == pytest.approx(0.9)
+    assert lesion["ml"] == pytest.approx((80 + 45) * 0.02)  # slice 5 has the box's own mask
     both = {**boxes(20), **outputs(20, (np.s_[6:7, 20:25, 10:26], 2.0, {"epidural": 9}))}
     both["boxes"][6, 1], both["scores"][6, 1] = [10, 20, 26, 30], 0.8
     both["masks"][6, 1, :, :28] = -5

@@ -118,6 +118,11 @@ def test_bootstrap_of_any_metric_leaves_out_what_is_undefined() -> None:
 
 def test_other_names_of_the_patients_give_the_same_interval() -> None:
     """Their hashes are new in each run; the interval of the same rows is not."""
-    hits, patient = np.random.default_rng(0).random(60) < 0.7, np.random.default_rng(1).integers(0, 25, 60)
-    names = np.random.default_rng(2).permutation(25).astype(str)
-    assert intervals.proportion(hits, names[patient]) == intervals.proportion(hits, patient)
+    random = np.random.default_rng(0)
+    values, patient = random.random(60), random.integers(0, 25, 60)
+    names = random.permutation(25).astype(str)
+
+    def mean(weights: np.ndarray) -> np.ndarray:
+        return np.asarray(weights @ values / weights.sum(axis=1))
+
+    assert intervals.weighted(mean, names[patient]) == intervals.weighted(mean, patient)

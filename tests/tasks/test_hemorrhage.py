@@ -236,7 +236,6 @@ def test_a_coarser_mask_counts_by_its_stride_against_every_other_pixel() -> None
         "outlined": torch.ones(2),
         "presence": torch.ones(2, 6),
     }
-    batch["presence"] = torch.ones(2, 6)
     every = torch.stack([codes[:, [2, 6]][:, :, column] for column in (2, 6)], 2)  # the middles of 4 x 4 pixels
     parts = {"steps": 1, "lr": 1, "focal": 1.0, "presence": 0.0}
     alone = DenseModule(Fixed(mask=coarse, presence=fine["presence"]), **parts).loss({**batch, "codes": every})["loss"]

@@ -18,6 +18,7 @@ from domainseg.networks import FractureDenseNet
 from domainseg.tasks import ranks
 from domainseg.tasks.fit import FitContext, StepModule, fit
 from domainseg.tasks.fracture import PatchModule
+from domainseg.tasks.hemorrhage import DenseModule
 from domainseg.tasks.items import StepDataset
 from domainseg.tasks.localizer import LocalizerModule
 from domainseg.tasks.view import ViewModule
@@ -61,6 +62,15 @@ def view(rng: np.random.Generator, rich: bool) -> dict[str, Any]:
     return {"view": 0 if rich else int(rng.integers(3)), "turn": int(rng.integers(4)) if rich else -1}
 
 
+def bleeds(rng: np.random.Generator, rich: bool) -> dict[str, Any]:
+    codes = torch.zeros(SIZE, SIZE, dtype=torch.long)
+    codes[4:8, 2:30] = int(rng.integers(7))
+    if rich:
+        codes[12:28, 8:24] = 1
+    presence = torch.from_numpy(rng.random(6, np.float32).round())
+    return {"codes": codes, "outlined": np.float32(rng.random() < 0.7), "presence": presence}
+
+
 class Small(nn.Module):
     """A convolution or two, with the outputs that a loss asks for; ``idle`` takes no part."""
 
@@ -86,6 +96,20 @@ class Regression(Small):
         return {**found, "center": found["center"].view(-1, 2, 2)}
 
 
+class Outlines(nn.Module):
+    """Masks and presence; in training a coarser mask beside them, which has weights of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU())
+        self.mask, self.coarse, self.presence = nn.Conv2d(8, 6, 1), nn.Conv2d(8, 6, 1), nn.Linear(8, 6)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        x = self.body(x)
+        found = {"mask": self.mask(x), "presence": self.presence(x.mean((2, 3)))}
+        return {**found, "mask_4": self.coarse(nn.functional.avg_pool2d(x, 4))} if self.training else found
+
+
 def modules() -> dict[str, tuple[StepModule, StepDataset]]:
     steps: dict[str, Any] = {"steps": 6, "lr": 3e-3}
     dense = FractureDenseNet(growth=4, blocks=(1, 1, 1, 1, 1), stem=8).freeze_norm()
@@ -97,6 +121,7 @@ def modules() -> dict[str, tuple[StepModule, StepDataset]]:
             Samples(heads),
         ),
         "view": (ViewModule(Small({"view": 3, "turn": 4}, False), **steps), Samples(view)),
+        "dense": (DenseModule(Outlines(), **steps), Samples(bleeds)),
         "norm": (ViewModule(Small({"view": 3, "turn": 4}, False, norm=True), **steps), Samples(view)),
     }
 
