@@ -27,7 +27,7 @@ class UNet(Network):
       in training also "mask_2" and "mask_4", the mask at strides 2 and 4.
 
     `widths`: of the levels, from full resolution down, each at half the one's before; at least 4. That the first level
-    is at full resolution, narrow as it is, finds thin bleeds under the skull: see CHANGELOG.md for what it gained.
+    is at full resolution, narrow as it is, finds thin bleeds under the skull (README.md: beside a ResNet-18 U-Net).
     """
 
     input_size = 160
