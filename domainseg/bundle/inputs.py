@@ -11,6 +11,7 @@ import pandas as pd
 
 from domainseg.cascade.reads import FILMS, VOLUMES, Reading
 from domainseg.data.manifest import Manifest, ManifestError, build_manifest, load_manifest
+from domainseg.imaging.header import read_values
 
 log = logging.getLogger(__name__)
 
@@ -75,12 +76,37 @@ def exams(files: list[Path]) -> tuple[list[Path], int]:
     """The exams that files make, sorted, and the number of files that belong to none.
 
     Each NIfTI file is one. All slices that lie in one folder are one, named by the folder: which of its series is read,
-    ``read_volume`` decides and tells.
+    ``read_volume`` decides and tells. It reads what lies in folders below, too: where all of that is of the same study,
+    it is no exam of its own, or one study would count twice.
     """
     volumes = [file for file in files if is_nifti(file)]
-    slices = [file for file in files if not is_nifti(file) and is_film(file)]
-    found = {*volumes, *(file.parent for file in slices)}
-    return sorted(found), len(files) - len(volumes) - len(slices)
+    slices: dict[Path, list[Path]] = {}
+    for file in files:
+        if not is_nifti(file) and is_film(file):
+            slices.setdefault(file.parent, []).append(file)
+    below: dict[Path, list[Path]] = {}
+    for folder in slices:
+        for above in folder.parents:
+            if above in slices:
+                below.setdefault(above, []).append(folder)
+    parts: set[Path] = set()
+    for folder, inner in below.items():
+        studies = {_study(slices[each]) for each in (folder, *inner)}
+        if len(studies) == 1 and "" not in studies:
+            parts.update(inner)
+    found = {*volumes, *slices} - parts
+    return sorted(found), len(files) - len(volumes) - sum(map(len, slices.values()))
+
+
+def _study(files: list[Path]) -> str:
+    """StudyInstanceUID of the first file that has one; "" where none is DICOM. In memory only."""
+    for file in files:
+        try:
+            if found := read_values(file, ("StudyInstanceUID",)).get("StudyInstanceUID", ""):
+                return found
+        except Exception:  # no DICOM, or damaged: reading the exam says so
+            continue
+    return ""
 
 
 def is_nifti(file: Path) -> bool:

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from domainseg.bundle.command import fingerprint
 from domainseg.bundle.inputs import read_input
@@ -96,6 +98,22 @@ def test_an_exam_is_a_nifti_file_or_a_folder_that_holds_slices(exams: Path, capl
     assert found.path("c/d") == exams / "c/d"
     assert "6 exams in the folder" in caplog.text
     assert "3 of 11 files in the folder are no slices and no NIfTI by name or content: passed over" in caplog.text
+
+
+def test_a_study_in_a_folder_and_folders_below_is_one_exam(tmp_path: Path) -> None:
+    """The outer folder is read with all below it: a series inside would count twice."""
+    for name, study in (("p/1", "1.1"), ("p/thin/1", "1.1"), ("p/thin/more/1", "1.1"), ("1", "1.2"), ("q/1", "1.3")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        header = Dataset()
+        header.StudyInstanceUID = study
+        header.file_meta = FileMetaDataset()
+        header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        header.file_meta.MediaStorageSOPClassUID = header.file_meta.MediaStorageSOPInstanceUID = "1.2"
+        header.save_as(tmp_path / name, enforce_file_format=True)
+    # The file on top is of another study: it must not swallow those below, one of which would then be read as it.
+    found = list(read_input(tmp_path, reading=VOLUMES).images["image"])
+    assert found == [tmp_path.name, f"{tmp_path.name}/p", f"{tmp_path.name}/q"]
+    assert list(read_input(tmp_path / "p", reading=VOLUMES).images["image"]) == ["p"]
 
 
 def test_one_exam_is_called_by_its_own_name(exams: Path, monkeypatch: pytest.MonkeyPatch) -> None:
