@@ -20,7 +20,7 @@ from domainseg.cascade.table import write_table
 from domainseg.data.cache import Cache
 from domainseg.data.manifest import Manifest
 from domainseg.data.privacy import patient_key
-from domainseg.data.splits import DIVIDING, divided, fold_manifest, refit_manifest, write_splits
+from domainseg.data.splits import DIVIDING, clusters, divided, fold_manifest, refit_manifest, write_splits
 from domainseg.evaluation.metrics import get
 from domainseg.evaluation.tables import films
 from domainseg.files import read_json, remove_partial, write_json
@@ -171,8 +171,10 @@ def fit_cascade(
     """Fit the stages on train and freeze them on tune. Raises RunError when a needed split is empty."""
     for name in needed:
         if len(manifest.split(name)) == 0:
+            patients = clusters(manifest.images).nunique()
             raise RunError(
-                f"no film in the {name} split: {len(manifest)} films are too few for data.fractions and data.cohort"
+                f"no film in the {name} split: {len(manifest)} films of {patients} patients are too few for "
+                "data.fractions and data.cohort (an export may name one patient for all)"
             )
     builder = Builder(
         cfg=cfg,

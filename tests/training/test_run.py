@@ -16,7 +16,7 @@ from domainseg.cascade.stages import Frozen, ViewFilter
 from domainseg.data.manifest import Manifest
 from domainseg.files import read_json
 from domainseg.training import builder
-from domainseg.training.run import train_cascade
+from domainseg.training.run import fit_cascade, train_cascade
 from domainseg.training.stages import RunError
 
 STAGES = ["view_filter", "localizer", "implant_filter", "fracture"]
@@ -139,6 +139,14 @@ def test_a_stage_that_nobody_knows_is_refused(toy_cfg: dict[str, Any], toy_films
     cfg = {**toy_cfg, "only": ["fractur"], "init_from": str(tmp_path / "old")}
     with pytest.raises(RunError, match=r"fractur\b.*fracture"):
         run(cfg, toy_films, tmp_path / "new")
+
+
+def test_an_empty_part_tells_how_many_patients_there_are(toy_films: Manifest, tmp_path: Path) -> None:
+    """An export may name one patient for all: all films then stay together, in train."""
+    films = toy_films.with_images(patient="anonymous", group="", split="train")
+    of = rf"no film in the tune split: {len(films)} films of \d patients"
+    with pytest.raises(RunError, match=of):
+        fit_cascade({}, films, tmp_path)
 
 
 def test_all_stages_may_start_from_another_run(
