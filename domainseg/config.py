@@ -336,6 +336,8 @@ def _help_text(main: Main, config_name: str, word: str | None) -> str:
     groups = [*([word] if word else []), *(["pipeline"] if config_name == "train" else []), *defaults]
     if config_name == "train":
         groups += ["experiment", "network"]
+    if config_name == "audit":
+        groups += ["probe", "data"]
     for group in groups:
         choices = options([folder], group)
         if choices:

@@ -6,7 +6,8 @@
 A cascade that reads volumes takes exams: NIfTI files, and folders that hold DICOM files or pictures of slices.
 It also writes a table of lesions, and on demand masks. A bundle needs no torch. Typed again with the same output, an
 interrupted prediction goes on where it stopped.
-Exit code: 0 all was read, 3 some could not be read (excluded_by = read), 1 nothing was done.
+Exit code: 0 all was read, 3 some could not be read (excluded_by = read), 1 nothing was done, 2 the command
+cannot be used.
 
 Examples:
   python -m domainseg.predict bundle=runs/mine/bundle input=film.dcm

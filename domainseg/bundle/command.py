@@ -103,6 +103,10 @@ def predict_table(
             raise BundleError(f"output={output}: holds a prediction table with other {differs}; name another folder")
         log.info("predicted before: %s", output / "predictions.parquet")
         return pd.read_parquet(output / "predictions.parquet")
+    if (output / "predictions.parquet").is_file() and not (output / JOURNAL).is_file():
+        raise BundleError(
+            f"output={output}: holds the prediction table of another command, as of train; name another folder"
+        )
     images = list(manifest.images["image"])
     with Journal(output / JOURNAL, header) as journal, Progress() as progress:
         rest = [(image, manifest.path(image)) for image in images if image not in journal.done]

@@ -26,8 +26,8 @@ class UNet(Network):
       "presence" [B, 6] logits of any hemorrhage and of each type in the slice (sigmoid each);
       in training also "mask_2" and "mask_4", the mask at strides 2 and 4.
 
-    `widths`: of the levels, from full resolution down, each at half the one's before; at least 4. That the first level
-    is at full resolution, narrow as it is, finds thin bleeds under the skull (README.md: beside a ResNet-18 U-Net).
+    `widths`: of the levels, from full resolution down, each at half the one's before; at least 4. The first level is
+    at full resolution, narrow as it is, for the sake of thin bleeds under the skull.
     """
 
     input_size = 160

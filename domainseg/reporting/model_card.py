@@ -26,7 +26,7 @@ ALWAYS = (
 OF_EXAMS = (
     "It looks for fresh and subacute bleeds on CT without contrast: an exam without a call is no normal one.",
     "Scores of types rank exams; they are no probabilities. A type is a guess from place, shape and density.",
-    "An exam may be called though no lesion is called: specificity counts that, false lesions do not.",
+    "A called exam always shows a lesion: the place that was taken for a bleed. In a normal exam that is none.",
     "Volumes are those of called lesions. Exported pictures have no spacing: there they are unknown.",
     "Groups by age tell whether children were among the exams; where none were, it has not been tested on them.",
 )

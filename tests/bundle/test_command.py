@@ -172,6 +172,18 @@ def test_a_finished_table_is_taken_up_and_never_overwritten(
     assert (tmp_path / "out/predictions.parquet").stat().st_mtime_ns == before
 
 
+def test_the_table_of_a_run_is_not_replaced(
+    bundle: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What train leaves in its folder has no record of a prediction beside it."""
+    (tmp_path / "predictions.parquet").write_bytes(b"of a run")
+    with pytest.raises(SystemExit) as stopped:
+        run(f"bundle={bundle}", f"input={films}/film1.png", f"output={tmp_path}")
+    assert stopped.value.code == 1
+    assert "holds the prediction" in capsys.readouterr().err
+    assert (tmp_path / "predictions.parquet").read_bytes() == b"of a run"
+
+
 def test_exit_codes(bundle: Path, films: Path, tmp_path: Path) -> None:
     assert run(f"bundle={bundle}", f"input={films}/film1.png", f"output={tmp_path}/a") == 0
     assert run(f"bundle={bundle}", f"input={films}/broken.dcm", f"output={tmp_path}/b") == 1
