@@ -37,8 +37,8 @@ def volume_rows(
 
     outlined: 1 where masks tell where the bleeds are, or there are none; 0 where only labels are known.
     notes: what ``Volume.notes`` and the head filter say, or why the exam was not read.
-    Predicted lesions come first, then, where a mask is known, the true ones. An exam that was not read or taken for no
-    head still has its true volumes and lesions, so that what was lost can be counted.
+    Predicted lesions come first, then, where a mask is known, the true ones. An exam that was not read (on the grid of
+    its mask) or taken for no head still has its true volumes and lesions, so that what was lost can be counted.
     """
     row: dict[str, Any] = {"image": image, "part": ""}
     lesions: list[dict[str, Any]] = []
@@ -59,17 +59,21 @@ def volume_rows(
         if truth.has(image):
             row["part"] = "head"
         row["outlined"] = int(bool(truth.files(image)) or row["label_hemorrhage"] == 0)
-        if isinstance(volume, Volume):
+        place = volume if isinstance(volume, Volume) else truth.grid(image)
+        if place is None:  # neither the exam nor a mask was read
+            row["outlined"] = 0
+        else:
             try:
-                labels, mimics = truth.labels(image, volume), truth.mimics(image, volume)
+                labels = truth.labels(image, place)
+                mimics = truth.mimics(image, volume) if isinstance(volume, Volume) else None
             except ImageReadError as error:  # its scores and labels still count, its outlines are unknown
                 log.warning("%s: judged without its mask: %s", image, error.reason)
                 labels = mimics = None
                 told = [note for note in (row["notes"], f"mask not read: {error.kind}") if note]
                 row |= {"outlined": 0, "notes": "; ".join(told)}
             if labels is not None:
-                row |= _true_volumes(labels, volume)
-                lesions, measures = _compared(volume, labels, mimics, case, lesions)
+                row |= _true_volumes(labels, place)
+                lesions, measures = _compared(place, labels, mimics, case, lesions)
                 row |= measures
     for column in ("matched", "mimic"):
         for lesion in lesions:

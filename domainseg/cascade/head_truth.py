@@ -96,6 +96,21 @@ class HeadTruth:
             np.copyto(out, drawn, where=drawn > 0)
         return np.asarray(volume.from_source(out), np.uint8)
 
+    def grid(self, image: str) -> Volume | None:
+        """Voxels to lay the truth of an exam on that was not read: those of its mask; one where it shows nothing.
+
+        None where no mask can be read. Of several masks the first one's, on which the others must lie.
+        """
+        if not (files := self.files(image)):
+            nothing = Volume(np.zeros((1, 1, 1), np.int16), np.eye(4), source_shape=(1, 1, 1))
+            return nothing if self.exam(image)["hemorrhage"] == 0 else None
+        from domainseg.imaging.nifti import read_grid
+
+        try:
+            return read_grid(files[0])
+        except ImageReadError:
+            return None
+
     def readable(self, image: str, volume: Volume) -> Codes | None:
         """``labels``, None also where a mask cannot be read."""
         try:

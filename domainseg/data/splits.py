@@ -36,6 +36,15 @@ def clusters(images: pd.DataFrame) -> pd.Series:
             f"{int(neither.sum())} films have neither patient nor group, so that a split could put one patient on "
             f"two sides: {first}. Fill one of the two columns"
         )
+    nodes = [
+        [*([f"patient {site}/{patient}"] if patient else []), *([f"group {group}"] if group else [])]
+        for site, patient, group in zip(images["site"], images["patient"], images["group"], strict=True)
+    ]
+    return pd.Series(joined(nodes), index=images.index, name="cluster")
+
+
+def joined(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Of each row the name of its cluster, the smallest of it: rows are joined where a chain of shared names leads."""
     parent: dict[str, str] = {}
 
     def find(node: str) -> str:
@@ -44,14 +53,11 @@ def clusters(images: pd.DataFrame) -> pd.Series:
             node = parent[node]
         return node
 
-    names = []
-    for site, patient, group in zip(images["site"], images["patient"], images["group"], strict=True):
-        nodes = [f"patient {site}/{patient}"] if patient else []
-        nodes += [f"group {group}"] if group else []
-        names.append(nodes[0])
-        low, high = sorted(find(node) for node in (nodes[0], nodes[-1]))
-        parent[high] = low
-    return pd.Series([find(name) for name in names], index=images.index, name="cluster")
+    for nodes in rows:
+        for node in nodes[1:]:
+            low, high = sorted((find(nodes[0]), find(node)))
+            parent[high] = low
+    return [find(nodes[0]) for nodes in rows]
 
 
 def divided(manifest: Manifest, settings: Mapping[str, Any], seed: int) -> Manifest:

@@ -42,7 +42,7 @@ class Lesions:
 
 def lesions_of(exams: pd.DataFrame, lesions: pd.DataFrame) -> Lesions:
     """The lesions of these exams out of the lesion table; with folds, an exam's lesions are those of its fold."""
-    place = _exam_of(exams, lesions)
+    place = exam_of(exams, lesions)
     here, source, score = place >= 0, texts(lesions, "source"), numbers(lesions, "score")
     false = here & (source == "predicted") & (numbers(lesions, "matched") == 0)
     true = here & (source == "truth")
@@ -57,8 +57,8 @@ def lesions_of(exams: pd.DataFrame, lesions: pd.DataFrame) -> Lesions:
     )
 
 
-def _exam_of(exams: pd.DataFrame, lesions: pd.DataFrame) -> NDArray[np.intp]:
-    """Which row of the exams each lesion belongs to, -1 where none of them."""
+def exam_of(exams: pd.DataFrame, lesions: pd.DataFrame) -> NDArray[np.intp]:
+    """Which row of the exams each lesion belongs to, -1 where none of them; with folds, by image and fold."""
     keys = ["image", "fold"] if "fold" in exams and "fold" in lesions else ["image"]
     places = {key: place for place, key in enumerate(zip(*(texts(exams, name) for name in keys), strict=True))}
     names = zip(*(texts(lesions, name) for name in keys), strict=True)
@@ -104,21 +104,26 @@ def _per_normal(rows: Rows, resamples: int, seed: int) -> Metric:
 def _nothing_shown(rows: Rows, lesions: pd.DataFrame, resamples: int, seed: int) -> Metric:
     called = np.flatnonzero(rows.score >= rows.threshold)
     shown = (texts(lesions, "source") == "predicted") & (numbers(lesions, "called") == 1)
-    nothing = ~np.isin(called, _exam_of(rows.table, lesions)[shown])
+    nothing = ~np.isin(called, exam_of(rows.table, lesions)[shown])
     return proportion(nothing, rows.clusters[called], resamples=resamples, seed=seed)
 
 
-def _found(rows: Rows, lesions: pd.DataFrame, resamples: int, seed: int) -> dict[str, Any]:
+def scans(rows: Rows, lesions: pd.DataFrame) -> tuple[Rows, Lesions]:
+    """The rows whose true lesions are known, and the lesions of these.
+
+    Of excluded rows those without a bleed have a false lesion above all others, those with one have found nothing.
+    """
     lost = np.isnan(rows.score)
     outlined = np.isin(rows.table["image"], lesions["image"][texts(lesions, "source") == "truth"])
     rows = rows.take(~np.isnan(numbers(rows.table, "false_lesions")) | (lost & (outlined | (rows.label == 0))))
     found = lesions_of(rows.table, lesions)
     raised = np.flatnonzero(np.isnan(rows.score) & (rows.label == 0))
-    found = replace(
-        found,
-        false=np.r_[found.false, np.full(len(raised), np.inf)],
-        false_exam=np.r_[found.false_exam, raised],
-    )
+    false, false_exam = np.r_[found.false, np.full(len(raised), np.inf)], np.r_[found.false_exam, raised]
+    return rows, replace(found, false=false, false_exam=false_exam)
+
+
+def _found(rows: Rows, lesions: pd.DataFrame, resamples: int, seed: int) -> dict[str, Any]:
+    rows, found = scans(rows, lesions)
     people = rows.clusters[found.true_exam]
     sizes = in_words(found.ml, SIZES, SIZE_NAMES)
     out: dict[str, Any] = {

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from domainseg.data.splits import joined
 from domainseg.data.tables import semicolons
 from domainseg.evaluation.intervals import Array
 from domainseg.files import DomainsegError
@@ -246,15 +247,13 @@ def _text(value: Any) -> str | None:
 
 
 def clusters_of(table: pd.DataFrame) -> NDArray[Any]:
-    """Who belongs together, as strings [n]: ``group`` where given, else the pair (site, patient), else the image."""
+    """Who belongs together, as strings [n]: a chain of shared groups and patients (site, patient), else the image."""
     group, site, patient = (texts(table, name) for name in ("group", "site", "patient"))
-    return np.array(
-        [
-            f"group {g}" if g is not None else f"patient {s} {p}" if p is not None else f"image {i}"
-            for g, s, p, i in zip(group, site, patient, table["image"], strict=True)
-        ],
-        dtype=str,
-    )
+    nodes = [
+        [*([f"group {g}"] if g is not None else []), *([f"patient {s} {p}"] if p is not None else [])] or [f"image {i}"]
+        for g, s, p, i in zip(group, site, patient, table["image"], strict=True)
+    ]
+    return np.array(joined(nodes), dtype=str)
 
 
 @dataclass(frozen=True)

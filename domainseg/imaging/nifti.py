@@ -19,7 +19,7 @@ from domainseg.imaging.geometry import Affine
 from domainseg.imaging.hounsfield import Hounsfield, check_voxels, to_int16
 from domainseg.imaging.reading import one_error
 from domainseg.imaging.stack import FEWEST, WIDEST
-from domainseg.imaging.volume import Volume, VolumeTooLargeError
+from domainseg.imaging.volume import AIR, Volume, VolumeTooLargeError
 
 SUFFIXES = (".nii", ".nii.gz")
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS to LPS and back
@@ -129,6 +129,22 @@ def read_labels(
         if stream.read(1):
             raise Refusal("holds more voxels than its header says: damaged")
     return out
+
+
+def read_grid(path: Path) -> Volume:
+    """Where the voxels of a label volume lie, as a volume of air with the file's own axes.
+
+    For labels whose image is lost: what they show still counts. Without a known place there is no affine. Raises
+    ImageReadError.
+    """
+    with one_error(path, VolumeTooLargeError), _opened(path) as stream:
+        header = _header(stream)
+        shape = _shape(header)
+        try:
+            affine, _ = _affine(header, shape)
+        except Refusal:
+            affine = None
+    return Volume(np.broadcast_to(np.int16(AIR), shape), affine, source_shape=shape)
 
 
 def _check_place(header: Any, shape: tuple[int, int, int], place: Affine) -> None:

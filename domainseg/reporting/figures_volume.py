@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from domainseg.evaluation.lesions import froc, lesions_of
+from domainseg.evaluation.lesions import froc, scans
 from domainseg.evaluation.tables import Rows, numbers
 from domainseg.reporting.content import record
 from domainseg.reporting.figures import INK, MUTED, NEGATIVE, POSITIVE, as_svg, drawing
@@ -20,16 +20,16 @@ _LEAST, _MOST = 0.01, 10.0  # false lesions a scan that are shown
 
 def froc_curve(rows: Rows, lesions: pd.DataFrame, metrics: Mapping[str, Any]) -> str:
     """Fraction of true lesions found against false lesions a scan, on intention; "" where there is nothing to count."""
-    false_lesions = numbers(rows.table, "false_lesions")
-    rows = rows.take(~np.isnan(false_lesions) | np.isnan(rows.score))
-    found = lesions_of(rows.table, lesions)
+    rows, found = scans(rows, lesions)
     if not len(found.true):
         return ""
     weights = np.ones((1, len(rows)))
     most = max(1.0, len(found.false) / len(rows))
     rates = np.geomspace(_LEAST, max(_MOST, most), 200)
     rates = rates[rates <= most]
-    called = np.nansum(false_lesions) / len(rows)
+    false_lesions = numbers(rows.table, "false_lesions")
+    wrong = np.where(np.isnan(false_lesions), np.isnan(rows.score) & (rows.label == 0), false_lesions)
+    called = float(wrong.mean())
     with drawing(1, height=3.4, width=5.2) as (figure, (axis,)):
         found_at = [froc(found, rate)(weights)[0] for rate in rates]
         axis.step(rates, found_at, color=NEGATIVE, linewidth=1.6, where="post")

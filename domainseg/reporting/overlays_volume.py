@@ -163,24 +163,24 @@ def paged(case: Case) -> list[range]:
 
 
 def choose(places: Sequence[range], outlines: Sequence[Outlines], most: int) -> list[int]:
-    """Which pages to show: with an outline, and their neighbours; all where there is none; at most ``most``.
+    """Which pages to show: with an outline, then their neighbours; all where there is none; at most ``most``.
 
-    Of each colour and code the page with the most of it is always among them.
+    No page with an outline gives way to a neighbour. Where these are too many by themselves, of each lesion, or of each
+    code of what has none, the page with the most of it goes first.
     """
     held, musts = set(), set()
     for layer in outlines:
-        for code in np.unique(layer.codes[layer.codes > 0]):
-            areas = [np.count_nonzero(layer.codes[place.start : place.stop] == code) for place in places]
+        marks = layer.codes if layer.numbers is None else np.where(layer.codes > 0, layer.numbers, 0)
+        for mark in np.unique(marks[marks > 0]):
+            areas = [np.count_nonzero(marks[place.start : place.stop] == mark) for place in places]
             held |= {k for k, area in enumerate(areas) if area}
             musts.add(int(np.argmax(areas)))
-    wanted = sorted({n for k in held for n in (k - 1, k, k + 1) if 0 <= n < len(places)}) or list(range(len(places)))
-    if len(wanted) > most:
-        wanted = sorted(held) if most <= len(held) else wanted
-    if len(wanted) <= most:
-        return wanted
-    others = [k for k in wanted if k not in musts]
-    even = [others[int(k)] for k in np.linspace(0, len(others) - 1, max(0, most - len(musts)))]
-    return sorted({*even, *musts})[:most]
+    near = {n for k in held for n in (k - 1, k + 1) if 0 <= n < len(places)} if held else set(range(len(places)))
+    first, others = (held, sorted(near - held)) if len(held) <= most else (musts, sorted(held - musts))
+    room = max(0, most - len(first))
+    if len(others) > room:
+        others = [others[int(k)] for k in np.linspace(0, len(others) - 1, room)]
+    return sorted({*first, *others})[:most]
 
 
 def page(case: Case, place: range, outlines: Sequence[Outlines], tile: int = TILE) -> Picture:

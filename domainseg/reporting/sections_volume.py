@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from domainseg.evaluation import proportion
+from domainseg.evaluation.lesions import exam_of
 from domainseg.evaluation.published import PRINTED
 from domainseg.evaluation.tables import clusters_of, numbers, rows_of, texts
 from domainseg.imaging.hemorrhage import MIMICS, TYPES
@@ -63,7 +64,7 @@ def part(content: Content, table: pd.DataFrame | None) -> pd.DataFrame | None:
         return None
     split = np.array([name or "test" for name in texts(content.table, "split")], dtype=object)
     exams = content.table[split == content.split]
-    return exams if table is content.table else table[table["image"].isin(exams["image"])]
+    return exams if table is content.table else table[exam_of(exams, table) >= 0]
 
 
 def mimic_rows(content: Content) -> list[dict[str, Any]]:

@@ -118,13 +118,16 @@ class Heads:
         exams = [truth.exam(image) for image in self.builder.tune.images["image"]]
         return [exam for exam in exams if exam["head_filter"] != 0]
 
-    def _tune_cases(self, before: Cascade) -> Iterator[tuple[Case, HeadTruth]]:
+    def _tune_cases(self, before: Cascade) -> Iterator[tuple[Case | Exclusion, HeadTruth]]:
         sampler = self._sampler(self.builder.tune)
         for image, volume in sampler.films.each("hemorrhage: numbers of the decision", share=False):
             # An exam that is known to be no head is none of those that the threshold is chosen on.
-            cases: list[Case] = []
-            if not isinstance(volume, ImageReadError) and sampler.truth.exam(image)["head_filter"] != 0:
-                cases += [result for result in before.run(Case.of(image, volume)) if isinstance(result, Case)]
+            cases: list[Case | Exclusion] = []
+            if sampler.truth.exam(image)["head_filter"] != 0:
+                if isinstance(volume, ImageReadError):
+                    cases.append(Exclusion(image, "", "read", volume.kind))
+                else:
+                    cases += before.run(Case.of(image, volume))
             del volume  # before the next one is read: one volume is in memory at a time
             while cases:
                 yield cases.pop(), sampler.truth

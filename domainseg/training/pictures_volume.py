@@ -23,6 +23,7 @@ from domainseg.cascade.head_truth import HeadTruth
 from domainseg.cascade.lesions import numbers_on_volume
 from domainseg.cascade.reads import VOLUMES
 from domainseg.data.manifest import Manifest
+from domainseg.evaluation.lesions import exam_of
 from domainseg.files import write_json
 from domainseg.imaging import ImageReadError
 from domainseg.imaging.hemorrhage import TYPES
@@ -110,12 +111,18 @@ def choose(table: pd.DataFrame, lesions: pd.DataFrame | None) -> list[Shown]:
     lost = bleeds[(bleeds["excluded_by"] != "") & bleeds.get("eligible_hemorrhage", True)]
     kinds = {
         "best": best,
-        "worst": _varied(rest[::-1]),
+        "worst": _varied(_measured(rest)[::-1]),
         "missed": missed.head(EACH),
         "wrongly_excluded": lost.head(EACH),
     }
     shown = [Shown(kind, row) for kind, rows in kinds.items() for row in _dicts(rows)]
     return shown + list(_false(test, lesions))
+
+
+def _measured(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that have a Dice, all where none has."""
+    known = rows["dice_hemorrhage"].notna() if "dice_hemorrhage" in rows else rows["score_hemorrhage"].isna()
+    return rows[known] if known.any() else rows
 
 
 def _varied(rows: pd.DataFrame) -> pd.DataFrame:
@@ -129,7 +136,7 @@ def _varied(rows: pd.DataFrame) -> pd.DataFrame:
 def _false(test: pd.DataFrame, lesions: pd.DataFrame | None) -> Iterator[Shown]:
     if lesions is None or not len(lesions):
         return
-    wrong = false_lesions(lesions[lesions["image"].isin(test["image"])]).sort_values("score", ascending=False)
+    wrong = false_lesions(lesions[exam_of(test, lesions) >= 0]).sort_values("score", ascending=False)
     rows = {str(row["image"]): row for row in _dicts(test)}
     if "mimic" in wrong:
         wrong = wrong.assign(mimic=wrong["mimic"].fillna("")).drop_duplicates("mimic")

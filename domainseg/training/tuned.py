@@ -10,7 +10,7 @@ ENOUGH stays at its simplest: tune exams are few.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainseg.cascade import volumes
-from domainseg.cascade.candidates import STRONGEST, logit, top
-from domainseg.cascade.case import Case
+from domainseg.cascade.candidates import MOST, STRONGEST, logit, top
+from domainseg.cascade.case import Case, Exclusion
 from domainseg.cascade.head import HemorrhageDetector
 from domainseg.cascade.head_truth import HeadTruth
 from domainseg.cascade.operations import Sample, preprocess
@@ -146,18 +146,24 @@ class Found:
     slices: Floats
 
 
-def tune_hemorrhage(stage: Stage, exams: Iterable[tuple[Case, HeadTruth]], rule: str) -> tuple[Stage, dict[str, Any]]:
+def tune_hemorrhage(
+    stage: Stage, exams: Iterable[tuple[Case | Exclusion, HeadTruth]], rule: str
+) -> tuple[Stage, dict[str, Any]]:
     """The stage with the detector's numbers chosen on tune, and what was tried, as plain values for a JSON file.
 
     exams: cases as they come to the stage (the head in its frame), each with the truth that knows it; the network runs
-    once on each. rule: by which the exam's threshold will be chosen (RULES). Without exams of both kinds the numbers
-    stay what they are.
+    once on each. One that was lost before counts where the types' thresholds are chosen: it has found nothing.
+    rule: by which the exam's threshold will be chosen (RULES). Without exams of both kinds the numbers stay what they
+    are.
     """
     decision = stage.decision
     assert isinstance(decision, HemorrhageDetector)
-    tuned = []
+    tuned: list[Tuned] = []
+    lost: list[Mapping[str, float]] = []
     for case, truth in exams:
-        if not np.isnan(truth.exam(case.image)["hemorrhage"]):
+        if isinstance(case, Exclusion):
+            lost.append(truth.exam(case.image))
+        elif not np.isnan(truth.exam(case.image)["hemorrhage"]):
             tuned.append(Tuned.of(stage, case, truth))
         del case  # before the next volume is read
     labels = np.array([exam.labels["hemorrhage"] for exam in tuned])
@@ -166,7 +172,7 @@ def tune_hemorrhage(stage: Stage, exams: Iterable[tuple[Case, HeadTruth]], rule:
         return stage, {**record, "kept": "tune has no exams of both kinds"}
     calling, record["calls"] = _calls(decision, tuned, labels, rule)
     drawing, record["outlines"] = _outlines(calling, tuned, labels, rule)
-    typing, record["types"] = _types(drawing, tuned, labels, rule)
+    typing, record["types"] = _types(drawing, tuned, labels, lost, rule)
     return replace(stage, decision=typing), record
 
 
@@ -199,6 +205,11 @@ def _found(decision: HemorrhageDetector, exam: Tuned) -> Found:
     by_slice = None if "boxes" in outputs else dense
     if by_slice is not None and by_slice[:, 0].max() < logit(decision.level):
         candidates = []
+    if by_slice is not None and len(candidates) == MOST:  # serving takes the strongest of those that are large enough
+        for smallest in SMALLEST:
+            candidates += replace(decision, smallest=smallest).candidates(outputs, exam.size)
+        each = {(one.z[0], one.y[0], one.x[0]): one for one in candidates}
+        candidates = sorted(each.values(), key=lambda one: -one.logit)
     numbers = np.zeros((len(next(iter(outputs.values()))), *exam.size), np.uint16)
     for number, one in reversed(list(enumerate(candidates, 1))):
         numbers[one.z, one.y, one.x] = number
@@ -233,6 +244,7 @@ def _judged(
     exam_logits, false, true = [], [], []
     for one, exam, label in zip(found, tuned, labels, strict=True):
         fit = one.size >= smallest
+        fit &= np.cumsum(fit) <= MOST
         mixed = one.own + mask_weight * (one.dense - one.own)
         values = (mixed + presence * (one.presence - mixed))[fit]
         likeliest = (one.slices[0] + presence * (one.slices[1] - one.slices[0])).max(initial=logit(0.0))
@@ -292,9 +304,13 @@ def _outlines(
 
 
 def _types(
-    decision: HemorrhageDetector, tuned: Sequence[Tuned], labels: Floats, rule: str
+    decision: HemorrhageDetector,
+    tuned: Sequence[Tuned],
+    labels: Floats,
+    lost: Sequence[Mapping[str, float]],
+    rule: str,
 ) -> tuple[HemorrhageDetector, dict[str, Any]]:
-    """The types' thresholds on the calibrated scale; a type that no tune exam has keeps its own."""
+    """The types' thresholds on the calibrated scale, on intention; a type that no tune exam has keeps its own."""
     platt = fit_platt(labels, np.array([_logit(decision, exam) for exam in tuned]))
     frozen = Frozen(slope=platt.slope, intercept=platt.intercept)
     scores = [
@@ -309,6 +325,8 @@ def _types(
         if not (known == 1).any():
             continue
         own = np.array([score[name] for score in scores])
-        threshold = middle_of_gap(choose_threshold(known, own, rule), own)
+        gone = np.array([exam[name] for exam in lost])
+        asked = np.concatenate([known, gone]), np.concatenate([own, np.where(gone == 1, -np.inf, np.inf)])
+        threshold = middle_of_gap(choose_threshold(*asked, rule), own)
         record[name], chosen[f"threshold_{name}"] = threshold.to_dict(), threshold.value
     return replace(decision, **chosen), record

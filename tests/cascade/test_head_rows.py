@@ -247,11 +247,31 @@ def test_every_exam_has_a_row_and_its_true_lesions(make: Make) -> None:
     assert row["true_volume_ml"] == pytest.approx(404 * 0.08)
     assert "dice_hemorrhage" not in row
     assert [(lesion["source"], np.isnan(lesion["matched"])) for lesion in row["lesions"]] == [("truth", True)] * 2
-    (unread,) = volume_rows("a", ImageReadError(Path("a"), "nothing"), [], truth)
-    assert (unread["part"], unread["excluded_by"]) == ("head", "read")
-    assert unread["label_subdural"] == 1
     (other,) = volume_rows("a", volume(), [gone], make({"part": "whole", "label_head_filter": 0}))
     assert (other["part"], other["label_head_filter"]) == ("", 0)
+
+
+def test_an_exam_that_was_not_read_still_has_its_true_lesions(make: Make, tmp_path: Path) -> None:
+    write_labels(volume(), codes(), tmp_path / "mask.nii.gz")
+    lost = ImageReadError(Path("a"), "nothing")
+    truth = make({"label_hemorrhage": 1, "label_subdural": 1, "mask": "mask.nii.gz"})
+    (unread,) = volume_rows("a", lost, [], truth)
+    (read,) = volume_rows("a", volume(), [Exclusion("a", "", "head_filter", "no_head")], truth)
+    assert (unread["part"], unread["excluded_by"], unread["label_subdural"]) == ("head", "read", 1)
+    true = [name for name in read if name.startswith("true_volume_ml")]
+    assert {name: unread[name] for name in true} == pytest.approx({name: read[name] for name in true})
+    assert unread["true_volume_ml"] == pytest.approx(404 * 0.08)
+    for one, other in zip(unread["lesions"], read["lesions"][::-1], strict=True):
+        for name in ("ml", "diameter_mm", "x_mm", "y_mm", "z_mm"):
+            assert one[name] == pytest.approx(other[name])
+        assert one["type"] == other["type"]
+    assert [(one["source"], np.isnan(one["matched"])) for one in unread["lesions"]] == [("truth", True)] * 2
+    (normal,) = volume_rows("a", lost, [], make({"label_hemorrhage": 0}))
+    assert (normal["true_volume_ml"], normal["true_volume_ml_subdural"], normal["outlined"]) == (0, 0, 1)
+    for row in ({"mask": "nowhere.nii.gz"}, {}):
+        (unknown,) = volume_rows("a", lost, [], make({"label_hemorrhage": 1, **row}))
+        assert "true_volume_ml" not in unknown
+        assert (unknown["outlined"], unknown["lesions"]) == (0, [])
 
 
 def test_an_exam_whose_mask_cannot_be_read_is_judged_by_its_labels(make: Make) -> None:

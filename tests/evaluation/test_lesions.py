@@ -10,7 +10,8 @@ import pytest
 
 from domainseg.evaluation import evaluate, get
 from domainseg.evaluation.intervals import wilson
-from domainseg.evaluation.lesions import Lesions, froc
+from domainseg.evaluation.lesions import Lesions, froc, scans
+from domainseg.evaluation.tables import rows_of
 
 
 def lesion(
@@ -114,6 +115,16 @@ def test_excluded_exams_find_nothing_on_intention() -> None:
     assert get(metrics, "test.hemorrhage.intention.froc.at_1")["value"] == 0.25
     assert get(metrics, "test.hemorrhage.false_lesions_per_normal")["value"] == 1
     assert get(metrics, "test.hemorrhage.intention.false_lesions_per_normal")["value"] == 1
+
+
+def test_scans_are_those_whose_lesions_are_known() -> None:
+    """A normal exam that was lost has a false lesion above all; a bleed that was lost and has no mask is no scan."""
+    more = [exam("lost", 0, np.nan, excluded_by="read"), exam("labelled", 1, np.nan, excluded_by="read")]
+    rows = rows_of(pd.concat([EXAMS, pd.DataFrame(more)], ignore_index=True), "hemorrhage")
+    kept, found = scans(rows, LESIONS)
+    assert list(kept.table["image"]) == ["a", "b", "c", "d", "lost"]
+    assert found.false.max() == np.inf
+    assert kept.table["image"].iloc[found.false_exam[np.argmax(found.false)]] == "lost"
 
 
 def test_all_found_has_an_interval() -> None:

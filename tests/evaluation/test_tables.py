@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from domainseg.evaluation import EvaluationError, evaluate
-from domainseg.evaluation.tables import repaired
+from domainseg.evaluation.tables import clusters_of, repaired
 
 
 def table(n: int = 12) -> pd.DataFrame:
@@ -20,6 +20,16 @@ def table(n: int = 12) -> pd.DataFrame:
             "score_effusion": np.clip(0.3 * label + 0.6 * rng.random(n), 0, 1),
         }
     )
+
+
+def test_a_group_joins_patients_and_does_not_divide_one() -> None:
+    """Two uploads of one patient, and a family of two: who belongs together is a chain."""
+    several = table(6).assign(
+        site="North", patient=["a", "a", "b", "c", "d", None], group=["1", "2", "3", "3", None, "2"]
+    )
+    assert pd.factorize(clusters_of(several))[0].tolist() == [0, 0, 1, 1, 2, 0]
+    several["group"] = None
+    assert pd.factorize(clusters_of(several))[0].tolist() == [0, 0, 1, 2, 3, 4]
 
 
 def test_a_clean_table_is_left_as_it_is() -> None:

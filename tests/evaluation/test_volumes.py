@@ -108,6 +108,21 @@ def test_excluded_exams_without_masks_are_not_measured() -> None:
     assert get(metrics, "test.extra_axial.intention.dice")["n"] == 20
 
 
+def test_of_excluded_exams_whose_masks_tell_no_types_no_type_is_measured() -> None:
+    lost = table()
+    untyped = [name for name in lost if name.endswith(("_subdural", "_extra_axial")) and name[:4] in ("dice", "true")]
+    lost.loc[:9, untyped] = np.nan
+    lost.loc[:5, [name for name in lost if name.startswith(("score", "dice", "surface", "volume"))]] = np.nan
+    lost["outlined"] = 1
+    metrics = evaluate(lost, resamples=20)
+    assert get(metrics, "test.hemorrhage.intention.dice")["value"] == pytest.approx(0.8 * 18 / 24)
+    for target in ("subdural", "extra_axial"):
+        assert get(metrics, f"test.{target}.intention.dice")["n"] == 14
+        assert get(metrics, f"test.{target}.intention.dice")["value"] == pytest.approx(
+            0.8 - 0.1 * (target != "subdural")
+        )
+
+
 def test_scores_of_types_are_not_judged_as_probabilities() -> None:
     metrics = evaluate(table(), resamples=20)
     assert "brier" in metrics["test"]["hemorrhage"]

@@ -116,6 +116,13 @@ def test_pages_with_outlines_come_with_their_neighbours_and_none_is_forgotten(ca
     chosen = choose(places, [Outlines(everywhere, TRUE, "true")], 5)
     assert len(chosen) == 5
     assert 15 in chosen, "the only page with the other type"
+    two = np.zeros_like(layer.codes)
+    two[4:20], two[30:34] = 1, 1
+    held = [2, 3, 4, 5, 6, 7, 8, 9, 15, 16]
+    assert set(choose(places, [Outlines(two, TRUE, "true")], 10)) == set(held), "no neighbour in place of an outline"
+    assert set(choose(places, [Outlines(two, TRUE, "true")], 12)) > set(held)
+    numbers = np.where(np.arange(len(two))[:, None, None] < 30, two, 2 * two)
+    assert set(choose(places, [Outlines(two, TRUE, "true", numbers)], 3)) & {15, 16}, "the smaller lesion of one type"
 
 
 def test_an_overlay_shows_the_called_lesions_or_why_there_are_none(case: Case, volume: Volume, tmp_path: Path) -> None:

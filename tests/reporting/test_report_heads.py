@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,18 @@ def test_false_lesions_are_counted_by_what_they_were_taken_from(heads: Tables, r
     assert sum(row["lesions"] for row in rows.values()) == exams["false_lesions"].sum()
     held = exams["image"].isin(scored) & exams["mimic"].str.split("+").map(lambda kinds: "motion" in kinds)
     assert rows["Motion"]["exams"] == held.sum()
+
+
+def test_with_folds_lesions_are_counted_in_the_fold_that_tests_the_exam(run: Path) -> None:
+    content = gather(run)
+    assert content.table is not None
+    assert content.lesions is not None
+    of_one = sections_volume.mimic_rows(
+        replace(content, table=content.table.assign(fold=0), lesions=content.lesions.assign(fold=0))
+    )
+    table = pd.concat([content.table.assign(fold=0), content.table.assign(fold=1, split="tune")])
+    lesions = pd.concat([content.lesions.assign(fold=0), content.lesions.assign(fold=1)])
+    assert sections_volume.mimic_rows(replace(content, table=table, lesions=lesions)) == of_one
 
 
 def test_types_have_a_table_and_no_blocks_of_their_own(run: Path) -> None:

@@ -80,6 +80,24 @@ def test_best_worst_missed_and_the_surest_of_each_look_alike(table: pd.DataFrame
     assert choose(table.drop(columns="label_hemorrhage"), None) == []
 
 
+def test_worst_are_exams_that_were_measured(table: pd.DataFrame) -> None:
+    without = [exam(f"label_{k}", dice_hemorrhage=np.nan) for k in range(4)]
+    shown = choose(pd.concat([table, pd.DataFrame(without)]), None)
+    assert [one.row["image"] for one in shown if one.kind == "worst"] == ["bad", "fair"]
+    shown = choose(pd.DataFrame(without), None)
+    assert [one.row["image"] for one in shown if one.kind == "worst"] == ["label_3"], "all that there is"
+
+
+def test_with_folds_a_false_lesion_is_one_of_the_fold_that_tests_the_exam(
+    table: pd.DataFrame, lesions: pd.DataFrame
+) -> None:
+    """Each exam is test in one fold and tune in another, with lesions of its own in both."""
+    normal = table[table["image"] == "normal"]
+    both = pd.concat([normal.assign(fold=0), normal.assign(fold=1, split="tune")])
+    own = pd.DataFrame([false("normal", "motion", 0.6, fold=0), false("normal", "metal", 0.9, fold=1)])
+    assert [one.lesion["mimic"] for one in choose(both, own) if one.lesion] == ["motion"]
+
+
 def test_captions_say_type_volume_and_score(table: pd.DataFrame, lesions: pd.DataFrame) -> None:
     said = {(one.kind, one.row["image"]): caption(one) for one in choose(table, lesions)}
     assert said["best", "good"] == "Exam good: subdural; Dice 0.90, measured 2.0 ml; score 0.90, threshold 0.50"

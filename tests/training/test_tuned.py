@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from domainseg.cascade.case import Case
+from domainseg.cascade.case import Case, Exclusion
 from domainseg.cascade.head import HemorrhageDetector
 from domainseg.cascade.stages import Frozen, Stage
 from domainseg.imaging.hemorrhage import TYPES
@@ -127,6 +127,40 @@ def test_thresholds_of_types_keep_what_the_rule_asks() -> None:
     assert stage.decision.threshold_subarachnoid == 0.5  # none on tune: as it was
     called = stage.decision.thresholds(Frozen())
     assert called["epidural"] == stage.decision.threshold_epidural
+
+
+def test_thresholds_of_types_count_exams_that_were_lost() -> None:
+    """It has found nothing: of 21 with its type 20 can be kept, and of the others it is a negative that is called."""
+
+    class Some(Exams):
+        def __iter__(self) -> Iterator[tuple[Case | Exclusion, Any]]:
+            yield from super().__iter__()
+            yield Exclusion("999", "", "read", "unreadable"), self
+
+    whole = tune_hemorrhage(Exams(count=120).stage(), Exams(count=120), "sensitivity_0.95")[1]["types"]
+    some = tune_hemorrhage(Exams(count=120).stage(), Some(count=120), "sensitivity_0.95")[1]["types"]
+    own, *others = TYPES[:3]
+    assert (whole[own]["n_positive"], whole[own]["kept"]) == (20, 1)
+    assert (some[own]["n_positive"], some[own]["kept"]) == (21, pytest.approx(20 / 21))
+    assert all(some[name]["n_negative"] == whole[name]["n_negative"] + 1 for name in others)
+    assert all(some[name]["specificity"] < whole[name]["specificity"] for name in others)
+
+
+def test_the_strongest_are_taken_of_those_that_are_large_enough() -> None:
+    """More specks than MOST, each surer than the bleed: as served, those below the smallest size are no candidates."""
+    exams = Exams()
+    stage = exams.stage()
+    plain = stage.network
+
+    def network(pictures: np.ndarray) -> dict[str, np.ndarray]:
+        found = plain(pictures)
+        found["mask"][0, 0, 1::3, 1::3] = 5.0
+        return found
+
+    stage, record = tune_hemorrhage(replace(stage, network=network), exams, "sensitivity_0.95")
+    assert isinstance(stage.decision, HemorrhageDetector)
+    large = next(entry for entry in record["calls"] if (entry["level"], entry["smallest"]) == (0.5, 16.0))
+    assert large["lesion_sensitivity_at_1"] == 1
 
 
 def test_labels_without_masks_tune_the_exam_alone() -> None:
