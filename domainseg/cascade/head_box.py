@@ -1,14 +1,16 @@
 """Where the head lies in a volume: found in the voxels, by what is solid and how it is stacked. Our own method.
 
 Solid is what is denser than fat. A head rest, a table and the frame of a picture are thin: an opening takes them away,
-or they enclose far more than they fill. Of each slice the largest piece is kept if it lies under the piece above, from
-the vertex down; the uppermost BRAIN millimetres give the box in plane, which holds for an infant's head as well: its
-shoulders come later. Millimetres are guessed where they are unknown (pictures): a field of view of 250, slices of 5.
+or they enclose far more than they fill. Of each slice the largest piece is looked at; slices whose pieces overlap make
+a stack, and the largest stack is the body, whatever lies above it. Its uppermost BRAIN millimetres give the vertex and
+the box in plane, which holds for an infant's head as well: its shoulders come later. Millimetres are guessed where they
+are unknown (pictures): a field of view of 250, slices of 5.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -25,8 +27,10 @@ FIELD, SLICE = 250.0, 5.0  # mm that are guessed for pictures
 _SOLID = -300.0  # HU, denser than fat and lung
 _COARSE = 3.0  # mm; the search needs no finer pixels
 _HOLLOW = 0.3  # what fills less of its own outline is a frame, no body
-_VERTEX = 0.1  # of the largest piece's area: where the head begins
+_VERTEX = 0.1  # of the largest area within BRAIN: where the head begins
 _CUT = 0.6  # of it in the uppermost slice: there the head goes on (0.52 at most in 45 real heads)
+_WHOLE = 0.3  # of it on both sides of slices that show nothing or something else: the same body (our choice)
+_GAP = 15.0  # mm that such slices may take
 
 Mask = NDArray[np.bool_]
 
@@ -58,8 +62,9 @@ def head_frame(volume: Volume) -> Frame:
     if not areas.any():
         return Frame(volume.geometry, volume.shape)
     brain = max(1, round(BRAIN / (sz * step_z)))
-    # The vertex is the uppermost slice of the stack that goes on below: a stray piece above it does not.
-    vertex = int(np.flatnonzero(areas >= _VERTEX * areas.max())[-1])
+    uppermost = _top(pieces, areas, brain, max(1, round(_GAP / (sz * step_z))))
+    widest = areas[max(0, uppermost - brain + 1) : uppermost + 1].max()
+    vertex = int(np.flatnonzero(areas[: uppermost + 1] >= _VERTEX * widest)[-1])
     kept = _stacked(pieces, vertex, max(0, vertex - brain + 1))
     rows, columns = np.flatnonzero(kept.any(axis=1)), np.flatnonzero(kept.any(axis=0))
     top, bottom = rows[0] * step_y - 0.5, min((rows[-1] + 1) * step_y, height) - 0.5
@@ -75,7 +80,11 @@ def head_frame(volume: Volume) -> Frame:
     affine[0, 3] = np.rint((left + right) / 2 - affine[0, 0] * (side - 1) / 2)
     affine[1, 3] = np.rint((top + bottom) / 2 - affine[1, 1] * (side - 1) / 2)
     affine[2, 3] = first
-    return Frame(volume.geometry @ affine, (last - first, side, side), cut=bool(areas[-1] >= _CUT * areas.max()))
+    return Frame(
+        volume.geometry @ affine,
+        (last - first, side, side),
+        cut=uppermost == len(areas) - 1 and bool(areas[-1] >= _CUT * widest),
+    )
 
 
 def _pieces(voxels: NDArray[np.int16], rendering: tuple[float, float] | None, thin_x: float, thin_y: float) -> Mask:
@@ -121,6 +130,24 @@ def _unframe(solid: Mask, white: Mask) -> None:
             for line in lines:
                 drawn &= there[line].mean(axis=1) > 0.95
                 here[line][drawn] = False
+
+
+def _top(pieces: Mask, areas: NDArray[np.intp], brain: int, gap: int) -> int:
+    """The uppermost slice of the largest stack of pieces, each of which overlaps the next.
+
+    A stack above it belongs to it if it is near and both are wide there: a slice without a picture is no end.
+    """
+    joint = [bool((one & other).any()) for one, other in pairwise(pieces)]
+    starts = [0, *(k + 1 for k, met in enumerate(joint) if not met)]
+    stacks = list(pairwise([*starts, len(pieces)]))
+    best = max(range(len(stacks)), key=lambda k: int(areas[slice(*stacks[k])].sum()))
+    top = stacks[best][1] - 1
+    for first, end in stacks[best + 1 :]:
+        wide = _WHOLE * areas[max(0, top - brain + 1) : top + 1].max()
+        near = first - top - 1 <= gap and min(areas[top], areas[first]) >= wide
+        if near and (pieces[top] & pieces[first]).any():
+            top = end - 1
+    return top
 
 
 def _stacked(pieces: Mask, vertex: int, last: int) -> Mask:

@@ -64,6 +64,43 @@ def test_a_head_whose_vertex_is_missing_is_told(missing: float, cut: bool) -> No
     assert head_frame(replace(volume, voxels=volume.voxels[: kept + 1])).cut is cut
 
 
+def test_a_head_whose_vertex_is_missing_is_told_beside_shoulders() -> None:
+    """Shoulders are wider than a head: what is cut is measured on the head."""
+    volume = heads.head(centre=(120.0, 0.0, 0.0), axes=(75.0, 95.0, 70.0), shoulders=True)
+    kept = round((195 - 40) / SPACING[2])
+    assert head_frame(replace(volume, voxels=volume.voxels[: kept + 1])).cut
+
+
+@pytest.mark.parametrize("across", [0.0, 75.0])
+def test_a_piece_above_the_head_takes_no_frame(across: float) -> None:
+    """A hand or a bag of fluid, in the middle or beside it, 10 mm above the vertex."""
+    volume = heads.head(centre=(60.0, 0.0, 0.0))
+    z, y, x = heads.positions()
+    voxels = volume.voxels.copy()
+    voxels[(np.hypot(y - across, x - across) < 30) & (z >= 150)] = 40
+    frame, alone = head_frame(replace(volume, voxels=voxels)), head_frame(volume)
+    np.testing.assert_array_equal(frame.affine, alone.affine)
+    assert (frame.shape, frame.cut) == (alone.shape, False)
+
+
+def test_a_vertex_is_found_where_shoulders_fill_the_field() -> None:
+    """Thin slices: the first ones of a head are small beside a body of 400 by 256 mm, and belong to it."""
+    z, y, x = np.indices((150, 128, 200), dtype=float) * np.array([1.25, 2, 2])[:, None, None, None]
+    voxels = np.full(z.shape, AIR, np.int16)
+    voxels[((z - 100) / 75) ** 2 + ((y - 128) / 95) ** 2 + ((x - 200) / 75) ** 2 < 1] = 40
+    voxels[(z < 30) & (((y - 128) / 128) ** 2 + ((x - 200) / 199) ** 2 < 1)] = 40
+    frame = head_frame(Volume(voxels, np.diag([2, 2, 1.25, 1.0]), source_shape=voxels.shape))
+    uppermost = frame.affine[2, 3] + frame.shape[0] - 1
+    assert 1.25 * uppermost > 175 - 7, "a section of a tenth of the head's largest lies 4 mm below its vertex"
+
+
+def test_slices_without_a_picture_are_no_end() -> None:
+    volume = heads.head()
+    voxels = volume.voxels.copy()
+    voxels[22:24] = AIR
+    np.testing.assert_array_equal(head_frame(replace(volume, voxels=voxels)).affine, head_frame(volume).affine)
+
+
 def test_a_head_cut_off_at_the_field_of_view() -> None:
     frame = head_frame(heads.head(centre=(100.0, -70.0, 0.0)))
     top = frame.affine @ np.array([0, 0, 0, 1])
