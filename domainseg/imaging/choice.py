@@ -131,10 +131,8 @@ def _reach(members: Sequence[Image]) -> tuple[float, float]:
 
 
 def _axial(members: Sequence[Image]) -> bool:
-    if is_enhanced(members):
-        return True  # its orientation stands in its frames
     try:
         turn = members[0].numbers("ImageOrientationPatient", 6)
     except Refusal:
-        return False
+        return is_enhanced(members)  # its frames may be turned one by one, which reading them says
     return bool(abs(np.cross(turn[:3], turn[3:])[2]) >= _AXIAL)

@@ -13,7 +13,7 @@ from domainseg.imaging.dicom import Refusal, decode, number, numbers, open_dicom
 from domainseg.imaging.hounsfield import to_int16
 from domainseg.imaging.reading import file_bytes
 from domainseg.imaging.shutters import padding_of, unpadded
-from domainseg.imaging.slices import Image, Slice, placed
+from domainseg.imaging.slices import ENHANCED_CLASSES, Image, Slice, placed
 
 _LARGEST_SLOPE, _LARGEST_INTERCEPT = 100.0, 1e5
 _TISSUE = -300.0  # HU above which a padding value would hide tissue
@@ -58,6 +58,8 @@ class Frames:
         header = read_header(dataset)
         if header.samples > 1 or header.photometric != "MONOCHROME2" or header.bits_allocated not in (8, 16):
             raise Refusal(f"{one.place} is no grey CT slice of 8 or 16 bits")
+        if header.frames > 1 and dataset.get("SOPClassUID") not in ENHANCED_CLASSES:
+            raise Refusal(f"{one.place} holds {header.frames} frames, and a CT slice is one: damaged")
         if (header.rows, header.columns) != (one.rows, one.columns):
             raise Refusal(f"{one.place} has another size than its header: damaged")
         if "ModalityLUTSequence" in dataset:

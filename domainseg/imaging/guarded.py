@@ -67,9 +67,14 @@ class _Process:
                 length = int.from_bytes(child.stdout.read(8), "little")
                 pixels = child.stdout.read(length)
             except OSError:
-                pixels, length = b"", 0
+                pixels, length = b"", -1
+            except BaseException:  # the answer would be taken for that of the next frame
+                self.stop()
+                raise
             finally:
                 watch.cancel()
+            if len(pixels) != length:
+                self.stop()
             if not length or len(pixels) != length:
                 raise RuntimeError("gdcm cannot decode the frame")
             return pixels

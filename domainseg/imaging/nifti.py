@@ -26,6 +26,7 @@ _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS to LPS and back
 _HEADERS: dict[int, Any] = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
 _IMAGE: Any = nibabel.Nifti1Image
 _MAX_OFFSET = 1 << 24  # bytes before the voxels: header and extensions
+_SIDES = 0.02  # of a voxel's side: how far pixdim may be off without a note
 _SPACING = (0.05, 30.0)  # mm between voxels that are plausible
 
 
@@ -150,7 +151,7 @@ def read_grid(path: Path) -> Volume:
 def _check_place(header: Any, shape: tuple[int, int, int], place: Affine) -> None:
     """Refuse a label volume whose header puts its corners elsewhere than ``place`` does."""
     forms = [header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]]
-    known = [form for form in forms if form is not None and not np.allclose(form, np.eye(4))]
+    known = [form for form in forms if form is not None and not _says_nothing(form)]
     if not known:
         return
     said = _LPS @ np.asarray(known[0], np.float64)
@@ -252,9 +253,14 @@ def _affine(header: Any, shape: tuple[int, int, int]) -> tuple[Affine, list[str]
         forms = {"sform": header.get_sform(coded=True)[0], "qform": header.get_qform(coded=True)[0]}
     except Exception:
         raise Refusal("its qform is no rotation: damaged") from None
-    found = [(name, form) for name, form in forms.items() if form is not None]
+    found = [(name, form) for name, form in forms.items() if form is not None and not _says_nothing(form)]
     if not found:
-        raise Refusal("has neither sform nor qform, so its left and right are unknown: write one of them")
+        said = (
+            "only an identity, as programs write it that do not know the place"
+            if any(form is not None for form in forms.values())
+            else "neither sform nor qform"
+        )
+        raise Refusal(f"has {said}, so its left and right and its millimetres are unknown: write an sform")
     affine = np.asarray(found[0][1], np.float64)
     if not np.isfinite(affine).all() or np.abs(affine).max() > 1e5:
         raise Refusal(f"its {found[0][0]} holds implausible numbers: damaged")
@@ -266,7 +272,17 @@ def _affine(header: Any, shape: tuple[int, int, int]) -> tuple[Affine, list[str]
     differ = len(found) == 2 and not _apart(np.asarray(found[1][1], np.float64), affine, shape) <= 0.5
     if differ and axes_of(affine) != axes_of(np.asarray(found[1][1], np.float64)):
         raise Refusal("its sform and qform disagree on which way its axes run, so its sides are unknown: mend one")
-    return _LPS @ affine, ["its sform and qform differ: the sform was taken"] if differ else []
+    notes = ["its sform and qform differ: the sform was taken"] if differ else []
+    sides = np.abs(np.asarray(header["pixdim"][1:4], np.float64))
+    if not np.allclose(sides, spacing, rtol=_SIDES):
+        told = " x ".join(f"{length:.3g}" for length in spacing)
+        notes.append(f"its pixdim says other voxels than its {found[0][0]}, whose {told} mm were taken")
+    return _LPS @ affine, notes
+
+
+def _says_nothing(form: NDArray[Any]) -> bool:
+    """Whether a form is the identity, in RAS or LPS: 1 mm and the origin at a corner are no scan's."""
+    return bool(np.allclose(form, np.eye(4)) or np.allclose(form, _LPS))
 
 
 def write_labels(volume: Volume, labels: NDArray[Any], path: Path | str) -> Path:

@@ -75,9 +75,8 @@ def _fill(view: NDArray[np.int16], stack: Stack) -> int:
         if place == np.rint(place):
             view[int(place)] = hu
         below = hu
-    last = int(np.rint(stack.places[-1]))
-    if last > stack.places[-1]:
-        view[last] = hu
+    if stack.depth - 1 > stack.places[-1]:
+        view[stack.depth - 1] = hu
     counted.check()
     return dropped
 

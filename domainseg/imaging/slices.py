@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pydicom
 from numpy.typing import NDArray
+from pydicom.multival import MultiValue
 
 from domainseg.imaging.dicom import Refusal
 from domainseg.imaging.header import read_values
@@ -25,6 +27,13 @@ TAGS = (
     "SamplesPerPixel", "InstanceNumber", "SeriesNumber", "GantryDetectorTilt", "KVP", "RescaleSlope",
     "RescaleIntercept", *DATES, *METADATA.values(),
 )  # fmt: skip
+
+# Of multi-frame files these stand in sequences of the functional groups.
+_GROUPED = {
+    "ConvolutionKernel": "CTReconstructionSequence",
+    "SliceThickness": "PixelMeasuresSequence",
+    "ImageOrientationPatient": "PlaneOrientationSequence",
+}
 
 # Ends of names of files that lie beside exams; anything else that is no DICOM may be a damaged slice.
 _BESIDE = frozenset(
@@ -50,13 +59,13 @@ _DERIVED = re.compile(
 )
 _BONE = re.compile(r"bone|knochen|osseous|\blungs?\b|sharp", re.I)
 _CONTRAST = re.compile(
-    r"\bct[av]\b|angio|venogra|perfusion|contrast|\bc\+|\+ ?c\b(?![ -]*sp)|\b(ce|km|mdc)\b|\binj(ect\w*)?\b|"
-    r"\b(with|avec|post) iv\b|arterial|venous|delayed",
+    r"\bct[av]\b|angio|venogra|perfusion|[ck]ontrast|\bc\+|(\+|\bpost|\bw/) ?(c|gd)\b(?![ -]*sp)|\b(ce|cect|km|mdc)\b|"
+    r"\binj(ect\w*)?\b|\b(with|avec|post) iv\b|arterial|venous|delayed",
     re.I,
 )
 _NATIVE = re.compile(
-    r"\b(without|w/?o|non?|pre|sine|sans|sin|senza|ohne)[ -]*(iv[ -]*)?(contrast\w*|ce|km|mdc|inj(ect\w*)?)\b|"
-    r"unenhanced",
+    r"\b(without|w/?o|non?|pre|sine|sans|sin|senza|ohne|keine?)[ -]*(iv[ -]*)?"
+    r"([ck]ontrast\w*|ce|km|mdc|inj(ect\w*)?)\b|unenhanced",
     re.I,
 )
 _HEAD = re.compile(r"head|brain|skull|crani|cereb|neuro|sch[aä]?edel|kopf|t[eê]te", re.I)
@@ -131,12 +140,28 @@ def headers(files: Sequence[Path]) -> tuple[list[Image], int]:
         place = f"file {number} of {len(files)} in order of names"
         try:
             values = read_values(file, TAGS)
+            if values.get("SOPClassUID") in ENHANCED_CLASSES:
+                values = _of_frames(file) | values
         except OSError as error:
             raise Refusal(f"{place} cannot be opened: {error.strerror}") from None
         except Exception:
             raise Refusal(f"{place} is no readable DICOM file: damaged, or it does not belong here") from None
         found.append(Image(file, place, values))
     return found, beside
+
+
+def _of_frames(file: Path) -> dict[str, str]:
+    """What a series is chosen by, of a multi-frame file: as its functional groups say for all frames, or the first."""
+    dataset = pydicom.dcmread(file, stop_before_pixels=True)
+    sequences = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+    groups = [group for name in sequences for group in list(dataset.get(name) or [])[:1]]
+    found: dict[str, str] = {}
+    for keyword, name in _GROUPED.items():
+        for items in [group.get(name) for group in groups]:
+            value = items[0].get(keyword) if items else None
+            if value is not None and keyword not in found:
+                found[keyword] = "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value)
+    return found
 
 
 def lies_beside(file: Path) -> bool:

@@ -24,6 +24,7 @@ _HOLE = 1.5  # times the protocol's distance beside it, or the thickness: a slic
 _TOUCHING = 1.25  # times the thickness: slices nearer than that leave no gap
 WIDEST = 12.0  # mm: nothing is interpolated over more
 _ON_GRID = 0.005  # of the distance: a source slice that near to one of the grid is it
+_RUNS = 3  # times that instance numbers may turn back before they are taken for numbers without order
 _STEEPEST = 45.0  # degrees between the normal and the way the slices follow each other
 
 
@@ -67,6 +68,7 @@ def stacked(slices: Sequence[Slice]) -> Stack:
     normal = first.normal
     axis = int(np.abs(normal).argmax())
     upward = normal if normal[axis] > 0 else -normal  # LPS: to the left, the back, the head
+    _check_runs(slices, upward)
     grouped = _grouped(sorted(slices, key=lambda one: float(one.position @ upward)), upward)
     if len(grouped) < FEWEST:
         raise Refusal(f"has slices at {len(grouped)} places: a volume needs {FEWEST}")
@@ -83,6 +85,7 @@ def stacked(slices: Sequence[Slice]) -> Stack:
     usual = protocol_distances(gaps)
     _check_gaps(gaps, usual, [group[0] for group in grouped])
     step, depth, places, notes = _grid(heights, gaps, usual)
+    notes += _doubts(gaps, usual, [group[0] for group in grouped])
     thickness, gap = float(np.median([group[0].thickness for group in grouped])), float(np.median(gaps))
     if 0 < thickness < gap / _TOUCHING:
         notes.append(f"slices of {thickness:.1f} mm lie {gap:.1f} mm apart: what is between them was not seen")
@@ -118,6 +121,29 @@ def _check_turns(slices: Sequence[Slice]) -> None:
                 f"its slices are turned against each other (by {angle:.1f} degrees between their normals), so they are "
                 "no stack: the tilt was changed during the scan, or two series are in one"
             )
+
+
+def _check_runs(slices: Sequence[Slice], upward: NDArray[np.float64]) -> None:
+    """Refuse a scan that was repeated under one series: by instance number its slices run over the same places again.
+
+    Numbers that follow no order, or the same number twice, say nothing of it.
+    """
+    numbers = [one.number for one in slices]
+    if None in numbers or len(set(numbers)) < len(numbers):
+        return
+    heights = np.array([float(one.position @ upward) for one in sorted(slices, key=lambda one: one.number or 0)])
+    steps = np.diff(heights)
+    back = np.flatnonzero(steps * np.sign(np.sum(np.sign(steps))) < 0) + 1
+    runs = np.split(heights, back)
+    if not 1 <= len(back) <= _RUNS or min(map(len, runs)) < FEWEST:
+        return
+    gap = float(np.median(np.abs(steps)))
+    ordered = sorted(runs, key=lambda run: float(run.min()))
+    if any(below.max() > above.min() + gap for below, above in pairwise(ordered)):
+        raise Refusal(
+            f"its slices run over the same part of the body {len(runs)} times, by their instance numbers: a repeated "
+            "scan in one series; export one of them"
+        )
 
 
 def _grouped(ordered: Sequence[Slice], upward: NDArray[np.float64]) -> list[tuple[Slice, ...]]:
@@ -156,6 +182,20 @@ def _check_gaps(gaps: NDArray[np.float64], usual: NDArray[np.float64], slices: S
             )
 
 
+def _doubts(gaps: NDArray[np.float64], usual: NDArray[np.float64], slices: Sequence[Slice]) -> list[str]:
+    """Notes on gaps where instance numbers skip and distances change: no hole of the wider one, but of the narrower."""
+    notes = []
+    for at, (a, b) in enumerate(pairwise(slices)):
+        skipped = a.number is not None and b.number is not None and abs(a.number - b.number) > 1
+        beside = [usual[:at][np.isfinite(usual[:at])][-1:], usual[at + 1 :][np.isfinite(usual[at + 1 :])][:1]]
+        if skipped and len(near := np.concatenate(beside)) and gaps[at] > _HOLE * near.min():
+            notes.append(
+                f"{gaps[at]:.1f} mm lie between slices {at + 1} and {at + 2} from below, where instance numbers skip: "
+                "a slice may be missing"
+            )
+    return notes
+
+
 def _grid(
     heights: NDArray[np.float64], gaps: NDArray[np.float64], usual: NDArray[np.float64]
 ) -> tuple[float, int, NDArray[np.float64], list[str]]:
@@ -171,6 +211,9 @@ def _grid(
     whole = np.rint(places)
     places = np.where(np.abs(places - whole) < _ON_GRID, whole, places)
     note = f"uneven slice distance, {gaps.min():.2f} to {gaps.max():.2f} mm: resampled along z to {step:.2f} mm"
-    # The last slice of the grid is the last that lies between two of the source, or one past it by half a step at most,
-    # so that the uppermost slice is not lost.
-    return step, int(np.rint(places[-1])) + 1, np.asarray(places, np.float64), [note]
+    # The last slice of the grid is the last that lies between two of the source, or one past it, so that the uppermost
+    # slice is not lost: where the last but one lies on the grid already, nothing would be read of it.
+    last = int(np.rint(places[-1]))
+    if places[-1] > last and places[-2] >= last:
+        last += 1
+    return step, last + 1, np.asarray(places, np.float64), [note]

@@ -16,7 +16,7 @@ from domainseg.imaging.geometry import Affine
 AIR = -1024  # HU of padding and of what lies outside
 
 # Part of every cache key: a change of what read_volume makes of its files raises it.
-VOLUME_READER_VERSION = "1"
+VOLUME_READER_VERSION = "2"
 
 
 class VolumeTooLargeError(ImageReadError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from domainseg.imaging.reading import is_picture, one_error
@@ -67,10 +68,12 @@ def _files(path: Path) -> list[Path]:
             return [path]
         if not path.is_dir():
             raise Refusal("is neither file nor folder" if path.exists() else "does not exist")
-        files = []
-        for file in path.rglob("*"):
-            if file.is_file():
-                files.append(file)
+        files: list[Path] = []
+        for place, folders, names in os.walk(path, onerror=_raise):
+            if any(os.path.islink(os.path.join(place, name)) for name in folders):
+                raise Refusal("holds a linked folder, which is not entered: put all slices of the exam into one folder")
+            # A link that leads nowhere counts: opening it says so, while leaving it out would drop a slice in silence.
+            files += [file for name in names if (file := Path(place, name)).is_file() or file.is_symlink()]
             if len(files) > MAX_FILES:
                 raise Refusal(f"holds more than {MAX_FILES} files: no exam has so many")
     except OSError as error:
@@ -78,6 +81,10 @@ def _files(path: Path) -> list[Path]:
     if not files:
         raise Refusal("is an empty folder")
     return sorted(files)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _begins_as_picture(file: Path) -> bool:

@@ -117,6 +117,27 @@ def test_nifti_2(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_volume(tmp_path / "b.nii.gz").voxels, read_volume(tmp_path / "a.nii").voxels)
 
 
+@pytest.mark.parametrize("form", [np.eye(4), np.diag([-1.0, -1.0, 1.0, 1.0])])
+def test_an_identity_says_nothing_of_millimetres(form: Any, tmp_path: Path) -> None:
+    """nibabel and SimpleITK write it, with a code that says otherwise, where nobody told them the place."""
+    values = written(tmp_path / "a.nii", stored_affine())
+    image = nibabel.Nifti1Image(values, form)
+    image.header["pixdim"][1:4] = (0.45, 0.45, 5)
+    image.set_qform(None, 0)
+    nibabel.save(image, tmp_path / "b.nii")
+    assert "only an identity" in refused(tmp_path / "b.nii")
+    image.set_qform(np.diag([2.0, 2.5, 3.0, 1.0]), 1)
+    nibabel.save(image, tmp_path / "c.nii")
+    assert read_volume(tmp_path / "c.nii").spacing == pytest.approx((2, 2.5, 3)), "then the other form tells"
+
+
+def test_voxels_of_two_sizes_are_told(tmp_path: Path) -> None:
+    written(tmp_path / "a.nii", stored_affine(), pixdim=[1, 2, 2.5, 5, 1, 1, 1, 1])
+    assert "its pixdim says other voxels than its sform, whose 2 x 2.5 x 3" in "; ".join(
+        read_volume(tmp_path / "a.nii").notes
+    )
+
+
 def test_qform_and_big_endian(tmp_path: Path) -> None:
     values = written(tmp_path / "a.nii", stored_affine())
     rigid = np.diag([2.0, 2.5, 3.0, 1.0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tracemalloc
 from collections.abc import Callable, Sequence
 from io import BytesIO
@@ -190,6 +191,79 @@ def test_the_same_distances_with_skipped_numbers_are_holes(make_series: Series) 
     assert "slices are missing" in refusal(make_series(AXIAL[3:4], start=4)).reason
 
 
+def test_a_hole_where_distances_change_is_told(make_series: Series) -> None:
+    """8 mm where 4 and 7 mm meet and a number is missing: too little for a refusal, for 7 mm is usual above."""
+    heights = np.cumsum([0, *[4] * 5, 8, *[7] * 4])
+    make_series([(0.0, 0.0, z) for z in heights[:6]], SliceThickness=4)
+    volume = read_volume(make_series([(0.0, 0.0, z) for z in heights[6:]], start=8, SliceThickness=7))
+    assert "8.0 mm lie between slices 6 and 7 from below, where instance numbers skip: a slice may be missing" in (
+        volume.notes
+    )
+
+
+@pytest.mark.parametrize("shift", [1.3, 2.5, 3.5])
+def test_a_scan_that_was_repeated_in_one_series_is_refused(shift: float, make_series: Series) -> None:
+    make_series(AXIAL)
+    again = make_series([(x, y, z + shift) for x, y, z in AXIAL], start=9)
+    assert "run over the same part of the body 2 times" in refusal(again).reason
+
+
+def test_a_head_in_two_runs_is_one_stack(make_series: Series) -> None:
+    """The vertex first, then the base: nothing is there twice, though numbers turn back once."""
+    make_series(AXIAL[4:])
+    assert read_volume(make_series(AXIAL[:4], start=5)).shape[0] == len(AXIAL)
+
+
+def test_the_uppermost_slice_of_an_uneven_series_is_read(make_series: Series) -> None:
+    heights = [*np.arange(0, 36, 5.0), 37.0]
+    volume = read_volume(make_series([(0.0, 0.0, z) for z in heights], SliceThickness=5))
+    top = points_of(volume)[-1, 0, 0, 2]
+    assert top == pytest.approx(40)
+    # hounsfield_at rises by 3 HU a mm: its own value, not that of the slice 2 mm below.
+    assert np.diff(volume.voxels[-2:, 0, 0].astype(int)) == pytest.approx(6, abs=1)
+
+
+def test_links_are_no_slices_that_may_be_left_out(make_series: Series, tmp_path: Path) -> None:
+    """A file that an archive has not fetched, a folder elsewhere, one that nobody may look into."""
+    folder = make_series()
+    upper = sorted(folder.iterdir())[-1]
+    kept = upper.read_bytes()
+    upper.unlink()
+    upper.symlink_to(tmp_path / "gone.dcm")
+    assert "cannot be opened" in refusal(folder).reason
+    upper.unlink()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/8.dcm").write_bytes(kept)
+    (folder / "more").symlink_to(tmp_path / "elsewhere")
+    assert "linked folder" in refusal(folder).reason
+    (folder / "more").unlink()
+    upper.symlink_to(tmp_path / "elsewhere/8.dcm")
+    assert read_volume(folder).shape[0] == len(AXIAL)
+
+
+def test_a_folder_that_cannot_be_looked_into_is_told(make_series: Series, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_series()
+    (folder / "more").mkdir()
+    real = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if Path(path).name == "more":
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert "cannot be opened: Permission denied" in refusal(folder).reason
+
+
+def test_a_plain_slice_has_one_frame(make_slice: Callable[..., bytes], tmp_path: Path) -> None:
+    for k, position in enumerate(AXIAL):
+        two = pydicom.dcmread(BytesIO(make_slice(position, number=k + 1)))
+        two.NumberOfFrames = 2
+        two.PixelData = two.PixelData * 2
+        two.save_as(tmp_path / f"{k}.dcm")
+    assert "holds 2 frames" in refusal(tmp_path).reason
+
+
 def test_slices_there_twice_are_read_once(make_series: Series) -> None:
     folder = make_series()
     for path in sorted(folder.iterdir())[:3]:
@@ -352,6 +426,27 @@ def test_enhanced_ct_is_the_same_volume(make_series: Series, make_slice: Callabl
     np.testing.assert_allclose(volume.affine, plain.affine)
     assert volume.files == (path,)
     assert volume.source_shape == plain.source_shape
+
+
+def test_enhanced_ct_is_chosen_by_its_functional_groups(make_slice: Callable[..., bytes], tmp_path: Path) -> None:
+    def write(name: str, thickness: float = 5, turn: Sequence[float] = (1, 0, 0, 0, 1, 0), **tags: Any) -> None:
+        """``name`` is the kernel, which like the rest stands in the sequences only."""
+        whole = _enhanced(make_slice, range(8), SeriesInstanceUID=f"1.2.{tags['SeriesNumber']}", **tags)
+        (shared,) = whole.SharedFunctionalGroupsSequence
+        shared.CTReconstructionSequence = [pydicom.Dataset()]
+        shared.CTReconstructionSequence[0].ConvolutionKernel = name
+        shared.PixelMeasuresSequence[0].SliceThickness = thickness
+        shared.PlaneOrientationSequence[0].ImageOrientationPatient = list(turn)
+        whole.save_as(tmp_path / f"{name}{thickness}{turn[5]}.dcm")
+
+    write("BONE", SeriesNumber=1)
+    assert "bone" in refusal(tmp_path).reason
+    write("SOFT", 0.6, SeriesNumber=2)
+    write("SOFT", turn=(1, 0, 0, 0, 0, -1), SeriesNumber=3)
+    write("SOFT", SeriesNumber=4)
+    volume = read_volume(tmp_path)
+    assert [file.name for file in volume.files] == ["SOFT50.dcm"], "axial, and of 5 mm"
+    assert "left out: bone or lung kernel (1)" in volume.notes
 
 
 def test_incomplete_enhanced_ct_is_refused(make_slice: Callable[..., bytes], tmp_path: Path) -> None:

@@ -24,9 +24,11 @@ def test_kernels(kernels: tuple[str, ...], is_sharp: bool) -> None:
     ("reason", "descriptions"),
     [
         ("", ("HEAD 5.0 H31s", "Routine brain W/O CONTRAST", "Axial non-contrast", "sans contraste", "WO IV CONTRAST",
-              "sans injection", "HEAD_W/O_CE", "HEAD+C-SPINE 5.0", "AIDR 3D STD")),
+              "sans injection", "HEAD_W/O_CE", "HEAD+C-SPINE 5.0", "AIDR 3D STD",
+              "Kopf ohne Kontrastmittel", "HEAD W/ C-SPINE", "HEAD W/O C-SPINE")),
         ("contrast", ("CTA HEAD", "Head C+", "Brain WITH CONTRAST", "CT Angio 0.6", "Schaedel KM", "Perfusion 4D",
-                      "CTA_HEAD_0.6", "Kopf_KM", "HEAD +C", "Head post IV", "AVEC INJECTION", "cranio con mdc")),
+                      "CTA_HEAD_0.6", "Kopf_KM", "HEAD +C", "Head post IV", "AVEC INJECTION", "cranio con mdc",
+                      "CECT HEAD 5.0", "BRAIN W/C", "Brain W/ Gd", "HEAD POST C", "Kopf mit Kontrast", "HEAD W/ C")),
         ("bone", ("HEAD BONE", "Knochen 1.0", "Head_sharp")),
         ("localizer", ("Scout", "Topogram 0.6", "Surview", "Localizer")),
         ("derived", ("MIP axial", "VRT Skull", "MinIP", "MIP_axial", "Iodine map", "Head VNC")),
