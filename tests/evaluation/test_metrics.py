@@ -199,7 +199,7 @@ def test_patients_of_two_sites_with_one_number_are_two(hips: pd.DataFrame) -> No
     )
     assert evaluate(table, resamples=20)["test"]["x"]["auc"]["n_clusters"] == 3
     table["group"] = ["g", None, "g", None]
-    assert evaluate(table, resamples=20)["test"]["x"]["auc"]["n_clusters"] == 3  # g, (A, 1), (B, 2)
+    assert evaluate(table, resamples=20)["test"]["x"]["auc"]["n_clusters"] == 2  # (A, 1) and (B, 1) by g, (B, 2)
 
 
 def test_same_seed_same_metrics(hips: pd.DataFrame) -> None:
