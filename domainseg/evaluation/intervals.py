@@ -13,7 +13,7 @@ from typing import Any, TypedDict
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import beta, binomtest
+from scipy.stats import beta, binomtest, norm
 
 LEVEL = 0.95
 RESAMPLES = 2000
@@ -201,6 +201,17 @@ def apart(a: Metric, b: Metric) -> Metric:
     low = value - np.hypot(a["value"] - a["low"], b["high"] - b["value"])
     high = value + np.hypot(a["high"] - a["value"], b["value"] - b["low"])
     return Metric(value=value, low=float(low), high=float(high), n=n, n_clusters=k, method="newcombe")
+
+
+def p_apart(gap: Metric, level: float = LEVEL) -> float:
+    """Two-sided p of a difference with such an interval, as if it were normal on the side of 0 (our choice)."""
+    value = gap["value"]
+    towards_zero = value - gap["low"] if value > 0 else gap["high"] - value
+    if value == 0 or not np.isfinite(towards_zero):
+        return 1.0 if value == 0 else float("nan")
+    if towards_zero <= 0:
+        return 0.0
+    return float(2 * norm.sf(abs(value) / (towards_zero / norm.ppf((1 + level) / 2))))
 
 
 def weighted(

@@ -158,8 +158,9 @@ def likelihood_ratios(
     """Likelihood ratios of a positive and of a negative call, sensitivity / (1 - specificity) and its counterpart.
 
     Intervals on the logarithmic scale (Simel, Samsa and Matchar 1991) where patients have one row each, else patient
-    bootstrap. Where a count is 0 the bounds are on the logarithmic scale, with 1/2 added to each count, the counts
-    first scaled to the patients of their class where these have several rows, and named so; a ratio may be infinite.
+    bootstrap. Where a cell of the table of calls and labels is 0 the bounds are on the logarithmic scale, with 1/2
+    added to each cell, the cells first scaled to the patients of their class where these have several rows, and named
+    so; a ratio may be infinite. Of calls that no case got nothing is said.
     """
     positive, called = np.asarray(label) == 1, np.asarray(called, dtype=bool)
     n = len(positive)
@@ -171,11 +172,14 @@ def likelihood_ratios(
     out = []
     for side in (called, ~called):
         hits, false = int((side & positive).sum()), int((side & ~positive).sum())
-        with np.errstate(divide="ignore", invalid="ignore"):
+        if hits == false == 0:
+            out.append(empty("no such call", n, k))
+            continue
+        with np.errstate(divide="ignore"):
             value = float(np.divide(hits / m, false / (n - m)))
         add = 0.5 if 0 in (hits, false, m - hits, n - m - false) else 0.0
-        a, b = (count * patients[0] / m + add for count in (hits, m))
-        c, d = (count * patients[1] / (n - m) + add for count in (false, n - m))
+        a, b = hits * patients[0] / m + add, patients[0] + 2 * add
+        c, d = false * patients[1] / (n - m) + add, patients[1] + 2 * add
         middle, reach = np.log((a / b) / (c / d)), 1.959963985 * np.sqrt(1 / a - 1 / b + 1 / c - 1 / d)
         low, high, method = float(np.exp(middle - reach)), float(np.exp(middle + reach)), "log scale"
         if k < n and add:

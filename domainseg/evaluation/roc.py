@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
 from scipy.stats import t as student
 
-from domainseg.evaluation.intervals import LEVEL, Array, Metric, apart, codes, empty, exact
+from domainseg.evaluation.intervals import LEVEL, Array, Metric, apart, codes, empty, exact, p_apart
 
 _TINY = 1e-20  # a variance below this is rounding: the scores can't say how sure the AUC is
 
@@ -155,8 +155,9 @@ def difference(
 ) -> tuple[Metric, float]:
     """AUC of a minus AUC of b on the same rows, with interval and two-sided p-value (normal approximation).
 
-    DeLong's paired test, Obuchowski's with several rows a patient. Where both scores order all pairs alike, the bound
-    is what 0 discordant patients of the smaller class can exclude, and p is 1.
+    DeLong's paired test, Obuchowski's with several rows a patient. Where the difference has no variance, as when both
+    scores order all pairs alike, the bound is what 0 discordant patients of the smaller class can exclude, of which p
+    is; 1 where there is no difference.
     """
     n = len(label)
     label = np.asarray(label)
@@ -174,7 +175,8 @@ def difference(
         ), np.nan
     if spread < _TINY:
         reach = exact(0.0, min(int(has[0].sum()), int(has[1].sum())), level)[1]
-        p, method = (1.0 if value == 0 else np.nan), "degenerate"
+        z = float(norm.ppf((1 + level) / 2))
+        p, method = (1.0 if value == 0 else float(2 * norm.sf(abs(value) / (reach / z)))), "degenerate"
     else:
         reach = float(norm.ppf((1 + level) / 2) * np.sqrt(spread))
         p, method = float(2 * norm.sf(abs(value) / np.sqrt(spread))), "delong paired" if k == n else "obuchowski paired"
@@ -199,7 +201,7 @@ def unpaired(
     Labels 1 or 0, scores without NaN. The variances of both AUCs add up (DeLong, DeLong and Clarke-Pearson 1988); a
     patient with rows on both sides, told by the name in clusters_a and clusters_b, takes the covariance off again.
     fold_a, fold_b: compare within folds only, as ``auc`` does.
-    Where one AUC is degenerate (exactly 1, say) its exact bound enters the interval as in Newcombe 1998, and p is NaN.
+    Where one AUC is degenerate (exactly 1, say) its exact bound enters the interval as in Newcombe 1998, of which p is.
     """
     sides = ((label_a, score_a, clusters_a, fold_a), (label_b, score_b, clusters_b, fold_b))
     one, two = (auc(*side, level=level) for side in sides)
@@ -221,7 +223,7 @@ def unpaired(
         ), np.nan
     if "degenerate" in one["method"] or "degenerate" in two["method"]:
         gap = apart(one, two)
-        return metric(gap["low"], gap["high"], "degenerate"), np.nan
+        return metric(gap["low"], gap["high"], "degenerate"), p_apart(gap, level)
     errors, spread, cut = [], 0.0, len(names[0])
     for (label, score, _, fold), members in zip(sides, (rows[:cut], rows[cut:]), strict=True):
         label = np.asarray(label)

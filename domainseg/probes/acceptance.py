@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import beta, norm
+from scipy.stats import beta
 
 from domainseg.bundle.override import override_threshold, overrides_of, threshold_of
 from domainseg.bundle.schema import METRICS, parse_json
 from domainseg.bundle.verify import Verified, verify_bundle
 from domainseg.evaluation import Metric, auc, calibration, proportion
-from domainseg.evaluation.intervals import LEVEL, empty
+from domainseg.evaluation.intervals import LEVEL, empty, p_apart
 from domainseg.evaluation.operating import RULES, choose_threshold, excludes_above
 from domainseg.evaluation.tables import Rows, numbers, probable, rows_of, texts
 from domainseg.probes.acceptance_page import page_of, short_table
@@ -223,12 +223,10 @@ def shifted(local: Metric, own: Metric) -> dict[str, Any]:
         return {**empty("an interval is missing", n, clusters), "p": np.nan}
     below = float(np.hypot(local["value"] - local["low"], own["high"] - own["value"]))
     above = float(np.hypot(local["high"] - local["value"], own["value"] - own["low"]))
-    towards_zero = below if value > 0 else above
-    p = 1.0 if value == 0 else float(2 * norm.sf(abs(value) / (towards_zero / norm.ppf((1 + LEVEL) / 2))))
     metric = Metric(
         value=value, low=value - below, high=value + above, n=n, n_clusters=clusters, method="square and add"
     )
-    return {**metric, "p": p}
+    return {**metric, "p": p_apart(metric)}
 
 
 def positives_needed(rule: str, precision: float) -> int | None:

@@ -104,8 +104,8 @@ def effects(table: pd.DataFrame, target: str, names: Sequence[str], touched: Map
 
     auc, difference: on intention, a case that is excluded then being lost. scored_both: cases with a score before and
     after, their AUC before and after and its difference (paired). positive, negative: mean change of the score's
-    log-odds among these. lost: judged cases without a score only then. p_holm is of ``scored_both``, corrected over
-    the changes.
+    log-odds among these. lost: judged cases without a score only then. p_difference is of the difference on intention;
+    p_holm is of ``scored_both``, corrected over the changes.
     """
     before = judged_as(table, target, f"score_{target}")
     if not both_classes(before):
@@ -126,12 +126,13 @@ def judged_as(table: pd.DataFrame, target: str, column: str) -> Rows:
 
 def _effect(table: pd.DataFrame, target: str, name: str, before: Rows) -> dict[str, Any]:
     after = judged_as(table, target, f"changed_{name}")
-    gap, _ = roc.difference(after.label, after.score, before.score, after.clusters)
+    gap, p_of_gap = roc.difference(after.label, after.score, before.score, after.clusters)
     both = np.isfinite(before.score) & np.isfinite(after.score)
     one, two = before.take(both), after.take(both)
     found: dict[str, Any] = {
         "auc": roc.auc(after.label, after.score, after.clusters),
         "difference": gap,
+        "p_difference": p_of_gap,
         "lost": int((np.isfinite(before.score) & ~np.isfinite(after.score)).sum()),
     }
     scored, p = roc.difference(two.label, two.score, one.score, two.clusters)

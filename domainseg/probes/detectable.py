@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
 
 from domainseg.evaluation import roc
-from domainseg.evaluation.intervals import LEVEL, Array, Metric, empty
+from domainseg.evaluation.intervals import LEVEL, Array, Metric, empty, exact
 from domainseg.probes.effects import Codes, patients_in
 
 FOLDS = 5
@@ -83,15 +83,21 @@ def dealt(group: Codes, patient: Codes, folds: int, seed: int) -> NDArray[np.int
 
 
 def mean_auc(answers: Array, group: Codes, patient: Codes, fold: NDArray[np.intp], groups: int) -> Metric:
-    """Mean over the groups of the AUC of each against the others, with its interval on the logit scale."""
+    """Mean over the groups of the AUC of each against the others, with its interval on the logit scale.
+
+    One without variance, as at exactly 1, has the exact binomial bound at the patients of the smallest group.
+    """
     k = int(patient.max()) + 1
     parts = [roc.influence(group == g, answers[:, g], patient, k, fold) for g in range(groups)]
     value = float(np.mean([part.auc for part in parts]))
     sums = np.mean([part.positive + part.negative for part in parts], axis=0)
     error = float(np.sqrt(sums @ sums))
     n, people = len(group), len(np.unique(patient))
-    if not np.isfinite(value) or error == 0 or value in (0.0, 1.0):
-        return Metric(value=value, low=np.nan, high=np.nan, n=n, n_clusters=people, method="degenerate")
+    if not np.isfinite(value):
+        return Metric(value=value, low=np.nan, high=np.nan, n=n, n_clusters=people, method="one class only")
+    if error == 0 or value in (0.0, 1.0):
+        low, high = exact(value, min(patients_in(group, patient).values()))
+        return Metric(value=value, low=low, high=high, n=n, n_clusters=people, method="degenerate")
     centre, reach = np.log(value / (1 - value)), float(norm.ppf((1 + LEVEL) / 2)) * error / (value * (1 - value))
     low, high = (float(1 / (1 + np.exp(-edge))) for edge in (centre - reach, centre + reach))
     method = f"mean of one against rest, linearised by patient, within {len(np.unique(fold))} folds"

@@ -40,11 +40,14 @@ def by_patient(influence: Array, patients: Codes) -> Array:
 
 
 def wald(estimate: Array, influence: Array, patients: Codes, below: int) -> Test:
-    """Test that ``estimate`` [m] is 0. influence [n, m]; below: degrees of freedom of the variance. NaN without any."""
+    """Test that ``estimate`` [m] is 0. influence [n, m]; below: degrees of freedom of the variance. NaN without any.
+
+    Fewer of these than quantities make the test cautious, they do not forbid it.
+    """
     sums = by_patient(influence, patients)
     spread = sums.T @ sums
     rank = int(np.linalg.matrix_rank(spread, hermitian=True, tol=1e-12 * max(1e-30, float(np.trace(spread)))))
-    if rank == 0 or below < rank:
+    if rank == 0 or below < 1:
         return Test(np.nan, 0, below, np.nan)
     statistic = float(estimate @ np.linalg.pinv(spread, rcond=1e-10, hermitian=True) @ estimate)
     return Test(statistic, rank, below, float(f_distribution.sf(statistic / rank, rank, below)))

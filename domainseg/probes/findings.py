@@ -106,8 +106,8 @@ def _used(cases: Cases, settings: Record) -> Record:
     plain = replace(cases, stratum=np.zeros(len(cases), dtype=np.intp))
     crude = replace(plain, label=np.zeros(len(cases)))
     record: Record = {**_both(shift(plain, least), fall(plain, least)), "crude": _shift(shift(crude, least))}
-    apart, test = uneven(plain, least)
-    record["uneven"] = {"range": apart, "p": test.p}
+    apart, test, compared = uneven(plain, least)
+    record["uneven"] = {"range": apart, "p": test.p, "groups": compared}
     bands = len(np.unique(cases.stratum))
     if bands > 1:
         record["severity"] = {"bands": bands, **_both(shift(cases, least), fall(cases, least))}

@@ -16,9 +16,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from domainseg.evaluation.intervals import LEVEL
 from domainseg.imaging import Film
 from domainseg.probes.changed_films import bundle_and_films, effects, predict_changed, with_pixels
 from domainseg.probes.common import ProbeError, p_text, write_results
+from domainseg.probes.effects import holm
 from domainseg.reporting.page import Figure, Page, Section, Table
 from domainseg.reporting.words import interval
 
@@ -65,14 +67,13 @@ def _verdict(record: Mapping[str, Any]) -> str:
     asked = [effect for effect in record["effects"] if effect["films"]]
     if not asked:
         return f"{whole}. No film has more pixels than the sizes asked for: nothing was reduced."
-    worse = [effect for effect in asked if effect["difference"]["high"] < 0]
+    adjusted = holm([effect["p_difference"] for effect in asked])
+    worse = [e for e, p in zip(asked, adjusted, strict=True) if e["difference"]["value"] < 0 and p < 1 - LEVEL]
     if not worse:
-        return f"{whole}. No loss is shown at any size, down to {asked[0]['name']} px: fine detail does not carry it."
-    largest = max(worse, key=lambda effect: int(effect["name"]))
-    return (
-        f"{whole}. At {largest['name']} px and below it is lower, by {interval(largest['difference'])} at "
-        f"{largest['name']} px on intention ({largest['lost']} cases lost)."
-    )
+        most = max(0.0, *(-effect["difference"]["low"] for effect in asked))
+        return f"{whole}. No loss is shown, down to {asked[0]['name']} px; one of up to {most:.3f} is not excluded."
+    told = [f"by {interval(e['difference'])} at {e['name']} px ({e['lost']} cases lost)" for e in worse]
+    return f"{whole}. On intention it is lower {'; '.join(told)}."
 
 
 def short_table(record: Mapping[str, Any]) -> Table:

@@ -30,7 +30,8 @@ from domainseg.cascade.stages import Stage
 from domainseg.data.manifest import Manifest
 from domainseg.evaluation import roc
 from domainseg.evaluation.groups import in_words
-from domainseg.evaluation.intervals import Array, Metric
+from domainseg.evaluation.intervals import Array, Metric, codes
+from domainseg.evaluation.tables import clusters_of
 from domainseg.imaging import ImageReadError
 from domainseg.imaging.volume import Volume
 from domainseg.probes.common import ProbeError, all_films, write_results
@@ -75,6 +76,8 @@ def asked(run: Path, manifest: Manifest) -> Iterator[list[dict[str, Any]]]:
 
     folds = sorted((run / "folds").glob("*"))
     known = _known(run)
+    numbers = codes(clusters_of(manifest.images))[0]  # in place of names
+    people = dict(zip(manifest.images["image"], numbers, strict=True))
     for number, folder in enumerate(folds or [run]):
         images = manifest.images["image"]
         if folds:
@@ -84,9 +87,8 @@ def asked(run: Path, manifest: Manifest) -> Iterator[list[dict[str, Any]]]:
         stages = load_cascade(folder, "cpu")
         truth = HeadTruth(part)
         ages = part.images["age"] if "age" in part.images else pd.Series(np.nan, index=part.images.index)
-        told = zip(part.images["image"], part.images["patient"], pd.to_numeric(ages, errors="coerce"), strict=True)
-        for image, patient, age in told:
-            about = {"image": image, "patient": patient, "fold": number, "age": age}
+        for image, age in zip(part.images["image"], pd.to_numeric(ages, errors="coerce"), strict=True):
+            about = {"image": image, "patient": int(people[image]), "fold": number, "age": age}
             yield [{**about, **row} for row in of_exam(stages, part, truth, image)]
 
 

@@ -152,12 +152,13 @@ def fall(cases: Cases, least: int) -> Fall:
     return Fall(values[0], values[1], difference, p, [int(g) for g in here])
 
 
-def uneven(cases: Cases, least: int) -> tuple[float, Test]:
-    """Largest minus smallest AUC within groups, and the test that all are equal, where two have both labels."""
+def uneven(cases: Cases, least: int) -> tuple[float, Test, list[int]]:
+    """Largest minus smallest AUC within groups, the test that all are equal, and which were compared: those with both
+    labels. NaN and none where there are not two."""
     cases = _overlap(well_filled(cases, least))
     here = np.unique(cases.group)
     if len(here) < 2:
-        return np.nan, Test(np.nan, 0, 0, np.nan)
+        return np.nan, Test(np.nan, 0, 0, np.nan), []
     values, influence = np.zeros(len(here)), np.zeros((len(cases), len(here)))
     for column, g in enumerate(here):
         members = np.flatnonzero(cases.group == g)
@@ -165,7 +166,7 @@ def uneven(cases: Cases, least: int) -> tuple[float, Test]:
     influence *= stretch(cases.cell, cases.patient)[:, None]
     below = min(patients_in(cases.cell, cases.patient).values()) - 1
     against = values[1:] - values[0], influence[:, 1:] - influence[:, :1]
-    return float(np.ptp(values)), wald(*against, cases.patient, below)
+    return float(np.ptp(values)), wald(*against, cases.patient, below), [int(g) for g in here]
 
 
 def _overlap(cases: Cases) -> Cases:

@@ -243,7 +243,7 @@ def _is_uneven(record: Record, alarm: Mapping[str, float]) -> bool:
 
 def _unevenly(record: Record) -> str:
     """Between which groups the AUC differs most."""
-    known = [group for group in record["groups"] if np.isfinite(group["auc"]["value"])]
+    known = [record["groups"][number] for number in record["used"]["uneven"]["groups"]]
     best, worst = (pick(known, key=lambda group: group["auc"]["value"]) for pick in (max, min))
     return (
         f"Labels are told apart unevenly: AUC {interval(best['auc'])} within {best['name']}, {interval(worst['auc'])} "

@@ -20,7 +20,7 @@ from matplotlib.ticker import NullFormatter
 
 from domainseg.evaluation import roc
 from domainseg.evaluation.calibration import bins
-from domainseg.evaluation.intervals import wilson
+from domainseg.evaluation.intervals import proportion
 from domainseg.evaluation.tables import Rows, numbers, probable
 from domainseg.imaging.hemorrhage import TYPES
 from domainseg.reporting.words import CLASSES, TITLES, number
@@ -176,7 +176,7 @@ def score_histograms(rows: Mapping[str, Rows]) -> str:
 
 
 def calibration_curves(rows: Mapping[str, Rows]) -> str:
-    """Observed fraction against mean score in ten bins of equal count, with Wilson intervals."""
+    """Observed fraction against mean score in ten bins of equal count, with intervals of patients."""
     with drawing(len(rows)) as (figure, axes):
         for axis, (target, all_rows) in zip(axes, rows.items(), strict=True):
             scored = all_rows.take(all_rows.scored)
@@ -184,9 +184,9 @@ def calibration_curves(rows: Mapping[str, Rows]) -> str:
             member = bins(scored.score)
             for b in np.unique(member):
                 label = scored.label[member == b]
-                low, high = wilson(int(label.sum()), len(label))
+                found = proportion(label == 1, scored.clusters[member == b])
                 x = scored.score[member == b].mean()
-                axis.plot([x, x], [low, high], color=NEGATIVE, linewidth=1)
+                axis.plot([x, x], [found["low"], found["high"]], color=NEGATIVE, linewidth=1)
                 axis.plot(x, label.mean(), "o", color=NEGATIVE, markersize=4)
             axis.set(title=TITLES.get(target, target), xlabel="mean score", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
             axis.set_aspect("equal")

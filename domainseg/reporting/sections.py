@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from domainseg.evaluation.tables import STOPS, Rows, labels, texts
+from domainseg.evaluation.tables import STOPS, Rows, clusters_of, labels, texts
 from domainseg.imaging.chest import FINDINGS
 from domainseg.imaging.hemorrhage import TYPES
 from domainseg.reporting.content import Content, record
@@ -380,7 +380,8 @@ def splits(content: Content) -> list[dict[str, Any]]:
         return []
     names = np.array([name or "test" for name in texts(content.table, "split")], dtype=object)
     truth, image = labels(content.table, content.main), texts(content.table, "image")
-    people = texts(content.table, "patient")
+    told = [texts(content.table, name) for name in ("patient", "group")]
+    people = clusters_of(content.table)
     rows = []
     for split in dict.fromkeys(["train", "tune", "test", *names]):
         mask = names == split
@@ -388,7 +389,7 @@ def splits(content: Content) -> list[dict[str, Any]]:
             rows.append(
                 {
                     "split": split,
-                    "patients": len({name for name in people[mask] if name}) or "–",
+                    "patients": len(set(people[mask])) if any(name for names in told for name in names[mask]) else "–",
                     "images": len(set(image[mask])),
                     "positive": int((truth[mask] == 1).sum()),
                     "negative": int((truth[mask] == 0).sum()),

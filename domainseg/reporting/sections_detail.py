@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -100,11 +101,12 @@ def _benefit(metrics: Mapping[str, Any]) -> Section | None:
             "of acting on all cases; on none it is zero. What matters is where a curve is the highest, not how high."
         )
         figures.append(Figure(decision_figure(curve), caption))
-        better = [cut for cut, here in curve.items() if here["gain"]["low"] is not None and here["gain"]["low"] > 0]
+        beats = {cut: here["gain"]["low"] is not None and here["gain"]["low"] > 0 for cut, here in curve.items()}
+        runs = [list(run) for better, run in groupby(curve, beats.__getitem__) if better]
+        told = " and ".join(f"from {run[0]} to {run[-1]}" if len(run) > 1 else f"of {run[0]}" for run in runs)
         text.append(
-            f"Acting on the score beats acting on all or none, with its interval, at threshold probabilities from "
-            f"{better[0]} to {better[-1]}."
-            if better
+            f"Acting on the score beats acting on all or none, with its interval, at threshold probabilities {told}."
+            if runs
             else "At no threshold probability does acting on the score beat acting on all or none with its interval."
         )
     return Section("Use", text=text, tables=[table] if rows else [], figures=figures)

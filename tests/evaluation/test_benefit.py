@@ -71,6 +71,19 @@ def test_a_count_of_0_leaves_a_bound() -> None:
     assert likelihood_ratios(np.ones(3), np.ones(3, dtype=bool), np.arange(3))[0]["method"] == "one class only"
 
 
+def test_a_class_of_which_all_are_called_adds_its_uncertainty() -> None:
+    """3 of 3 positives and 20 of 100 negatives: by hand 3.5/4 over 20.5/101, and Simel's variance of these cells."""
+    label, called = np.repeat([1.0, 0.0], [3, 100]), np.repeat([True, False], [23, 80])
+    found = likelihood_ratios(label, called, np.arange(103))[0]
+    reach = 1.959963985 * np.sqrt(1 / 3.5 - 1 / 4 + 1 / 20.5 - 1 / 101)
+    assert found["value"] == pytest.approx(5)
+    assert (found["low"], found["high"]) == pytest.approx(tuple((3.5 / 4) / (20.5 / 101) * np.exp([-reach, reach])))
+    every = likelihood_ratios(label, np.ones(103, bool), np.arange(103))
+    assert every[0]["low"] < 1 < every[0]["high"]
+    assert (every[1]["method"], np.isnan(every[1]["value"])) == ("no such call", True)
+    assert likelihood_ratios(label, np.zeros(103, bool), np.arange(103))[0]["method"] == "no such call"
+
+
 def test_post_test_probability_is_bayes_rule() -> None:
     """A likelihood ratio of 9 turns odds of 1 to 9 into 1 to 1."""
     ratio = {"value": 9.0, "low": 3.0, "high": 27.0, "n": 1, "n_clusters": 1, "method": "x"}

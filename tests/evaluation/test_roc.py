@@ -238,12 +238,23 @@ def test_patients_on_both_sides_bring_the_unpaired_test_to_the_paired_one() -> N
     assert p3 > p2
 
 
+def test_a_perfect_score_beats_a_constant_one() -> None:
+    """Their difference has no variance: what speaks is that none of 20 patients a class says otherwise."""
+    label = np.repeat([0.0, 1.0], 20)
+    gap, p = roc.difference(label, label, np.zeros(40))
+    assert (gap["value"], gap["method"], p < 1e-4) == (0.5, "degenerate", True)
+    few = np.repeat([0.0, 1.0], 2)
+    assert roc.difference(few, few, np.zeros(4))[1] > 0.05
+
+
 def test_unpaired_where_one_side_cannot_say() -> None:
     label, a, _ = drawn()
     perfect = np.repeat([0.0, 1.0], 20)
     gap, p = roc.unpaired(perfect, perfect, label, a)
     whole, side = roc.auc(label, a), roc.auc(perfect, perfect)
-    assert (gap["method"], np.isnan(p)) == ("degenerate", True)
+    assert (gap["method"], 0 < p < 0.05) == ("degenerate", gap["low"] > 0)
+    assert roc.unpaired(perfect, perfect, perfect, -perfect)[1] < 1e-6
+    assert roc.unpaired(perfect, perfect, perfect, perfect)[1] == 1
     assert gap["value"] - gap["low"] == pytest.approx(np.hypot(1 - side["low"], whole["high"] - whole["value"]))
     assert np.isnan(roc.unpaired(np.ones(4), np.arange(4.0), label, a)[0]["value"])
     assert roc.unpaired(label[:0], a[:0], label[:0], a[:0])[0]["method"] == "no cases"

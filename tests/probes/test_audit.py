@@ -123,6 +123,31 @@ def test_error_of_the_fall_is_the_bootstraps(rows: int) -> None:
     assert width / 2 / 1.99 == pytest.approx(np.std(values), rel=0.2)
 
 
+def test_what_is_read_without_an_error_is_read() -> None:
+    """Three sites that the features name: an AUC of 1 has no spread, and is detectable all the same."""
+    group = np.tile([0, 1, 2], 30)
+    found = detection(np.eye(3)[group] * 10, group, np.arange(90), 3)
+    assert (found.auc["value"], found.auc["method"]) == (1, "degenerate")
+    assert found.auc["low"] > 0.8
+    assert found.p < 0.05
+
+
+def test_a_small_group_does_not_switch_a_test_off() -> None:
+    """Twelve groups, the smallest of ten patients, whose prevalence goes from 0.05 to 0.8."""
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(12), [*[200] * 11, 10])
+    label = (rng.random(len(group)) < np.linspace(0.05, 0.8, 12)[group]).astype(float)
+    assert equal_prevalence(label, group, np.arange(len(group)), 12).p < 1e-4
+    none = [(rng.random(len(group)) < 0.3).astype(float) for _ in range(100)]
+    p = np.array([equal_prevalence(one, group, np.arange(len(group)), 12).p for one in none])
+    assert (p < 0.05).mean() <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 100)
+
+
+def test_unevenness_names_groups_that_were_compared() -> None:
+    given = cases(900, 1, prevalences=(0.3, 0.3, 0.005))
+    assert uneven(given, 10)[2] == [0, 1]
+
+
 def test_no_test_rejects_too_often_where_nothing_is() -> None:
     found = [cases(300, seed, prevalences=(0.2, 0.5), rows=2) for seed in range(150)]
     p = np.array([(shift(one, 10).test.p, fall(one, 10).p, uneven(one, 10)[1].p) for one in found])

@@ -198,6 +198,16 @@ def test_folds_are_models_of_their_own(tmp_path: Path) -> None:
     assert moved["rows"][0]["auc"]["value"] == pytest.approx(np.average(aucs, weights=pairs))
 
 
+def test_perfect_at_home_and_blind_elsewhere_is_worse_elsewhere(tmp_path: Path) -> None:
+    table = small()
+    table = table[table["trained_on"] == "A"]
+    table.loc[table["site"] == "A", "score_x"] = table["label_x"]
+    table.loc[table["site"] == "B", "score_x"] = np.random.default_rng(0).random(30)
+    table.to_csv(tmp_path / "p.csv", index=False)
+    found = cross_site.run(cfg(tmp_path / "p.csv"), tmp_path)
+    assert [test["verdict"] for test in found["internal_external"]] == ["worse elsewhere"]
+
+
 def test_too_few_is_no_verdict(tmp_path: Path) -> None:
     """A site with a handful of positives gets no verdict."""
     table = small()

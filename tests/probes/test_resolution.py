@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ from domainseg.imaging import Film
 from domainseg.probes import resolution
 from domainseg.probes.common import ProbeError
 from domainseg.probes.resolution import reduced
+from domainseg.reporting.words import interval
 
 
 def test_detail_goes_and_brightness_stays() -> None:
@@ -53,12 +55,30 @@ def test_a_detector_of_detail_needs_pixels(toy_bundle: ModuleType, tmp_path: Pat
     if edges:
         assert coarse["difference"]["high"] < 0
         assert coarse["scored_both"]["after"]["value"] < 0.9
-        assert "At 16 px and below it is lower" in found["verdict"]
+        assert f"lower by {interval(coarse['difference'])} at 16 px" in found["verdict"]
         assert coarse["positive"]["high"] < 0
     else:
         assert coarse["auc"]["value"] > 0.95
         assert "No loss is shown" in found["verdict"]
+        assert f"up to {max(0.0, -coarse['difference']['low']):.3f} is not excluded" in found["verdict"]
     assert "Resolution" in (tmp_path / "out" / "resolution.html").read_text()
+
+
+def test_a_verdict_is_corrected_and_names_the_sizes_that_are_lower() -> None:
+    def effect(size: int, value: float, low: float, high: float, p: float) -> dict[str, Any]:
+        gap = {"value": value, "low": low, "high": high}
+        return {"name": str(size), "films": 9, "lost": 1, "p_difference": p, "difference": gap}
+
+    whole = {"auc": {"value": 0.9, "low": 0.8, "high": 0.95}, "n": 99, "few": False}
+    some = [
+        effect(32, 0.01, -0.05, 0.07, 0.7),
+        effect(64, -0.2, -0.3, -0.1, 1e-4),
+        effect(128, -0.03, -0.06, -1e-3, 0.04),
+    ]
+    said = resolution._verdict({**whole, "effects": some})
+    assert "64 px (1 cases lost)" in said
+    assert "128" not in said, "0.04 is 0.08 after Holm"
+    assert "32" not in said
 
 
 def test_what_is_wrong_is_named(toy_bundle: ModuleType, tmp_path: Path) -> None:

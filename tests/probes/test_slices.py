@@ -106,6 +106,19 @@ def test_each_exam_is_asked_of_a_cascade_that_has_not_seen_it(monkeypatch: pytes
     assert asked == [("0", "b"), ("1", "a"), ("1", "c")]
 
 
+def test_patients_are_numbers_and_joined_as_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Two sites that number alike, a group of two numbers: a name does not leave the program."""
+    images = pd.DataFrame(
+        {"image": list("abcd"), "path": list("abcd"), "patient": ["7", "7", "8", ""], "site": list("ABAA"),
+         "group": ["g", "", "g", "h"]}
+    )  # fmt: skip
+    manifest = build_manifest(images, pd.DataFrame({"image": list("abcd"), "part": "head"}), tmp_path, "four")
+    monkeypatch.setattr("domainseg.training.stages.load_cascade", lambda folder, accelerator: [])
+    monkeypatch.setattr(slices, "of_exam", lambda *of: [{}])
+    (tmp_path / "splits.csv").write_text("image,split\n")
+    assert [rows[0]["patient"] for rows in slices.asked(tmp_path, manifest)] == [0, 1, 0, 2]
+
+
 def test_a_run_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(slices, "all_films", lambda cfg: None)
     with pytest.raises(ProbeError, match="run=DIR"):
