@@ -115,7 +115,8 @@ def _measured(case: Case, truth: Truth) -> dict[str, Any]:
     lesions = truth.lesions(case)
     if not lesions:
         return {}
-    mask = truth.draw(lesions, case.affine, case.shape)
+    assert isinstance(case.film, Film)
+    mask = truth.draw(lesions, case.affine, case.shape, case.film.shape)
     if not mask.any():
         return {"pointing_hit": 0.0}
     x, y = transform(inverse(case.affine), [case.values["pointing_x"], case.values["pointing_y"]])

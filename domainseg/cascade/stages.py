@@ -21,6 +21,7 @@ from domainseg.imaging.sides import patient_side
 
 Outputs = Mapping[str, NDArray[np.float32]]
 Network = Callable[[NDArray[np.float32]], Mapping[str, NDArray[np.float32]]]
+HEADS_APART = 3.5  # diameters of a femoral head between both (our choice: 17 cm and more at 5 cm)
 ROI_SIZE = 1024  # pixels of the ROI that Gale et al. 2017 (arXiv 1711.06504) cut around the femoral head
 
 
@@ -148,7 +149,12 @@ class Localizer:
             values = {**case.values, "score_localizer": max(scores.values())}
             return Exclusion(case.image, case.part, self.target, "no_hip_found", values)
         return [
-            self.roi(case.with_values(score_localizer=scores[part]), part, *head, alone=len(kept) == 1)
+            self.roi(
+                case.with_values(score_localizer=scores[part]),
+                part,
+                *head,
+                alone=len(kept) == 1 and _alone(case, part, *head),
+            )
             for part, head in kept.items()
         ]
 
@@ -197,6 +203,16 @@ class Localizer:
             side_source=source,
             **values,
         )
+
+
+def _alone(case: Case, part: str, center: NDArray[np.float64], diameter: float) -> bool:
+    """Whether a hip (source pixels) is the only one in the film: the other head would lie outside, medially.
+
+    One that was not found, as a prosthesis has no head, is in the film all the same.
+    """
+    medial = 1 if part == "hip_left" else -1
+    other = transform(inverse(case.affine), center)[0] + medial * HEADS_APART * diameter / step(case.affine)
+    return not 0 <= other < case.shape[1]
 
 
 @dataclass(frozen=True)

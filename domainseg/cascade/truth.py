@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,7 +15,6 @@ from domainseg.cascade.stages import PARTS
 from domainseg.data.lesions import draw_polygons, lesion_to_part, polygon_points
 from domainseg.data.manifest import Manifest, truth_table
 from domainseg.data.tables import is_binary_label
-from domainseg.imaging import ImageReadError
 from domainseg.imaging.geometry import Affine, inverse, transform, warp
 
 _FILM_LABELS = ("label_view_filter", "label_view", "label_turn", "label_fracture", "label_implant_filter")
@@ -97,21 +95,22 @@ class Truth:
         files = list(self.part(hip.image, hip.part)["masks"])
         return files or [polygon.tolist() for polygon in self.polygons(hip.image, hip.part)]
 
-    def draw(self, sources: Sequence[Any], affine: Affine, shape: Sequence[int]) -> NDArray[np.bool_]:
+    def draw(
+        self, sources: Sequence[Any], affine: Affine, shape: Sequence[int], film: tuple[int, int]
+    ) -> NDArray[np.bool_]:
         """Masks (files, as the manifest names them) and polygons (source pixels) on a frame, as one mask.
 
-        A line thinner than a pixel of the frame is kept: a pixel counts when a tenth of it is covered.
-        Raises ImageReadError for a mask file that cannot be read.
+        A line thinner than a pixel of the frame is kept: a pixel counts when a tenth of it is covered. film: height and
+        width of the film. Raises ImageReadError for a mask file that cannot be read or has another size than the film.
         """
+        from domainseg.imaging.pictures import picture_mask  # late: pillow
+
         drawn = np.zeros(tuple(shape), dtype=bool)
         to_frame = inverse(affine)
         for source in sources:
             if isinstance(source, str):
-                path = self.manifest.file(source)
-                mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-                if mask is None:
-                    raise ImageReadError(path, "the mask cannot be read as a picture")
-                drawn |= warp((mask > 0).astype(np.float32), affine, shape) > 0.1
+                mask = picture_mask(self.manifest.file(source), film)
+                drawn |= warp(mask.astype(np.float32), affine, shape) > 0.1
             else:
                 drawn |= draw_polygons([transform(to_frame, source)], shape)
         return drawn

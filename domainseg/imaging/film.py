@@ -12,7 +12,7 @@ from domainseg.files import DomainsegError
 from domainseg.imaging.geometry import Affine, identity
 
 # Part of every cache key: a change of what read_film makes of a file raises it.
-READER_VERSION = "1"
+READER_VERSION = "2"
 
 
 class ImageReadError(DomainsegError):

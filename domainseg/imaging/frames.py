@@ -38,20 +38,11 @@ class Frames:
             raise Refusal(f"{one.place} has no RescaleSlope and RescaleIntercept, so its Hounsfield units are unknown")
         if not 0 < slope <= _LARGEST_SLOPE or abs(intercept) > _LARGEST_INTERCEPT:
             raise Refusal(f"{one.place} has an implausible RescaleSlope or RescaleIntercept: damaged")
-        padding = self._padding(pixels.dtype)
+        padding = padding_of(self._dataset, pixels.dtype)
         valid = None if padding is None else unpadded(pixels, padding)
         if padding is not None and padding[1] * slope + intercept > _TISSUE and valid is not None and not valid.all():
             raise Refusal(f"{one.place} has a PixelPaddingValue that tissue has too: damaged by an export")
         return to_int16(pixels, slope, intercept, valid), valid
-
-    def _padding(self, kind: np.dtype[Any]) -> tuple[float, float] | None:
-        """The range of padding; a value that does not fit the pixels was written with the other sign."""
-        padding = padding_of(self._dataset)
-        if padding is None:
-            return None
-        bounds = np.iinfo(kind)
-        fitting = [v if bounds.min <= v <= bounds.max else v + (65536 if v < 0 else -65536) for v in padding]
-        return min(fitting), max(fitting)
 
     def _open(self, one: Slice) -> None:
         dataset = open_dicom(file_bytes(one.file))

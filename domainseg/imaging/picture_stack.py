@@ -13,7 +13,7 @@ from PIL import Image
 
 from domainseg.imaging.dicom import Refusal
 from domainseg.imaging.hounsfield import check_voxels
-from domainseg.imaging.pictures import EIGHT_BITS, grey
+from domainseg.imaging.pictures import EIGHT_BITS, check_stored, grey
 from domainseg.imaging.reading import file_bytes
 from domainseg.imaging.volume import Volume
 
@@ -84,4 +84,5 @@ def _picture(data: bytes, number: int) -> Image.Image:
         raise Refusal(f"picture {number} in order of names is damaged, or larger than any slice") from None
     if picture.mode not in EIGHT_BITS or getattr(picture, "n_frames", 1) != 1:
         raise Refusal(f"picture {number} in order of names is no single 8-bit grey picture")
+    check_stored(picture)
     return picture

@@ -6,6 +6,8 @@ the edge itself is visible; several shapes show what lies inside all of them.
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,7 @@ Mask = NDArray[np.bool_]
 
 def valid_pixels(dataset: Dataset, pixels: NDArray[np.integer]) -> Mask | None:
     """Mask [H, W] of pixels that show something, None when all do; raises Refusal when none does."""
-    padding = padding_of(dataset)
+    padding = padding_of(dataset, pixels.dtype)
     padded = None if padding is None else unpadded(pixels, padding)
     masks = [mask for mask in (padded, _unshuttered(dataset, pixels.shape)) if mask is not None]
     if not masks:
@@ -31,13 +33,18 @@ def valid_pixels(dataset: Dataset, pixels: NDArray[np.integer]) -> Mask | None:
     return valid
 
 
-def padding_of(dataset: Dataset) -> tuple[float, float] | None:
-    """Lowest and highest stored value that is padding, None where the header names none."""
+def padding_of(dataset: Dataset, kind: np.dtype[Any]) -> tuple[float, float] | None:
+    """Lowest and highest stored value that is padding, None where the header names none.
+
+    kind: of the pixels as stored; a value that does not fit it was written with the other sign.
+    """
     value = number(dataset, "PixelPaddingValue")
     if value is None:
         return None
     limit = number(dataset, "PixelPaddingRangeLimit")
-    low, high = sorted((value, value if limit is None else limit))
+    bounds = np.iinfo(kind)
+    both = (value, value if limit is None else limit)
+    low, high = sorted(v if bounds.min <= v <= bounds.max else v + (65536 if v < 0 else -65536) for v in both)
     return low, high
 
 

@@ -10,7 +10,12 @@ from domainseg.imaging.geometry import Affine
 OPPOSITE = {"L": "R", "R": "L", "A": "P", "P": "A", "H": "F", "F": "H"}
 
 # Frontal views by ViewPosition: only for these, or when nothing is said, does the viewing convention hold.
-_FRONTAL = frozenset(("", "AP", "PA", "AP AXIAL", "FRONTAL"))
+FRONTAL = frozenset(
+    (
+        *("", "AP", "PA", "FRONTAL", "AP AXIAL"),
+        *("ANTERO-POSTERIOR", "POSTERO-ANTERIOR", "ANTEROPOSTERIOR", "POSTEROANTERIOR"),  # ViewCodeSequence says it so
+    )
+)
 # Parts that are one, not a pair: there a laterality tag speaks of the side of interest, not of the whole picture.
 _UNPAIRED = ("PELVIS", "ABDOMEN", "SPINE", "CHEST")
 
@@ -40,7 +45,7 @@ def patient_side(film: Film, upright: Affine, image_side: str, *, alone: bool = 
     of_one = alone and not any(name in part for name in _UNPAIRED)
     if film.laterality and (film.laterality == conventional or of_one):
         return film.laterality, "laterality"
-    if film.orientation is None and film.metadata.get("view", "").upper() in _FRONTAL:
+    if film.orientation is None and film.metadata.get("view", "").upper() in FRONTAL:
         return conventional, "assumed"
     return "unknown", "none"
 

@@ -220,7 +220,7 @@ def fit_fracture(
     tail: steps, batch_size, lr, weight_decay. whole: steps, batch_size, lr; no steps leaves the phase out.
     """
     augmenter = Augmenter(seed=context.seed, **augment)
-    outlined = [item for item in items if item.truth["fracture"] == 0 or LESION in item.masks]
+    outlined = [item for item in items if item.truth["fracture"] == 0 or _shows_line(item)]
     labels = [int(item.truth["fracture"]) for item in outlined]
     if patch["steps"] and any(labels):
         fit(
@@ -258,6 +258,12 @@ def fit_fracture(
             weights=weights,
         )
     network.eval()
+
+
+def _shows_line(item: Item) -> bool:
+    """Whether an outline of the fracture lies in the ROI: without one its patches would be taught as intact ones."""
+    mask = item.mask(LESION)
+    return mask is not None and bool(mask.any())
 
 
 def _translate(x: float, y: float) -> Affine:

@@ -70,14 +70,17 @@ class Hips:
     def _label_films(self, items: Sequence[Item]) -> dict[str, int]:
         """1 where a hip is fractured, 0 where none is; a film with an intact and an unknown hip is left out."""
         labels: dict[str, int] = {}
+        unknown: set[str] = set()
         truth = Truth(self.builder.train)
         for item in items:
             labels[item.image] = max(labels.get(item.image, 0), int(item.truth["fracture"]))
-        known = {
-            image: not any(np.isnan(truth.label("fracture", image, p)) for p in PARTS if truth.has(image, p))
-            for image in labels
-        }
-        return {image: label for image, label in labels.items() if label or known[image]}
+        for image in labels:  # also of a hip that is no sample: its head was not found, or it has metal
+            told = [truth.label("fracture", image, part) for part in PARTS if truth.has(image, part)]
+            if 1 in told or truth.film(image).get("label_fracture") == 1:
+                labels[image] = 1
+            elif np.isnan(told).any():
+                unknown.add(image)
+        return {image: label for image, label in labels.items() if label or image not in unknown}
 
     def watched(self, stage: Stage, before: Sequence[Stage]) -> list[Any]:
         """None: fits here go by steps."""
@@ -95,6 +98,8 @@ class Hips:
         """The rows of a tune table, made with an open threshold, that choose the threshold of ``target``."""
         if target == "view_filter":
             table = table.drop_duplicates("image")
+        if f"label_{target}" not in table:  # nothing of tune was read, or let through
+            return table.iloc[:0]
         if target == "localizer":  # let through, it has scored both sides of every film: absent hips count here
             return table[table["label_localizer"].notna() & (table["label_view_filter"] != 0)]
         return table[table[f"eligible_{target}"].astype(bool)] if f"eligible_{target}" in table else table.iloc[:0]

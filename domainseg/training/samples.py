@@ -157,6 +157,9 @@ class Sampler:
             if case is None:
                 continue
             for part in PARTS:
+                label = self.truth.label(target, image, part)
+                if (image, part) not in heads and self.truth.has(image, part) and not np.isnan(label):
+                    report[f"head_unknown_label_{int(label)}"] += 1
                 for center, diameter in heads.get((image, part), ()):
                     hip = localizer.roi(case, part, center, diameter)
                     label = self.truth.label(target, image, part, roi_corners(hip))
@@ -224,17 +227,22 @@ class Sampler:
         if isinstance(film, ImageReadError):
             report["unreadable"] += 1
             return None
-        row = self.truth.film(image)
         (result,) = views.run(Case.of(image, film))
         if isinstance(result, Exclusion):
-            label = row["label_view_filter"]
+            label = self.truth.film(image)["label_view_filter"]
             report[f"excluded_by_view_filter_label_{'unknown' if np.isnan(label) else int(label)}"] += 1
             return None
-        if np.isnan(row["label_turn"]):
-            return result
-        turns = int(row["label_turn"])
-        shape = film.shape if turns % 2 == 0 else film.shape[::-1]
-        return replace(result, affine=film.geometry @ quarter_turns(film.shape, turns), shape=shape)
+        return turned(result, self.truth)
+
+
+def turned(case: Case, truth: Truth) -> Case:
+    """A film's case by its true turn where that is known: what is called left there must be left everywhere."""
+    turn = truth.film(case.image)["label_turn"]
+    if np.isnan(turn):
+        return case
+    assert isinstance(case.film, Film)
+    shape = case.film.shape if int(turn) % 2 == 0 else case.film.shape[::-1]
+    return replace(case, affine=case.film.geometry @ quarter_turns(case.film.shape, int(turn)), shape=shape)
 
 
 @dataclass
@@ -275,7 +283,9 @@ class Planes(CachedPlanes):
             raise RunError(f"film {self.frame.image}: not all pixels are finite after preprocessing; leave it out")
         planes = [as_uint16(pixels)]
         for sources in self.masks.values():
-            planes.append(self.sampler.truth.draw(sources, self.affine, self.shape).astype(np.uint16) * 65535)
+            planes.append(
+                self.sampler.truth.draw(sources, self.affine, self.shape, film.shape).astype(np.uint16) * 65535
+            )
         return np.stack(planes), {}
 
 
@@ -311,12 +321,17 @@ def jittered_heads(
 def found_heads(
     films: Films, cascade: Cascade, what: str, images: Sequence[str] | None = None
 ) -> dict[tuple[str, str], list[Head]]:
-    """Heads as a cascade that ends with the localizer finds them; the processes of a run share the films."""
+    """Heads as a cascade that ends with the localizer finds them; the processes of a run share the films.
+
+    Films lie as ``turned`` has them, as where the hips are cut out.
+    """
+    views, localizer, truth = Cascade(cascade.stages[:-1]), Cascade(cascade.stages[-1:]), Truth(films.manifest)
     mine: list[tuple[tuple[str, str], list[Head]]] = []
     for image, film in films.each(what, images):
         if isinstance(film, ImageReadError):
             continue
-        for result in cascade.run(Case.of(image, film)):
+        seen = [turned(case, truth) for case in views.run(Case.of(image, film)) if isinstance(case, Case)]
+        for result in [hip for case in seen for hip in localizer.run(case)]:
             if isinstance(result, Case):
                 values = result.values
                 center = np.array([values["head_x"], values["head_y"]])

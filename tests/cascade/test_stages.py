@@ -100,6 +100,18 @@ def test_one_hip_seen_on_both_sides_is_one_hip(film: Film) -> None:
     assert [hip.part for hip in hips] == ["hip_left"]
 
 
+@pytest.mark.parametrize(("x", "diameter", "side"), [(50.0, 20.0, ("R", "assumed")), (90.0, 40.0, ("L", "laterality"))])
+def test_a_tag_speaks_of_a_hip_that_is_alone_in_the_film(
+    film: Film, x: float, diameter: float, side: tuple[str, str]
+) -> None:
+    """Of 160 pixels: the other head lies at 120 and was not found, as a prosthesis is not; or at 230, outside."""
+    tagged = replace(film, laterality="L", orientation=None, metadata={"body_part": "HIP", "view": "AP"})
+    case = Case.of("a", tagged)
+    hips = Localizer().decide(case, preprocess(case, FIT), head_outputs({0: (x, 80)}, diameter), Frozen())
+    assert not isinstance(hips, Exclusion)
+    assert [(hip.part, hip.values["side"], hip.values["side_source"]) for hip in hips] == [("hip_left", *side)]
+
+
 def test_localizer_without_a_peak_excludes(film: Film) -> None:
     case = Case.of("a", film)
     result = Localizer().decide(case, preprocess(case, FIT), head_outputs({}, 20), Frozen())

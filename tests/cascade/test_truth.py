@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from domainseg.cascade.case import Case, roi_corners
 from domainseg.cascade.stages import Localizer
@@ -126,7 +127,7 @@ def test_masks_and_outlines_are_drawn_where_the_film_shows_them(
     away = np.maximum(np.abs(points[..., 0] - 135) - 15.5, np.abs(points[..., 1] - 107.5) - 13)  # > 0: outside
     outline = [[119.5, 94.5], [150.5, 94.5], [150.5, 120.5], [119.5, 120.5]]
     for sources in (known.lesions(hip), [outline]):
-        drawn = known.draw(sources, frame, shape)
+        drawn = known.draw(sources, frame, shape, film.shape)
         assert drawn[away < -0.6].all()
         assert not drawn[away > 1.0].any()
 
@@ -134,7 +135,30 @@ def test_masks_and_outlines_are_drawn_where_the_film_shows_them(
 def test_a_mask_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     known = truth({"image": "a", "part": "hip_left", "mask": "lost.png"}, root=tmp_path)
     with pytest.raises(ImageReadError, match=r"lost\.png"):
-        known.draw(["lost.png"], np.eye(3), (8, 8))
+        known.draw(["lost.png"], np.eye(3), (8, 8), (8, 8))
+
+
+@pytest.mark.parametrize("kind", ["16 bits", "palette", "colours", "alpha"])
+def test_a_mask_is_what_is_not_0(kind: str, tmp_path: Path) -> None:
+    """Label maps of 1 in 16 bits, palettes whose first colours are black, colours in one channel."""
+    codes = np.zeros((8, 9), np.uint16)
+    codes[2:5, 3:7] = 1
+    if kind == "16 bits":
+        Image.fromarray(codes).save(tmp_path / "m.png")
+    elif kind == "palette":
+        picture = Image.fromarray(codes.astype(np.uint8), "P")
+        picture.putpalette([0] * 768)
+        picture.save(tmp_path / "m.png")
+    else:
+        channels = np.zeros((8, 9, 4 if kind == "alpha" else 3), np.uint8)
+        channels[..., 2] = codes
+        if kind == "alpha":
+            channels[..., 3] = 255
+        Image.fromarray(channels).save(tmp_path / "m.png")
+    known = truth({"image": "a", "part": "hip_left", "mask": "m.png"}, root=tmp_path)
+    np.testing.assert_array_equal(known.draw(["m.png"], np.eye(3), (8, 9), (8, 9)), codes == 1)
+    with pytest.raises(ImageReadError, match="the mask has 9 x 8 pixels, its film 18 x 16"):
+        known.draw(["m.png"], np.eye(3), (8, 9), (16, 18))
 
 
 def test_roi_corners_are_the_outer_corners_of_the_frame(film: Film) -> None:

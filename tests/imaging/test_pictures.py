@@ -50,6 +50,17 @@ def test_byte_order_and_white_as_zero(tmp_path: Path, ramp: Pixels, order: str, 
     assert_allclose(read_film(path).pixels, ramp / 4095 if white else 1 - ramp / 4095, atol=1e-6)
 
 
+@pytest.mark.parametrize("orientation", [1, 2, 3, 6])
+def test_a_tiff_that_would_be_turned_on_loading_is_refused(tmp_path: Path, ramp: Pixels, orientation: int) -> None:
+    """Heads, outlines and masks are in pixels as stored: a mirrored film would have its labels on the wrong hip."""
+    Image.fromarray((ramp >> 4).astype(np.uint8)).save(tmp_path / "film.tif", tiffinfo={274: orientation})
+    if orientation == 1:
+        assert_allclose(read_film(tmp_path / "film.tif").pixels, (ramp >> 4) / 255, atol=1e-6)
+    else:
+        with pytest.raises(ImageReadError, match="Orientation tag"):
+            read_film(tmp_path / "film.tif")
+
+
 @pytest.mark.parametrize("colours", [1, 3])
 def test_jpeg(tmp_path: Path, ramp: Pixels, colours: int) -> None:
     eight = (ramp >> 4).astype(np.uint8)

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
 
 from domainseg.imaging import Film, ImageReadError
+from domainseg.imaging.shutters import valid_pixels
 
 Pixels = NDArray[np.uint16]
 ROWS, COLUMNS = np.mgrid[1:41, 1:49]  # DICOM counts from 1
@@ -56,6 +58,13 @@ def test_padding_range_and_inversion(film: Callable[..., Film], ramp: Pixels) ->
 def test_signed_padding(film: Callable[..., Film], ramp: Pixels) -> None:
     signed = (ramp.astype(np.int16) - 1000).astype(np.int16)
     assert_array_equal(masked(film(signed, PixelPaddingValue=-1000)), signed != -1000)
+
+
+def test_signed_padding_that_was_written_unsigned(ramp: Pixels) -> None:
+    signed = (ramp.astype(np.int16) - 1000).astype(np.int16)
+    header = Dataset()
+    header.add_new("PixelPaddingValue", "US", 65536 - 1000)
+    assert_array_equal(valid_pixels(header, signed), signed != -1000)
 
 
 def test_a_film_without_either_has_no_mask(film: Callable[..., Film], ramp: Pixels) -> None:

@@ -103,6 +103,12 @@ def test_a_laterality_tag_helps_a_lateral_film() -> None:
     assert patient_side(film(("A", "F"), "R", body_part="HIP"), identity(), "left") == ("R", "laterality")
 
 
+@pytest.mark.parametrize("view", ["antero-posterior", "POSTEROANTERIOR"])
+def test_a_view_in_words_is_frontal(view: str) -> None:
+    """As ViewCodeSequence says it."""
+    assert patient_side(film(view=view), identity(), "left") == ("R", "assumed")
+
+
 def test_sides_have_names() -> None:
     with pytest.raises(ValueError, match="image_side"):
         patient_side(film(), identity(), "L")

@@ -234,6 +234,22 @@ def test_found_heads_are_in_source_pixels(toy_films: Manifest, stages: dict[str,
         assert diameter == pytest.approx(20, rel=0.1)
 
 
+def test_heads_are_found_on_the_film_as_it_is_known_to_lie(toy_films: Manifest, stages: dict[str, Stage]) -> None:
+    """A view filter that turns each film by half: without the true turn left would be right in what is learned."""
+    tune = toy_films.split("tune")
+
+    def wrong(pictures: np.ndarray) -> dict[str, np.ndarray]:
+        outputs = stages["view_filter"].network(pictures)
+        return {**outputs, "turn": np.roll(outputs["turn"], 2, axis=-1)}
+
+    before = behind(stages, "implant_filter")
+    misled = Cascade([replace(before.stages[0], network=wrong), *before.stages[1:]])
+    found, same = found_heads(Films(tune), before, "tune"), found_heads(Films(tune), misled, "tune")
+    assert found.keys() == same.keys()
+    for key, ((center, _),) in found.items():
+        np.testing.assert_allclose(same[key][0][0], center)
+
+
 def test_a_mask_that_was_drawn_anew_is_used(toy_films: Manifest, stages: dict[str, Stage], tmp_path: Path) -> None:
     """The cache knows samples by what masks hold, not by what they are called."""
     root = tmp_path / "films"

@@ -7,16 +7,12 @@ film stays mirrored. Directions are unit vectors (x, y) in pixels of the film as
 from __future__ import annotations
 
 from domainseg.data.pacs.match import FilmInfo
-from domainseg.imaging.sides import OPPOSITE
+from domainseg.imaging.sides import FRONTAL, OPPOSITE
 
 Direction = tuple[int, int]
 
 # Stored direction that is "down" in the upright picture, by label_turn (np.rot90, counter-clockwise).
 _DOWN: dict[int, Direction] = {0: (0, 1), 1: (-1, 0), 2: (0, -1), 3: (1, 0)}
-_FRONTAL = (
-    *("", "AP", "PA", "FRONTAL", "AP AXIAL"),
-    *("ANTERO-POSTERIOR", "POSTERO-ANTERIOR", "ANTEROPOSTERIOR", "POSTEROANTERIOR"),  # ViewCodeSequence says it so
-)
 
 
 def upright_right(film: FilmInfo, turn: int | None) -> Direction | None:
@@ -44,7 +40,7 @@ def picture_part(patient_part: str, film: FilmInfo, turn: int | None) -> str:
     """
     other = {"hip_left": "hip_right", "hip_right": "hip_left"}
     if film.orientation is None:
-        return other[patient_part] if film.view in _FRONTAL else ""
+        return other[patient_part] if film.view in FRONTAL else ""
     right = upright_right(film, turn)
     if right is None:
         return ""
