@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 AFFIRMED, NEGATED, UNCERTAIN, HISTORICAL = 1, 2, 3, 4
 
@@ -25,8 +26,20 @@ not well visualized | not fully evaluated | not included | not decreased | not i
 not cleared | not completely resolved | has not resolved | have not resolved | without comparison | no comparison |
 no prior | no previous | without contrast | not limited to | no contrast | may be related to | may be due to |
 may be secondary to | without intravenous contrast | cannot be compared | in the absence of contrast | no difference |
-without difficulty | no old studies | no relevant prior
+without difficulty | no old studies | no relevant prior | partial resolution of | incomplete resolution of |
+near complete resolution of | partial clearing of | partially resolved | partly resolved | nearly resolved |
+almost resolved | mostly resolved | incompletely resolved | nearly completely resolved | almost completely resolved |
+has partially resolved | have partially resolved | has nearly resolved | have nearly resolved |
+has almost completely resolved | has mostly resolved | partially cleared | has partially cleared |
+no enlargement of the known | no interval enlargement | no further enlargement | no interval expansion
 """
+# The same of what is followed up: "no substantial interval change in the pneumothorax" tells that there is one.
+_FOLLOWED = (
+    ("no", "without", "no evidence of", "without evidence of"),
+    ("", "significant", "substantial", "appreciable", "definite", "major"),
+    ("", "interval"),
+    ("change", "increase", "decrease", "progression", "improvement", "worsening"),
+)
 _NEGATE_AFTER = """
 no | not | non | without | without evidence of | without any evidence of | no evidence of | no evidence for |
 no radiographic evidence of | no ct evidence of | no definite evidence of | no convincing evidence of | no sign of |
@@ -73,7 +86,7 @@ whether | appears to be | seems to be | either | equivocally | subtle suggestion
 query
 """
 _DOUBT_BEFORE = """
-cannot be excluded | can not be excluded | can't be excluded | cannot be entirely excluded | not be excluded |
+? | cannot be excluded | can not be excluded | can't be excluded | cannot be entirely excluded | not be excluded |
 cannot be completely excluded | cannot be fully excluded | cannot entirely be excluded |
 cannot completely be excluded | cannot be ruled out | can not be ruled out | cannot be definitively excluded |
 cannot be totally excluded | not excluded | not entirely excluded | not completely excluded | is not excluded |
@@ -103,14 +116,17 @@ is increased | are increased | is enlarged | are enlarged | as well as
 """
 # After a comma or "and" these begin a new, affirmed finding: "no effusion, mild cardiomegaly".
 _BEGINS = """
-again bibasilar bilateral calcified cardiac chronic continued decreased degenerative elevated heart improved
-improving increased increasing interval left low lungs markedly mediastinal mediastinum mild mildly minimal moderate
-moderately multiple new normal old patchy patient persistent prominent residual right scattered severe severely
-slightly small stable stably status the there these this tiny unchanged unremarkable with worsening
+a again an bibasilar bilateral calcified cardiac chronic comminuted continued decreased degenerative diffuse displaced
+elevated extensive heart improved improving increased increasing interval large left low lungs markedly massive
+mediastinal mediastinum mild mildly minimal moderate moderately multiple new nondisplaced normal old patchy patient
+persistent prominent residual right scattered severe severely slightly small stable stably status the there these this
+tiny unchanged unremarkable with worsening
 """
 # Words after which "or" goes on with what was said, so that a comma before them ends nothing.
 _LIST = frozenset(("or", "nor"))
 _NEW = frozenset(_BEGINS.split())
+# These do as the last of a clause; "no hemorrhage, acute infarct, mass" is a list.
+_NEW_LAST = frozenset(("acute", "subtle"))
 _REACH_BEFORE = 12  # words that a cue to the right of its finding reaches back (our choice)
 _MARKS = frozenset("?,:()/")
 
@@ -131,7 +147,7 @@ def _phrases() -> dict[str, list[tuple[tuple[str, ...], str]]]:
         "doubt after": _DOUBT_AFTER, "doubt before": _DOUBT_BEFORE, "doubt both": _DOUBT_BOTH,
         "past after": _PAST_AFTER,
     }  # fmt: skip
-    found: dict[tuple[str, ...], str] = {}
+    found: dict[tuple[str, ...], str] = {tuple(" ".join(parts).split()): "pseudo" for parts in product(*_FOLLOWED)}
     for kind, listed in kinds.items():
         for phrase in listed.replace("\n", " ").split("|"):
             key = tuple(phrase.split())
@@ -164,7 +180,7 @@ def _side(kind: str, words: Sequence[str], end: int) -> str:
         return kind
     sides = kind.split(", ")
     ends = end >= len(words) or words[end] in (",", ";", ")", "and", "but", "at", "on", "in", "or")
-    return next(side for side in sides if side.endswith("before" if ends else "after"))
+    return next((side for side in sides if side.endswith("before" if ends else "after")), sides[0])
 
 
 def assertions(words: Sequence[str]) -> list[int]:
@@ -208,7 +224,9 @@ def _right_end(words: Sequence[str], cue: Cue, later: Sequence[Cue]) -> int:
         follows = words[index + 1] if index + 1 < len(words) else ""
         if words[index] == "and" and follows in _NEW and follows not in ("the", "this", "new"):
             return index
-        if words[index] == "," and follows in _NEW and not _LIST.intersection(words[index + 1 : limit]):
+        rest = words[index + 1 : limit]
+        begins = follows in _NEW or (follows in _NEW_LAST and "," not in rest)
+        if words[index] == "," and begins and not _LIST.intersection(rest):
             return index
         if words[index] == "with" and index > cue.end and follows in _NEW:
             return index
@@ -216,14 +234,21 @@ def _right_end(words: Sequence[str], cue: Cue, later: Sequence[Cue]) -> int:
 
 
 def _left_end(words: Sequence[str], cue: Cue, earlier: Sequence[Cue]) -> int:
-    """Where the scope of a cue to its left begins; the phrases "X, Y and Z are normal" are one list."""
+    """Where the scope of a cue to its left begins.
+
+    "X, Y and Z are normal" is one list; "X, and the heart is normal" and "X and Y, heart size is normal" are none.
+    """
     start = max(0, cue.start - _REACH_BEFORE)
     for other in earlier:
         doubts = other.kind == "doubt after" and cue.kind.startswith("doubt")
         if doubts or other.kind == "stop" or other.kind.endswith(("both", "before")):
             start = max(start, other.end)
-    listed = "and" in words[start : cue.start] or "or" in words[start : cue.start]
+    last = max((index for index in range(start, cue.start) if words[index] == ","), default=start)
+    listed = "and" in words[last : cue.start] or "or" in words[last : cue.start]
+    of_one = words[cue.start] in ("is", "was", "has")
     for index in range(cue.start - 1, start - 1, -1):
+        if of_one and words[index] == "and" and words[index + 1] in ("the", "heart"):
+            return index + 1
         if words[index] in (";", ":") and index < cue.start - 1:
             return index + 1
         if words[index] == "," and not listed:

@@ -85,13 +85,15 @@ def given_by_rule(
     """
     out = {name: table[name] for name in IDENTITY if name in table}
     place = {name: number for number, name in enumerate(understood.lexicon.findings)}
+    empty = (table["text"].str.strip() == "").to_numpy()
     for name, finding in chosen.items():
         status = understood.status[:, place[finding]]
         value = {state: as_label(state, unknown) for state in STATUS}
-        given = np.array([value[int(state)] for state in status], np.float64)
+        given = np.where(empty, np.nan, np.array([value[int(state)] for state in status], np.float64))
         out[f"status_{name}"] = pd.Series([STATUS[int(state)] for state in status], dtype=object)
         out[f"label_{name}"] = _whole(given)
-        out[f"source_{name}"] = pd.Series(np.where(np.isnan(given), "", "rule"), dtype=object)
+        source = np.where(empty, "no text", np.where(np.isnan(given), "", "rule"))
+        out[f"source_{name}"] = pd.Series(source, dtype=object)
     return pd.DataFrame(out)
 
 

@@ -131,9 +131,12 @@ def _paper(text: str) -> Iterator[str | None]:
 
 
 _CASED = re.compile(r"(?<=[a-z,] )[A-Za-z][a-z]+")
+_TITLED = re.compile(r"\b(?:Drs?|Mr|Mrs|Ms|Prof|[A-Z])\. ?([A-Z][a-z]+)")
 
 
 def _count_capitals(text: str, counts: dict[str, list[int]]) -> None:
-    """Count each word after a lower-case letter or comma and a blank: in lower case, or with a capital."""
-    for word in _CASED.findall(text):
-        counts.setdefault(word.lower(), [0, 0])[word[0].isupper()] += 1
+    """Count each word after a lower-case letter or comma and a blank, and names after titles and initials: in lower
+    case, or with a capital. As it is written and by its stem, which features hold."""
+    for word in (*_CASED.findall(text), *_TITLED.findall(text)):
+        for name in {word.lower(), stem(word.lower())}:
+            counts.setdefault(name, [0, 0])[word[0].isupper()] += 1

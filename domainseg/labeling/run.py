@@ -119,7 +119,7 @@ def _by_models(cfg: Mapping[str, Any], output: Path, reports: Reports, labels: L
         results["test_mean_over_labels"] = measuring.over_labels(scored, held, seed)
     given = give(table, labels, division, learned, features, rows, silences)
     shown = words.visible(features, learned, division.patients)
-    _write(output, given, table, list(labels.values), results)
+    _write(output, given, reports, list(labels.values), results)
     models = {
         "division": {"how": division.how, "train": _sizes(division)[0], "test": _sizes(division)[1]},
         "reports": len(table),
@@ -201,7 +201,7 @@ def _by_rules(
         without = [str(name) for name in labels.values if str(name) not in metrics]
         if without:
             labels.notes.append(f"Labels that the lexicons have no finding for: {', '.join(without)}.")
-    _write(output, given, table, list(chosen), results)
+    _write(output, given, reports, list(chosen), results)
     write_json(output / "rules.json", {"findings": chosen, "unknown": unknown, "lexicon": lexicon.source})
     notes = [*reports.notes, *(labels.notes if labels is not None else [])]
     page.write_rules(output / "report.html", cfg, results, given, list(chosen), notes)
@@ -223,14 +223,16 @@ def _chosen(targets: Sequence[str] | None, lexicon: Lexicon) -> dict[str, str]:
     return {target: finding for target, finding in found.items() if finding is not None}
 
 
-def _write(output: Path, given: pd.DataFrame, table: pd.DataFrame, names: Sequence[Any], results: Metrics) -> None:
+def _write(output: Path, given: pd.DataFrame, reports: Reports, names: Sequence[Any], results: Metrics) -> None:
     output.mkdir(parents=True, exist_ok=True)
+    if reports.films is not None:  # a row for each film of a report
+        given = reports.films.merge(given.drop(columns="image"), on="report", how="left")[list(given.columns)]
     with atomic_path(output / "labels.csv") as temporary:
         given.to_csv(temporary, index=False, lineterminator="\n", float_format="%.6g")
-    if "image" in table:
+    if reports.films is not None:
         columns = {f"label_{name}": given[f"label_{name}"] for name in names}
         with atomic_path(output / "targets.csv") as temporary:
-            pd.DataFrame({"image": table["image"], "part": "whole", **columns}).to_csv(
+            pd.DataFrame({"image": given["image"], "part": "whole", **columns}).to_csv(
                 temporary, index=False, lineterminator="\n"
             )
     write_json(output / "metrics.json", results)

@@ -6,9 +6,10 @@ import csv
 import io
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,10 +29,14 @@ class TableError(DomainsegError):
 
 @dataclass(frozen=True)
 class Reports:
-    """n reports: table with report, patient ("" unknown), text and what is carried along; notes: repairs, in words."""
+    """n reports: table with report, patient ("" unknown), text and what is carried along; notes: repairs, in words.
+
+    films: report and image of each film, where there are images; a report may speak of several.
+    """
 
     table: pd.DataFrame
     notes: list[str] = field(default_factory=list)
+    films: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ def read_reports(path: Path | str, columns: Mapping[str, str]) -> Reports:
     for name in ("report", "text"):
         if name not in table:
             raise TableError(
-                f"{path}: column {name} is missing; found: {', '.join(map(str, table.columns))}. "
+                f"{path}: column {name} is missing; found: {_named(table.columns)}. "
                 f"Say which column it is: 'columns={{{name}: YOUR_COLUMN}}'"
             )
     if "patient" not in table:
@@ -72,12 +77,13 @@ def read_reports(path: Path | str, columns: Mapping[str, str]) -> Reports:
         notes.append(f"{without} rows of the reports table have no report id and were left out.")
     table = table[table["report"] != ""]
     kept = ["report", "patient", "text", *(name for name in _CARRIED if name in table)]
+    films = table[["report", "image"]].drop_duplicates().reset_index(drop=True) if "image" in table else None
     table = _one_row_each(table[kept], path, notes)
     if table.empty:
         raise TableError(f"{path}: holds no reports")
     if empty := int((table["text"].str.strip() == "").sum()):
         notes.append(f"{empty} reports have no text.")
-    return Reports(table.reset_index(drop=True), notes)
+    return Reports(table.reset_index(drop=True), notes, films)
 
 
 def _one_row_each(table: pd.DataFrame, path: Path, notes: list[str]) -> pd.DataFrame:
@@ -128,7 +134,7 @@ def read_labels(
         table["report"] = table["image"]
     if "report" not in table:
         raise TableError(
-            f"{path}: column report is missing; found: {', '.join(map(str, table.columns))}. "
+            f"{path}: column report is missing; found: {_named(table.columns)}. "
             "Say which column it is: 'columns={report: YOUR_COLUMN}'"
         )
     known = table["report"].isin(set(reports))
@@ -176,7 +182,7 @@ def _values(
     if len(short) < len(names):
         raise TableError(f"{path}: a label stands there with and without label_ before its name")
     if absent := [name for name in targets or () if name.removeprefix("label_") not in short]:
-        raise TableError(f"{path}: no column {', '.join(absent)}; found: {', '.join(short)}")
+        raise TableError(f"{path}: no column {', '.join(absent)}; found: {_named(short)}")
     chosen = {name.removeprefix("label_") for name in targets} if targets else set(short)
     meaning = {
         **dict.fromkeys(_ONE, 1.0), **dict.fromkeys(_ZERO, 0.0), **dict.fromkeys(_DOUBT, -1.0),
@@ -202,14 +208,22 @@ def _values(
     if none:
         notes.append(f"Columns of the labels table that hold no labels: {', '.join(none)}.")
     if not out:
-        raise TableError(f"{path}: no column of labels; found: {', '.join(map(str, names)) or 'only report'}")
+        raise TableError(f"{path}: no column of labels; found: {_named(names) or 'only report'}")
     return pd.DataFrame(out, index=table.index)
+
+
+def _named(columns: Iterable[Any]) -> str:
+    """Names of columns; of what may be a row of data, since the table has no header, only how many they are."""
+    names = [str(name) for name in columns]
+    if any(len(name) > 40 or re.search(r"\d{3}|\w \w+ \w", name) for name in names):
+        return f"{len(names)} columns, whose names look like a row of data: is the row of names missing?"
+    return ", ".join(names)
 
 
 def _mapped(table: pd.DataFrame, columns: Mapping[str, str], path: Path, strict: bool = True) -> pd.DataFrame:
     absent = sorted({str(theirs) for ours, theirs in columns.items() if ours != theirs} - set(table.columns))
     if absent and strict:
-        raise TableError(f"{path}: columns= names {', '.join(absent)}; found: {', '.join(map(str, table.columns))}")
+        raise TableError(f"{path}: columns= names {', '.join(absent)}; found: {_named(table.columns)}")
     for ours, theirs in columns.items():
         if theirs in table and theirs != ours:
             table = table.drop(columns=ours, errors="ignore").rename(columns={theirs: ours})

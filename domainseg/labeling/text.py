@@ -90,7 +90,7 @@ def sections(text: str) -> list[tuple[str, str]]:
         if (
             kind in ("history", "comparison", "technique")
             and "findings" not in kinds
-            and follows in (None, "impression")
+            and follows in (None, "impression", "other")
         ):
             own, rest = _first_paragraph(body)
             parts += [(kind, own), ("findings", rest)]
@@ -164,23 +164,35 @@ def _split(line: str) -> Iterator[str]:
     for match in _END.finditer(line):
         if match.group() == "." and _NO_END.search(line[max(0, match.start() - 12) : match.start()]):
             continue
-        if part := line[start : match.start()].strip():
+        part = line[start : match.start()].strip()
+        if "?" in match.group():  # it doubts what stands before it, or else what follows
+            if not part:
+                continue
+            part += " ?"
+        if part:
             yield part
         start = match.end()
     if part := line[start:].strip():
         yield part
 
 
-_WRITTEN_OUT = (("r/o", "rule out"), ("w/o", "without"), ("h/o", "history of"), ("s/p", "status post"))
+_WRITTEN_OUT = [
+    (re.compile(rf"(?<![a-z]){short}(?![a-z])"), long)
+    for short, long in (
+        *(("r/o", "rule out"), ("w/o", "without"), ("h/o", "history of"), ("s/p", "status post")),
+        ("and/or", "and or"),
+    )
+]
 MOST_WORDS = 200  # of what is read as one sentence; what is longer is no sentence, and scopes need not cross it
-_WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+(?:\.\d+)?|[?,:()/]")
+_WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+(?:\.\d+)?|[?,:()/]|#(?! ?\d)")  # "#" is a fracture, "#2" a number
 
 
 def words(sentence: str) -> list[str]:
     """Lower-case words, numbers and the marks that end a clause; a hyphen joins nothing."""
-    return _WORD.findall(
-        sentence.lower().replace("r/o", "rule out").replace("w/o", "without").replace("h/o", "history of")
-    )
+    text = sentence.lower()
+    for short, long in _WRITTEN_OUT:
+        text = short.sub(long, text)
+    return _WORD.findall(text)
 
 
 def pieces(sentence: list[str]) -> Iterator[list[str]]:

@@ -138,6 +138,18 @@ def test_rules_alone_and_against_hand_labels(labelled: Labelled, tmp_path: Path)
         run(cfg | {"targets": ["rash"]}, tmp_path / "out")
 
 
+def test_each_film_of_a_report_gets_its_labels_and_no_text_gives_none(tmp_path: Path) -> None:
+    rows = {"report": ["A1", "A1", "B"], "image": ["x", "y", "z"], "text": ["Small effusion."] * 2 + [" "]}
+    pd.DataFrame(rows).to_csv(tmp_path / "r.csv", index=False)
+    run(settings(reports=str(tmp_path / "r.csv"), labels=None, rules="only", unmentioned="0"), tmp_path / "out")
+    given = pd.read_csv(tmp_path / "out/labels.csv")
+    assert given["image"].tolist() == ["x", "y", "z"]
+    assert given["label_effusion"].tolist()[:2] == [1, 1]
+    assert given["label_effusion"].isna().tolist() == [False, False, True]
+    assert given["source_effusion"].tolist() == ["rule", "rule", "no text"]
+    assert pd.read_csv(tmp_path / "out/targets.csv")["image"].tolist() == ["x", "y", "z"]
+
+
 def test_a_model_that_has_seen_no_silent_report_gives_it_no_zero(labelled: Labelled, tmp_path: Path) -> None:
     simulated = labelled.simulated
     speaks = simulated.reports["text"].str.contains("effusion|pleural fluid|hydropneumothorax", case=False)

@@ -59,6 +59,7 @@ def test_a_manifest_is_a_table_of_reports(tmp_path: Path) -> None:
         ("report,text\n", "holds no reports"),
         ("id,text\n1,x\n", "column report is missing; found: id, text.*columns="),
         ("report,text,text\n1,x,y\n", "column text stands there twice"),
+        ("R1,Meier Hans 1950,Large effusion in Mr Meier\nR2,a,b\n", r"found: 3 columns, whose names look like a row"),
         ("report;text\n1;x\n", "semicolons; save the table with commas"),
         ("report;text\n1;x\n2;x, y, z\n", "semicolons"),
         ("report,text\n1,x,y,z\n", "not readable as CSV"),

@@ -65,7 +65,8 @@ def test_sections(text: str, expected: list[tuple[str, list[str]]]) -> None:
         ("No effusion\nHeart normal", ["No effusion", "Heart normal"]),
         ("No effusion,\nXXXX or mass", ["No effusion, XXXX or mass"]),
         ("Seen at 7:34 p.m.. heart stable", ["Seen at 7:34 p.m", "heart stable"]),
-        ("Is there a fracture? No.", ["Is there a fracture", "No"]),
+        ("Is there a fracture? No.", ["Is there a fracture ?", "No"]),
+        ("? Fracture", ["? Fracture"]),
     ],
 )
 def test_sentences(text: str, expected: list[str]) -> None:

@@ -62,6 +62,7 @@ def derive(scan: Scan, rules: Rules, key: bytes, settings: Mapping[str, Any]) ->
     sources: dict[str, list[str]] = {name: [] for name in DERIVED}
     out: dict[str, list[str]] = {name: [] for name in ("file", "image", "reason", "path")}
     replaced, withhold = {}, Withhold()
+    links: list[tuple[str, str, str]] = []
     burned = set() if settings["keep_burned_in"] else _burned_in(scan)
     nobody = re.compile(str(settings["unknown_patient"]), re.IGNORECASE)
     for row in scan.rows():
@@ -74,20 +75,23 @@ def derive(scan: Scan, rules: Rules, key: bytes, settings: Mapping[str, Any]) ->
             if problem != OTHER_PIXELS:
                 replaced[path] = first
         uid = keyed_hash(key, "image", values.get("SOPInstanceUID", ""))
+        number = values.get("PatientID", "")
+        number = "" if nobody.fullmatch(number) else number.upper()
+        # the number alone: some films say who issued it and others do not
+        group = keyed_hash(key, "patient", "", number)
+        study = keyed_hash(key, "study", values.get("StudyInstanceUID", ""))
+        if problem in (IDENTICAL, OTHER_HEADER, "burned_in"):  # left out, it still says who is one patient
+            links.append((group, study, uid))
         if problem:
             for name, cell in zip(out, (keyed_hash(key, "file", path), uid, problem, path), strict=True):
                 out[name].append(sys.intern(cell) if name == "reason" else cell)
             continue
-        number = values.get("PatientID", "")
-        number = "" if nobody.fullmatch(number) else number.upper()
         patient = keyed_hash(key, "patient", values.get("IssuerOfPatientID", "").upper(), number)
-        study = keyed_hash(key, "study", values.get("StudyInstanceUID", ""))
         accession = accession_number(values.get("AccessionNumber", ""), settings["ignore_leading_zeros"])
         hashed = {
             "image": uid,
             "patient": patient,
-            # the number alone: some films say who issued it and others do not
-            "group": keyed_hash(key, "patient", "", number),
+            "group": group,
             "study": study,
             "series": keyed_hash(key, "series", values.get("SeriesInstanceUID", "")),
             "accession": keyed_hash(key, "accession", accession),
@@ -102,7 +106,8 @@ def derive(scan: Scan, rules: Rules, key: bytes, settings: Mapping[str, Any]) ->
             columns[name].append(sys.intern(cell))
             sources[name].append(sys.intern(source))
         columns["path"].append(path)
-    columns["group"] = _groups(columns["group"], columns["study"], columns["image"])
+    films = list(zip(columns["group"], columns["study"], columns["image"], strict=True))
+    columns["group"] = _groups([*films, *links])[: len(films)]
     images = pd.DataFrame({name: columns[name] for name in (*HASHED, *DERIVED)}, dtype=object)
     said = pd.DataFrame({"image": columns["image"], **sources}, dtype=object)
     withheld = {}
@@ -122,8 +127,8 @@ def derive(scan: Scan, rules: Rules, key: bytes, settings: Mapping[str, Any]) ->
     )
 
 
-def _groups(numbers: list[str], studies: list[str], images: list[str]) -> list[str]:
-    """Who must stay together: films in a chain of shared patient numbers and shared studies.
+def _groups(films: list[tuple[str, str, str]]) -> list[str]:
+    """Who must stay together: films (number, study, image) in a chain of shared patient numbers, studies and images.
 
     A study is of one patient, so it joins films whose number was corrected, or is missing, with the others. The group
     is called like the first number of the chain, otherwise like its first study, otherwise like the film.
@@ -135,10 +140,7 @@ def _groups(numbers: list[str], studies: list[str], images: list[str]) -> list[s
             above[name] = name = above[higher]
         return name
 
-    names = [
-        [f"{kind} {name}" for kind, name in enumerate(film[:2]) if name] or [f"2 {film[2]}"]
-        for film in zip(numbers, studies, images, strict=True)
-    ]
+    names = [[f"{kind} {name}" for kind, name in enumerate(film) if name] for film in films]
     for known in names:
         first, *others = sorted({top(name) for name in known})
         for other in others:

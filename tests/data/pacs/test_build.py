@@ -70,6 +70,21 @@ def test_hashes_join_what_belongs_together(tmp_path: Path, exported: ModuleType,
     assert sources.loc[images.loc["a", "image"], "age"].endswith("PatientBirthDate (0010,0030)")
 
 
+def test_a_duplicate_that_is_left_out_still_joins_its_patient(
+    tmp_path: Path, exported: ModuleType, made: Build
+) -> None:
+    """The same film twice, the second time under the corrected number: who it was and who it is are one patient."""
+    dicom = tmp_path / "dicom"
+    exported.film(dicom / "a.dcm", PatientID="OLD7", SOPInstanceUID="1.9.1", StudyInstanceUID="1.1")
+    exported.film(dicom / "b.dcm", PatientID="NEW8", SOPInstanceUID="1.9.1", StudyInstanceUID="1.1")
+    exported.film(dicom / "c.dcm", PatientID="NEW8", SOPInstanceUID="1.9.2", StudyInstanceUID="1.2")
+    exported.film(dicom / "d.dcm", PatientID="9", SOPInstanceUID="1.9.3", StudyInstanceUID="1.3")
+    images, summary = made()
+    assert summary["films"] == 3
+    assert images["group"].nunique() == 2
+    assert images.loc["c", "group"] == images.loc[images.index.isin(["a", "b"]), "group"].iloc[0]
+
+
 def test_a_key_of_ones_own_gives_the_same_names_again(tmp_path: Path, exported: ModuleType, made: Build) -> None:
     exported.film(tmp_path / "dicom/a.dcm")
     key = tmp_path / "key"
