@@ -313,6 +313,8 @@ def _save(settings: dict[str, Any], output: Path) -> None:
         return
     if resumable and ((file.exists() and begun) or (output / sweeps.SWEEP).exists()):
         raise UsageError(f"output={output}: holds a run. Add resume=true to go on with it, or name another folder")
+    if resumable and (output / "predictions.json").exists():
+        raise UsageError(f"output={output}: holds a finished prediction, which is not replaced; name another folder")
     with atomic_path(file) as temporary:
         temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(settings)))
 

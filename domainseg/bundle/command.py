@@ -24,12 +24,13 @@ from domainseg.cascade.reads import VOLUMES, Reading, reading_of
 from domainseg.cascade.table import lesion_table, prediction_table, write_table
 from domainseg.data.manifest import Manifest, ManifestError
 from domainseg.data.privacy import hash_patient, patient_key
-from domainseg.files import read_json, write_json
+from domainseg.files import read_json, sha256_file, write_json
 
 log = logging.getLogger(__name__)
 
 JOURNAL = "journal.jsonl"
 MADE_OF = "predictions.json"  # model and films of a finished table
+TABLE = "table"  # in it: SHA-256 of the table
 WISHES = {"overlays": "overlays", "masks": "masks", "seg": "masks"}  # what may be drawn beside -> its folder
 
 
@@ -97,7 +98,9 @@ def predict_table(
         "key": hash_patient("key", "which one it is", key),
     }
     if (output / MADE_OF).is_file():
-        made_of = read_json(output / MADE_OF)
+        made_of, made = read_json(output / MADE_OF), output / "predictions.parquet"
+        if (own := made_of.pop(TABLE, None)) is not None and not (made.is_file() and sha256_file(made) == own):
+            raise BundleError(f"{made}: is not the table that was predicted here; name another folder")
         if made_of != header:
             differs = ", ".join(sorted(name for name in header if made_of.get(name) != header[name]))
             raise BundleError(f"output={output}: holds a prediction table with other {differs}; name another folder")
@@ -130,7 +133,7 @@ def predict_table(
         if reading is VOLUMES:
             write_table(lesion_table(rows), output, "lesions")
         write_table(table, output)
-        write_json(output / MADE_OF, header)
+        write_json(output / MADE_OF, {**header, TABLE: sha256_file(output / "predictions.parquet")})
         journal.remove()
     return table
 

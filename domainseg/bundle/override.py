@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from domainseg.bundle.schema import METRICS, MODEL_CARD, BundleError
+from domainseg.bundle.schema import METRICS, MODEL_CARD, RECORD, BundleError
 from domainseg.bundle.verify import Verified
 from domainseg.bundle.write import write_bundle
 
@@ -30,10 +30,13 @@ def override_threshold(bundle: Verified, target: str, entry: Mapping[str, Any], 
     entry: threshold, rule, by, n_positive, n_negative, kept, specificity, provisional. It is appended to the stage's
     ``overrides`` with target, the time, the value before (was) and the SHA-256 of the bundle that it was made from. The
     figures in metrics.json and on the card stay those of the test, at the first threshold; the card says so first.
-    Raises BundleError, also when the output is the bundle itself.
+    bf16 counts as unchecked. Raises BundleError, also where ``output`` holds a bundle already: it may be this one.
     """
     record = deepcopy(bundle.record)
+    record.pop("bf16", None)  # it was checked at the threshold before
     stage, numbers = _place(record, target)
+    if (output / RECORD).exists():
+        raise BundleError(f"{output}: holds a bundle, which is not replaced; name another output")
     made = {
         "target": target,
         "was": float(numbers["threshold"]),
@@ -44,6 +47,8 @@ def override_threshold(bundle: Verified, target: str, entry: Mapping[str, Any], 
     numbers["threshold"] = float(entry["threshold"])
     if numbers is stage["frozen"]:
         numbers |= {"rule": f"{entry['rule']}, local", "provisional": bool(entry["provisional"])}
+    for each in record["stages"]:
+        each["bf16"] = None
     stage["overrides"] = [*stage.get("overrides", []), made]
     card, metrics = (bundle.documents[name].decode() for name in (MODEL_CARD, METRICS))
     documents = {MODEL_CARD: _noted(card, record), METRICS: metrics}

@@ -107,12 +107,14 @@ class MaskRoiCnn(Network):
 
     def detection_losses(
         self, x: Tensor, targets: Targets, outlined: Tensor
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Outputs of all slabs for further losses, and the losses of the detector on slabs with masks.
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """Outputs of all slabs for further losses, the losses of the detector on slabs with masks, and of how many.
 
         targets: for each slab boxes [n, 4], labels [n] (1), types [n] (1..5, 0 unknown) and masks uint8 [n, H, W].
         outlined: bool [B], whether a slab's targets say everything; where none does, the losses are 0 and everything
         still has a gradient.
+        Each loss is a mean; the last dict tells over how many boxes (of anchors: slabs, which have as many each), so
+        that several processes can be put together.
         Outputs: "presence" as of ``forward``, "dense" [B, H / 4, W / 4] logits of blood at the finest level.
         """
         levels, deepest = self.pyramid(self.prepare(x))
@@ -125,8 +127,15 @@ class MaskRoiCnn(Network):
         wanted = [targets[int(k)] for k in chosen]
         proposals, losses = self.rpn(_images(x[: len(chosen)]), features, wanted)  # only their number and size count
         with roi_align_kernel(x):
-            losses |= self.roi.losses(features, proposals, _shape(x), wanted)
-        return outputs, {name: loss * outlined.any() for name, loss in losses.items()}
+            of_boxes, counts = self.roi.losses(features, proposals, _shape(x), wanted)
+        losses |= of_boxes
+        counts |= dict.fromkeys(("objectness", "anchor"), torch.tensor(len(chosen), device=x.device))
+        there = outlined.any()
+        return (
+            outputs,
+            {name: loss * there for name, loss in losses.items()},
+            {name: count * there for name, count in counts.items()},
+        )
 
 
 class BoxesAndOutlines(Network):
@@ -281,8 +290,11 @@ class Heads(RoIHeads):  # type: ignore[misc]
 
     def losses(
         self, features: dict[str, Tensor], proposals: list[Tensor], shape: tuple[int, int], targets: Targets
-    ) -> dict[str, Tensor]:
-        """Losses "class", "box", "mask" and "type" (unknown types do not count) of boxes drawn from the proposals."""
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Losses "class", "box", "mask" and "type" (unknown types do not count) of boxes drawn from the proposals.
+
+        And over how many boxes each is a mean.
+        """
         boxes, matched, labels, wanted = self.select_training_samples(proposals, targets)
         shapes = [shape] * len(boxes)
         x = self.box_head(self.box_roi_pool(features, boxes, shapes))
@@ -296,7 +308,10 @@ class Heads(RoIHeads):  # type: ignore[misc]
         wrong = F.cross_entropy(
             in_float32(self.types, x[torch.cat(blood)]), types - 1, ignore_index=-1, reduction="sum"
         )
-        return {"class": scored, "box": refined, "mask": masks, "type": wrong / (types > 0).sum().clamp(min=1)}
+        losses = {"class": scored, "box": refined, "mask": masks, "type": wrong / (types > 0).sum().clamp(min=1)}
+        drawn, found = torch.cat(labels), torch.cat(blood)
+        every = torch.tensor(len(drawn), device=drawn.device)
+        return losses, {"class": every, "box": every, "mask": found.sum(), "type": (types > 0).sum()}
 
     def detect(
         self, features: dict[str, Tensor], proposals: Tensor, shape: tuple[int, int], count: int

@@ -78,6 +78,7 @@ def check(rule: str, precision: float, override: bool, by: str | None, cfg: Mapp
 
 def predicted(cfg: Mapping[str, Any], output: Path) -> pd.DataFrame:
     """Predictions of all films of ``data=`` by the bundle, with their labels; also written to ``output``."""
+    from domainseg.bundle.command import MADE_OF
     from domainseg.bundle.load import load_bundle
     from domainseg.bundle.predict import predict_manifest
     from domainseg.cascade.reads import reading_of
@@ -85,6 +86,8 @@ def predicted(cfg: Mapping[str, Any], output: Path) -> pd.DataFrame:
     from domainseg.data.privacy import patient_key
     from domainseg.probes.common import all_films
 
+    if (output / MADE_OF).exists():
+        raise ProbeError(f"output={output}: holds a finished prediction, which is not replaced; name another folder")
     bundle = load_bundle(cfg["bundle"])
     manifest = all_films(cfg)
     truth = reading_of(bundle.stages).truth(manifest)

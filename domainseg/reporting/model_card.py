@@ -58,7 +58,7 @@ def model_card(record: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         name=str(record["pipeline"]),
         metrics=dict(metrics),
         config={"target": target},
-        thresholds=[{"stage": stage["name"], **stage["chosen"]} for stage in record["stages"]],
+        thresholds=[{"stage": stage["name"], **stage["chosen"]} for stage in record["stages"] if stage["chosen"]],
     )
     words, types = content.nouns, sections_volume.type_rows(content)
     groups = [row for row in sections.group_rows(content, target) if row["n"]]

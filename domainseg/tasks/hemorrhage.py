@@ -93,7 +93,10 @@ class DetectorModule(StepModule):
 
     def loss(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The parts and their weighted sum."""
-        outputs, losses = self.network.detection_losses(batch["picture"], _targets(batch), batch["outlined"].bool())
+        outputs, means, counts = self.network.detection_losses(
+            batch["picture"], _targets(batch), batch["outlined"].bool()
+        )
+        losses = {name: mean * (counts[name] / ranks.count(counts[name])) for name, mean in means.items()}
         side = batch["codes"].shape[-1] // outputs["dense"].shape[-1]
         blood = F.avg_pool2d((batch["codes"] > 0).float()[:, None], side)[:, 0]
         dice, pixel = blood_losses(outputs["dense"], blood, batch["outlined"], 1.0)

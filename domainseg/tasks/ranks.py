@@ -83,8 +83,7 @@ def count(mine: Tensor) -> Tensor:
     """
     if size() == 1:
         return mine.clamp(min=1)
-    total = mine.detach().float().clone()
-    dist.all_reduce(total)
+    total = _summed(mine.detach().float())
     return total.clamp(min=1) / size()
 
 
@@ -96,9 +95,15 @@ def total(mine: Tensor) -> Tensor:
     """
     if size() == 1:
         return mine
-    everywhere = mine.detach().clone()
-    dist.all_reduce(everywhere)
+    everywhere = _summed(mine.detach())
     return everywhere + size() * (mine - mine.detach())
+
+
+def _summed(mine: Tensor) -> Tensor:
+    """The sum over all processes. What lies on the processor, as before a network is moved, needs a group that does."""
+    everywhere = mine.clone()
+    dist.all_reduce(everywhere, group=None if everywhere.is_cuda else _objects())
+    return everywhere
 
 
 def same_buffers(network: nn.Module) -> None:

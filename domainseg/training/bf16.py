@@ -57,9 +57,16 @@ class Judge:
     notes: list[tuple[float, float, float]] = field(default_factory=list)
     target: str = ""
     reads: str = ""
+    part: str = ""
 
     def __post_init__(self) -> None:
         self.target, self.reads = self.decision.target, self.decision.reads
+        self.part = getattr(self.decision, "part", "")
+
+    def thresholds(self, frozen: Frozen) -> dict[str, float]:
+        """Those of the decision: it may answer for more than its own target."""
+        more = getattr(self.decision, "thresholds", None)
+        return dict(more(frozen)) if more else {}
 
     def logits(self, outputs: Outputs) -> dict[str, float]:
         """Those of fp32."""
@@ -77,7 +84,8 @@ class Judge:
         if self.reads == VOLUMES.name:
             return float(self.truth.exam(case.image)[self.target])
         if not (part or case.part):
-            return float(self.truth.film(case.image).get(f"label_{self.target}", np.nan))
+            known = self.truth.film(case.image)
+            return float(known.get(f"label_{self.target}", known.get(self.target, np.nan)))
         if case.part:
             return float(self.truth.label(self.target, case.image, case.part, roi_corners(case)))
         return float(self.truth.part(case.image, part)[f"label_{self.target}"])
@@ -112,7 +120,10 @@ def check_bf16(
         assert isinstance(stage.decision, Judge)
         found[stage.name] = {**judge_stage(stage.name, stage.decision.notes, stage.frozen), **told}
     got = predict_manifest(fast, manifest, truth, None, what="the cascade in bf16")
-    found["cascade"] = {**judge_cascade(wanted, got, stages[-1].decision.target), **told}
+    target, *others = stages[-1].thresholds
+    found["cascade"] = {**judge_cascade(wanted, got, target), **told}
+    for other in others:  # each is called by a threshold of its own
+        judge_cascade(wanted, got, other, main=False)
     return found
 
 
@@ -125,10 +136,11 @@ def judge_stage(name: str, notes: Sequence[tuple[float, float, float]], frozen: 
     return _passed(f"stage {name}", len(table), _auc_change(label[known], exact[known], fast[known]), *calls)
 
 
-def judge_cascade(wanted: pd.DataFrame, got: pd.DataFrame, target: str) -> dict[str, Any]:
+def judge_cascade(wanted: pd.DataFrame, got: pd.DataFrame, target: str, *, main: bool = True) -> dict[str, Any]:
     """n, auc_change (on intention) and flipped of the whole cascade. Raises Bf16Error past a limit.
 
-    A case is decided otherwise when it is called otherwise, or excluded by another stage, or not found.
+    main: whether it is what the cascade is for, of which both classes must be there. A case is decided otherwise when
+    it is called otherwise, or excluded by another stage, or not found.
     """
     decided = []
     for table in (wanted, got):
@@ -140,10 +152,12 @@ def judge_cascade(wanted: pd.DataFrame, got: pd.DataFrame, target: str) -> dict[
     for table in (wanted, got):
         judged = rows_of(table, target).judged()
         areas.append(auc(judged.label, judged.score, judged.clusters)["value"])
-    if any(np.isnan(area) for area in areas):
+    unknown = any(np.isnan(area) for area in areas)
+    if unknown and main:
         raise Bf16Error(f"check=bf16: the films do not hold cases of both classes of {target}: name others with data=")
-    change = float(areas[1] - areas[0])
-    return _passed("the whole cascade", len(one), change, one.to_numpy(), other.to_numpy())
+    change = None if unknown else float(areas[1] - areas[0])
+    what = "the whole cascade" if main else f"the whole cascade, {target}"
+    return _passed(what, len(one), change, one.to_numpy(), other.to_numpy())
 
 
 def _passed(what: str, n: int, change: float | None, one: Any, other: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from domainseg.cascade.stages import Stage
 from domainseg.data.cache import Cache
 from domainseg.data.manifest import Manifest
 from domainseg.evaluation.operating import Threshold
-from domainseg.files import write_json
+from domainseg.files import read_json, write_json
 from domainseg.tasks import ranks
 from domainseg.tasks.checkpoints import remove_checkpoints
 from domainseg.tasks.fit import FitContext
@@ -114,6 +114,8 @@ class Builder:
             stage = load_stage(start, accelerator)
             own = stage_record(start)["settings"]  # its weights belong to these, whatever this run says
             if ranks.is_first():
+                if (start / "threshold.json").is_file():
+                    write_json(folder / "threshold.json", read_json(start / "threshold.json"))
                 save_stage(stage, own, folder, origin=f"taken over as it is from {start.parent.parent.name}")
             return stage
         stage = new_stage(name, settings, accelerator, seed=int(self.cfg["seed"]))

@@ -211,7 +211,7 @@ def stage_entry(run: Path, stage: Stage, model: OnnxModel, bf16: Any) -> dict[st
         "preprocessing": list(stage.preprocessing),
         "outputs": {name: list(shape) for name, shape in model.outputs.items()},
         "frozen": asdict(stage.frozen),
-        "chosen": read_json(run / "stages" / stage.name / "threshold.json"),
+        "chosen": read_json(chosen) if (chosen := run / "stages" / stage.name / "threshold.json").is_file() else {},
         "bf16": bf16,
     }
 

@@ -23,6 +23,7 @@ from domainseg.training.onnx_model import INPUT, OnnxModel
 
 LOGITS = 1e-4  # largest difference of a stage's logits
 MAPS = 1e-3  # largest difference anywhere on an output that is a picture (values of a U-Net round further apart)
+SCORES = 1e-3  # largest difference of a score after all stages: a hair's breadth of a ROI moves the next one's logits
 HEAD = 0.05  # pixels between femoral head centres: of the network's input, and of the source film
 BATCH = 4  # pictures a batch, where a stage takes several
 BOXES = 0.05  # pixels between the corners of boxes that a detector gives
@@ -129,10 +130,10 @@ def check_cascade(
     films: Sequence[tuple[str, Film | Volume]],
     runtime: str = "ONNX Runtime",
 ) -> dict[str, Any]:
-    """Films through both cascades: the same cases, sides, locations, exclusions, lesions, volumes. Raises ParityError.
+    """Films through both cascades: the same cases, sides, locations, exclusions, lesions, volumes and scores.
 
     runtime: what computes ``exported``, in words. A film may differ where the score that decides lies within 1e-4 of
-    its threshold; it is counted as ``excused``.
+    its threshold; it is counted as ``excused``. Raises ParityError.
     """
     cases = excused = 0
     score = head = 0.0
@@ -158,6 +159,10 @@ def check_cascade(
         raise ParityError(
             f"{runtime} finds femoral heads {head:.2g} px from where torch finds them, at most {HEAD} px is "
             "allowed. Nothing is exported"
+        )
+    if not score <= SCORES:
+        raise ParityError(
+            f"{runtime} gives scores {score:.2g} away from torch's, at most {SCORES:g} is allowed. Nothing is exported"
         )
     return {"films": len(films), "cases": cases, "excused": excused, "score": score, "head_px": head}
 

@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from domainseg.bundle.write import write_bundle
+from domainseg.imaging.film import READER_VERSION
 
 # Answers: bias + weight * mean of the picture. Every film is frontal and upright, has two hips and no metal.
 VIEW_BIAS, VIEW_WEIGHT = [4.0, -4.0, -4.0], [2.0, 1.0, 0.0]
@@ -102,7 +103,7 @@ RECORD: dict[str, Any] = {
     "target": "fracture",
     "created": "2026-01-01T00:00:00+00:00",
     "versions": {"domainseg": "0"},
-    "reader": "1",
+    "reader": READER_VERSION,
     "stages": [stage_record(name) for name in HEADS],
     "labels": {},
     "data": {"films": 3},

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from domainseg.bundle.write import write_bundle
+from domainseg.imaging.volume import VOLUME_READER_VERSION
 
 from .conftest import FROZEN
 
@@ -109,7 +110,7 @@ def head_record() -> dict[str, Any]:
         "target": "hemorrhage",
         "created": "2026-01-01T00:00:00+00:00",
         "versions": {"exported": {"domainseg": "0", "onnx": "1"}},
-        "reader": "1",
+        "reader": VOLUME_READER_VERSION,
         "stages": [
             {
                 **common,

@@ -230,7 +230,7 @@ class TestMaskRoiCnn(NetworkContract):
         masks[0, 10:20, 30:50] = 1
         one = torch.ones(1, dtype=torch.long)
         target = {"boxes": torch.tensor([[30.0, 10, 50, 20]]), "labels": one, "types": one, "masks": masks}
-        outputs, losses = net.detection_losses(x, [target] * len(x), torch.ones(len(x), dtype=torch.bool))
+        outputs, losses, _ = net.detection_losses(x, [target] * len(x), torch.ones(len(x), dtype=torch.bool))
         return torch.stack([*losses.values(), *(out.square().mean() for out in outputs.values())]).sum()
 
     # Which boxes are given, and in what order, jumps with the smallest change.

@@ -185,6 +185,8 @@ def test_override_is_written_used_and_shown(bundle: Path, tmp_path: Path) -> Non
     acceptance.run(
         cfg(tmp_path / "local.csv", tmp_path / "out" / "bundle"), tmp_path / "more", override=True, by="B. Other"
     )
+    with pytest.raises(BundleError, match="holds a bundle"):
+        accept(moved, tmp_path / "out" / "bundle", tmp_path, override=True, by="C. Third")
     last = verify_bundle(tmp_path / "more" / "bundle")
     assert [entry["by"] for entry in last.record["stages"][-1]["overrides"]] == ["A. Name", "B. Other"]
     assert last.documents["MODEL_CARD.md"].decode().count("## Local threshold") == 1

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from domainseg.evaluation import evaluate
+from domainseg.imaging.film import READER_VERSION
 from domainseg.reporting.model_card import model_card
 
 
@@ -58,7 +59,7 @@ def record() -> dict[str, Any]:
         "schema": 1,
         "pipeline": "hip",
         "target": "fracture",
-        "reader": "1",
+        "reader": READER_VERSION,
         "versions": {"trained": {"torch": "2.14.1"}, "exported": {"onnx": "1.23.2"}},
         "stages": [stage("view_filter", n_positive=77, provisional=False), stage("fracture")],
         "labels": {"view_filter": label, "fracture": label},

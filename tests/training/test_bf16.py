@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from domainseg.cascade.stages import Frozen
-from domainseg.training.bf16 import Bf16Error, judge_cascade, judge_stage
+from domainseg.cascade.case import Case
+from domainseg.cascade.operations import Sample
+from domainseg.cascade.reads import WHOLE_FILMS, reading_of
+from domainseg.cascade.stages import Frozen, Stage
+from domainseg.imaging import Film
+from domainseg.training.bf16 import Bf16Error, Judge, judge_cascade, judge_stage
 
 FROZEN = Frozen(threshold=0.5)  # at logit 0
 Notes = list[tuple[float, float, float]]
@@ -78,6 +84,46 @@ def test_a_hip_that_is_lost_or_called_otherwise_counts_as_flipped() -> None:
     assert judge_cascade(wanted, got, "fracture")["flipped"] == pytest.approx(1 / 500)
     with pytest.raises(Bf16Error, match="the whole cascade: 2 of 500"):
         judge_cascade(wanted, got.drop(index=7), "fracture")
+
+
+def test_each_threshold_is_judged_with_or_without_cases_of_its_own() -> None:
+    """Findings and types of bleeds are called by thresholds of their own."""
+    wanted = cascade().rename(columns=lambda name: name.replace("fracture", "edema")).assign(label_edema=0.0)
+    assert judge_cascade(wanted, wanted, "edema", main=False)["auc_change"] is None
+    got = wanted.assign(score_edema=1 - wanted["score_edema"])
+    with pytest.raises(Bf16Error, match="the whole cascade, edema"):
+        judge_cascade(wanted, got, "edema", main=False)
+
+
+class Edema:
+    """A decision on whole films that calls two findings."""
+
+    target, reads, part = "edema", "film", "whole"
+
+    def logits(self, outputs: Any) -> dict[str, float]:
+        return {"": float(outputs["x"])}
+
+    def thresholds(self, frozen: Frozen) -> dict[str, float]:
+        return {"mass": 0.3}
+
+    def decide(self, case: Case, *of: Any) -> list[Case]:
+        return [case]
+
+
+def test_films_that_are_judged_whole_are_judged_by_their_own_labels() -> None:
+    class Truth:
+        def film(self, image: str) -> dict[str, float]:
+            return {"edema": 1.0}
+
+    judge = Judge(Edema(), Truth())
+    stage = Stage("findings", [], judge, lambda pictures: {}, frozen=Frozen(threshold=0.6))
+    assert reading_of([stage]) is WHOLE_FILMS
+    assert stage.thresholds == {"edema": 0.6, "mass": 0.3}
+    outputs = {"x": np.array(1.0), "bf16 x": np.array(2.0)}
+    judge.decide(
+        Case.of("a", Film(np.zeros((2, 2), np.float32))), Sample(np.zeros((2, 2)), np.eye(3)), outputs, Frozen()
+    )
+    assert judge.notes == [(1.0, 1.0, 2.0)]
 
 
 def test_a_cascade_without_cases_of_both_classes_is_not_judged() -> None:

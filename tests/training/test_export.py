@@ -230,6 +230,18 @@ def test_a_moved_head_is_refused(run: Path, toy_films: Manifest) -> None:
         check_cascade(stages, [stages[0], moved, *stages[2:]], film)
 
 
+def test_a_score_that_flips_no_call_is_refused_all_the_same(run: Path, toy_films: Manifest) -> None:
+    """OpenVINO is held against torch by the cascade alone."""
+    stages = load_cascade(run, "cpu")
+    film = [("f16", read_film(toy_films.path("f16")))]
+    last = replace(stages[3], frozen=replace(stages[3].frozen, threshold=0.0))
+    near = [*stages[:3], replace(last, network=Shifted(last.network, fracture=1e-4))]
+    assert check_cascade([*stages[:3], last], near, film)["score"] < 1e-3
+    wrong = [*stages[:3], replace(last, network=Shifted(last.network, fracture=2.0))]
+    with pytest.raises(ParityError, match="scores"):
+        check_cascade([*stages[:3], last], wrong, film)
+
+
 def test_a_flipped_case_is_refused_unless_its_score_lies_at_the_threshold(run: Path, toy_films: Manifest) -> None:
     stages = load_cascade(run, "cpu")
     film = [("f16", read_film(toy_films.path("f16")))]

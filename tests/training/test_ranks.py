@@ -79,7 +79,7 @@ def difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> 
 
 @pytest.mark.slow
 @pytest.mark.timeout(2 * LIMIT)
-@pytest.mark.parametrize("name", ["patch", "localizer", "regression", "view", "dense"])
+@pytest.mark.parametrize("name", ["patch", "localizer", "regression", "view", "dense", "detector"])
 def test_two_processes_train_what_one_does(name: str, fits: dict[tuple[str, int], list[Any]]) -> None:
     """Without batch statistics nothing but rounding tells them apart, though the losses count what is in the batch:
     positions of lines, heads, known turns, which the processes' shares hold in different numbers."""

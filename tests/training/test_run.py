@@ -118,6 +118,8 @@ def test_one_stage_alone_takes_the_others_over(
         records = [read_json(tmp_path / folder / "stages" / name / "stage.json") for folder in ("old", "new")]
         assert records[0]["frozen"] == records[1]["frozen"]
         assert "old" in records[1]["origin"]
+        rules = [(tmp_path / folder / "stages" / name / "threshold.json").read_bytes() for folder in ("old", "new")]
+        assert rules[0] == rules[1], "the bundle tells them"
 
 
 def test_a_stage_that_is_taken_over_stays_what_it_was(

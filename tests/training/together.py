@@ -18,7 +18,7 @@ from domainseg.networks import FractureDenseNet
 from domainseg.tasks import ranks
 from domainseg.tasks.fit import FitContext, StepModule, fit
 from domainseg.tasks.fracture import PatchModule
-from domainseg.tasks.hemorrhage import DenseModule
+from domainseg.tasks.hemorrhage import DenseModule, DetectorModule
 from domainseg.tasks.items import StepDataset
 from domainseg.tasks.localizer import LocalizerModule
 from domainseg.tasks.view import ViewModule
@@ -110,6 +110,35 @@ class Outlines(nn.Module):
         return {**found, "mask_4": self.coarse(nn.functional.avg_pool2d(x, 4))} if self.training else found
 
 
+class Detector(nn.Module):
+    """What MaskRoiCnn gives in training, without draws: a mean over boxes and one over slabs, and their numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.presence = nn.Conv2d(1, 8, 3, padding=1), nn.Linear(8, 6)
+
+    def detection_losses(
+        self, x: Tensor, targets: list[dict[str, Tensor]], outlined: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        found = self.body(x).relu()
+        outputs = {"presence": self.presence(found.mean((2, 3))), "dense": nn.functional.avg_pool2d(found, 4).mean(1)}
+        boxes = torch.tensor([len(target["boxes"]) for target in targets]) * outlined
+        each = (found.mean((1, 2, 3)) - 0.5) ** 2
+        over = {"mask": boxes, "type": boxes, "class": outlined, "box": outlined, "objectness": outlined}
+        counts = {name: weight.float().sum() for name, weight in (over | {"anchor": outlined}).items()}
+        means = {
+            name: (each * weight).sum() / counts[name].clamp(min=1)
+            for name, weight in (over | {"anchor": outlined}).items()
+        }
+        return outputs, means, counts
+
+
+def lesions(rng: np.random.Generator, rich: bool) -> dict[str, Any]:
+    found = bleeds(rng, rich)
+    types = torch.tensor([1, 2, 0] if rich else [int(rng.integers(-1, 3)), -1, -1])
+    return {**found, "boxes": torch.zeros(3, 4), "types": types, "instances": torch.zeros(SIZE, SIZE)}
+
+
 def modules() -> dict[str, tuple[StepModule, StepDataset]]:
     steps: dict[str, Any] = {"steps": 6, "lr": 3e-3}
     dense = FractureDenseNet(growth=4, blocks=(1, 1, 1, 1, 1), stem=8).freeze_norm()
@@ -122,6 +151,7 @@ def modules() -> dict[str, tuple[StepModule, StepDataset]]:
         ),
         "view": (ViewModule(Small({"view": 3, "turn": 4}, False), **steps), Samples(view)),
         "dense": (DenseModule(Outlines(), **steps), Samples(bleeds)),
+        "detector": (DetectorModule(Detector(), **steps), Samples(lesions)),  # type: ignore[arg-type]
         "norm": (ViewModule(Small({"view": 3, "turn": 4}, False, norm=True), **steps), Samples(view)),
     }
 
