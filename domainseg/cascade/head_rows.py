@@ -35,7 +35,8 @@ def volume_rows(
 ) -> list[dict[str, Any]]:
     """The row of one exam; its key ``lesions`` holds the rows of the lesion table (plain values only).
 
-    outlined: 1 where masks tell where the bleeds are, or there are none; 0 where only labels are known.
+    outlined: 1 where masks tell where the bleeds are, or there are none; 0 where only labels are known. typed: 1 where
+    they tell all types, too.
     notes: what ``Volume.notes`` and the head filter say, or why the exam was not read.
     Predicted lesions come first, then, where a mask is known, the true ones. An exam that was not read (on the grid of
     its mask) or taken for no head still has its true volumes and lesions, so that what was lost can be counted.
@@ -72,7 +73,8 @@ def volume_rows(
                 told = [note for note in (row["notes"], f"mask not read: {error.kind}") if note]
                 row |= {"outlined": 0, "notes": "; ".join(told)}
             if labels is not None:
-                row |= _true_volumes(labels, place)
+                row |= {name: ml for name, ml in _true_volumes(labels, place).items() if not np.isnan(ml)}
+                row["typed"] = int(not (labels == UNKNOWN).any())
                 lesions, measures = _compared(place, labels, mimics, case, lesions)
                 row |= measures
     for column in ("matched", "mimic"):

@@ -26,7 +26,7 @@ def overlap_metrics(rows: Rows, name: str, resamples: int, seed: int) -> Pair:
     same over all exams whose true volume is known, those without it having 0. volume_bias and volume_limit_low, _high:
     mean of measured minus true millilitres and 1.96 standard deviations to either side of it. Conditional: scored
     exams. On intention: eligible exams; an excluded one has Dice 0 and volume 0, unless there is no mask to measure a
-    scored one against (column outlined = 0; of a type also an unknown true volume: masks that tell no types). Nothing
+    scored one against (column outlined = 0; of a type also typed = 0, masks that do not tell the types). Nothing
     without the columns.
     """
     if f"dice_{name}" not in rows.table:
@@ -49,7 +49,7 @@ def _overlap(rows: Rows, name: str, resamples: int, seed: int) -> dict[str, Metr
     outlined = numbers(rows.table, "outlined") != 0  # a table without the column says nothing else
     true, measured = _volumes(rows, name)
     if name != "hemorrhage":
-        outlined &= ~np.isnan(true)
+        outlined &= numbers(rows.table, "typed") != 0
     dice = np.where(lost & (rows.label == 1) & outlined, 0.0, dice)
     surface = numbers(rows.table, f"surface_mm_{name}")
     measured = np.where(lost, 0.0, measured)

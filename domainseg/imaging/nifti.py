@@ -141,6 +141,7 @@ def read_grid(path: Path) -> Volume:
     with one_error(path, VolumeTooLargeError), _opened(path) as stream:
         header = _header(stream)
         shape = _shape(header)
+        check_voxels(*shape, None)
         try:
             affine, _ = _affine(header, shape)
         except Refusal:

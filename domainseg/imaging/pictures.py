@@ -65,7 +65,9 @@ def picture_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
             if (picture.height, picture.width) != tuple(shape):
                 got, want = f"{picture.width} x {picture.height}", f"{shape[1]} x {shape[0]}"
                 raise Refusal(f"the mask has {got} pixels, its film {want}")
-            values = np.asarray(picture.convert("RGB") if "A" in picture.mode else picture)
+            # A palette that begins with black names codes, whatever colours they have; another one is a picture.
+            by_colour = picture.mode == "P" and any(picture.getpalette()[:3])  # type: ignore[index]
+            values = np.asarray(picture.convert("RGB") if by_colour or "A" in picture.mode else picture)
     return np.asarray(values != 0 if values.ndim == 2 else (values != 0).any(axis=2))
 
 

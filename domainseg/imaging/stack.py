@@ -126,7 +126,8 @@ def _check_turns(slices: Sequence[Slice]) -> None:
 def _check_runs(slices: Sequence[Slice], upward: NDArray[np.float64]) -> None:
     """Refuse a scan that was repeated under one series: by instance number its slices run over the same places again.
 
-    Numbers that follow no order, or the same number twice, say nothing of it.
+    Numbers that follow no order, or the same number twice, say nothing of it; slices of two passes that fill each
+    other's gaps are one scan.
     """
     numbers = [one.number for one in slices]
     if None in numbers or len(set(numbers)) < len(numbers):
@@ -138,6 +139,10 @@ def _check_runs(slices: Sequence[Slice], upward: NDArray[np.float64]) -> None:
     if not 1 <= len(back) <= _RUNS or min(map(len, runs)) < FEWEST:
         return
     gap = float(np.median(np.abs(steps)))
+    between = np.diff(np.sort(heights))
+    thickness = float(np.median([one.thickness for one in slices]))
+    if between.max() <= (1 + _UNEVEN) * between.min() and 0 < thickness <= (1 + _UNEVEN) * between.min():
+        return
     ordered = sorted(runs, key=lambda run: float(run.min()))
     if any(below.max() > above.min() + gap for below, above in pairwise(ordered)):
         raise Refusal(

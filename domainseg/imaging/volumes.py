@@ -17,7 +17,8 @@ def read_volume(path: Path | str, *, max_voxels: int | None = None) -> Volume:
     DICOM: of several series of one exam the axial, original one of the head with slices of 2.5 to 5 mm is preferred;
     scouts, captures, reports, projections, bone kernels and series with contrast are left out, and the notes say so.
     Slices are sorted along their normal and rescaled to HU, padding becomes AIR. Gantry tilt is kept as a shear of the
-    affine; uneven slice distances are resampled along z (linearly) and noted. NIfTI needs a sform or qform.
+    affine; uneven slice distances are resampled along z (linearly) and noted. NIfTI needs a sform or qform that is no
+    identity. Linked folders are refused.
     Pictures (8-bit, in the order of the numbers in their names, from below): black and white are taken for -20 and
     100 HU, and there is no spacing; ``rendering`` and a note say so.
 

@@ -125,7 +125,7 @@ tiny unchanged unremarkable with worsening
 # Words after which "or" goes on with what was said, so that a comma before them ends nothing.
 _LIST = frozenset(("or", "nor"))
 _NEW = frozenset(_BEGINS.split())
-# These do as the last of a clause; "no hemorrhage, acute infarct, mass" is a list.
+# These do where nothing else is listed: not in "no hemorrhage, acute infarct, mass".
 _NEW_LAST = frozenset(("acute", "subtle"))
 _REACH_BEFORE = 12  # words that a cue to the right of its finding reaches back (our choice)
 _MARKS = frozenset("?,:()/")
@@ -198,7 +198,9 @@ def assertions(words: Sequence[str]) -> list[int]:
                     status[index] = meant
         if side in ("before", "both"):
             for index in range(_left_end(words, cue, found[:place]), cue.start):
-                if status[index] == AFFIRMED or meant == UNCERTAIN:
+                if status[index] == AFFIRMED or (
+                    meant == UNCERTAIN and not (side == "both" and status[index] == NEGATED)
+                ):
                     status[index] = meant
     for cue in found:
         if cue.kind != "stop":
@@ -225,7 +227,8 @@ def _right_end(words: Sequence[str], cue: Cue, later: Sequence[Cue]) -> int:
         if words[index] == "and" and follows in _NEW and follows not in ("the", "this", "new"):
             return index
         rest = words[index + 1 : limit]
-        begins = follows in _NEW or (follows in _NEW_LAST and "," not in rest)
+        alone = "," not in rest and "," not in words[cue.end : index]
+        begins = index > cue.end and (follows in _NEW or (follows in _NEW_LAST and alone))
         if words[index] == "," and begins and not _LIST.intersection(rest):
             return index
         if words[index] == "with" and index > cue.end and follows in _NEW:
@@ -243,14 +246,18 @@ def _left_end(words: Sequence[str], cue: Cue, earlier: Sequence[Cue]) -> int:
         doubts = other.kind == "doubt after" and cue.kind.startswith("doubt")
         if doubts or other.kind == "stop" or other.kind.endswith(("both", "before")):
             start = max(start, other.end)
-    last = max((index for index in range(start, cue.start) if words[index] == ","), default=start)
+    last = max((index for index in range(start, cue.start - 1) if words[index] == ","), default=start)
     listed = "and" in words[last : cue.start] or "or" in words[last : cue.start]
     of_one = words[cue.start] in ("is", "was", "has")
+    closed = 0  # parentheses that the way back has entered from behind
     for index in range(cue.start - 1, start - 1, -1):
+        closed += (words[index] == ")") - (words[index] == "(")
+        if closed < 0:
+            return index + 1
         if of_one and words[index] == "and" and words[index + 1] in ("the", "heart"):
             return index + 1
         if words[index] in (";", ":") and index < cue.start - 1:
             return index + 1
-        if words[index] == "," and not listed:
+        if words[index] == "," and not listed and index < cue.start - 1:
             return index + 1
     return start

@@ -123,11 +123,9 @@ def _first_paragraph(body: str) -> tuple[str, str]:
         if found and rest.strip():
             return own, rest
     ends = list(sentences(stripped))
-    return (
-        (ends[0], stripped[len(ends[0]) :].lstrip(" ."))
-        if len(ends) > 1 and stripped.startswith(ends[0])
-        else (body, "")
-    )
+    own = ends[0].removesuffix(" ?") if ends else ""
+    whole = len(ends) > 1 and stripped.startswith(own)
+    return (own, stripped[len(own) :].lstrip(" .?!")) if whole else (body, "")
 
 
 def sentences(text: str) -> Iterator[str]:
@@ -166,7 +164,8 @@ def _split(line: str) -> Iterator[str]:
             continue
         part = line[start : match.start()].strip()
         if "?" in match.group():  # it doubts what stands before it, or else what follows
-            if not part:
+            rest = line[match.end() :].lstrip()
+            if not part or (line[match.start() - 1] == " " and rest[:1].islower()):
                 continue
             part += " ?"
         if part:
@@ -184,7 +183,9 @@ _WRITTEN_OUT = [
     )
 ]
 MOST_WORDS = 200  # of what is read as one sentence; what is longer is no sentence, and scopes need not cross it
-_WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+(?:\.\d+)?|[?,:()/]|#(?! ?\d)")  # "#" is a fracture, "#2" a number
+_WORD = re.compile(
+    r"[a-z]+(?:'[a-z]+)?|\d+(?:\.\d+)?|[?,:()/]|(?<!#)#(?!\s*(?:\d|x{3}|#))"
+)  # "#" is a fracture, "#2" not
 
 
 def words(sentence: str) -> list[str]:

@@ -25,7 +25,7 @@ _BANDS, _IN_BAND = 10, 50  # of severity: ten leave little of a smooth relation 
 _NAMES = (
     *("image", "part", "path", "patient", "group", "study", "series", "accession", "date", "report", "split", "fold"),
     *("excluded_by", "exclusion_reason", "outside", "notes", "bundle_sha256", "location", "image_side", "side_source"),
-    *("spacing", "x", "y", "diameter", "hips_found", "pointing_hit", "lesions", "outlined", "false_lesions"),
+    *("spacing", "x", "y", "diameter", "hips_found", "pointing_hit", "lesions", "outlined", "typed", "false_lesions"),
 )
 _STARTS = (
     *("label_", "score_", "threshold_", "eligible_", "roi", "head_", "true_", "volume_", "dice_", "surface_"),

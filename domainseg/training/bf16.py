@@ -139,8 +139,9 @@ def judge_stage(name: str, notes: Sequence[tuple[float, float, float]], frozen: 
 def judge_cascade(wanted: pd.DataFrame, got: pd.DataFrame, target: str, *, main: bool = True) -> dict[str, Any]:
     """n, auc_change (on intention) and flipped of the whole cascade. Raises Bf16Error past a limit.
 
-    main: whether it is what the cascade is for, of which both classes must be there. A case is decided otherwise when
-    it is called otherwise, or excluded by another stage, or not found.
+    main: whether it is what the cascade is for, of which both classes must be there. Of others only decisions count: of
+    a rare one the AUC moves by more than is allowed when two cases change places. A case is decided otherwise when it
+    is called otherwise, or excluded by another stage, or not found.
     """
     decided = []
     for table in (wanted, got):
@@ -152,10 +153,9 @@ def judge_cascade(wanted: pd.DataFrame, got: pd.DataFrame, target: str, *, main:
     for table in (wanted, got):
         judged = rows_of(table, target).judged()
         areas.append(auc(judged.label, judged.score, judged.clusters)["value"])
-    unknown = any(np.isnan(area) for area in areas)
-    if unknown and main:
+    if main and any(np.isnan(area) for area in areas):
         raise Bf16Error(f"check=bf16: the films do not hold cases of both classes of {target}: name others with data=")
-    change = None if unknown else float(areas[1] - areas[0])
+    change = float(areas[1] - areas[0]) if main else None
     what = "the whole cascade" if main else f"the whole cascade, {target}"
     return _passed(what, len(one), change, one.to_numpy(), other.to_numpy())
 

@@ -206,9 +206,11 @@ def _found(decision: HemorrhageDetector, exam: Tuned) -> Found:
     if by_slice is not None and by_slice[:, 0].max() < logit(decision.level):
         candidates = []
     if by_slice is not None and len(candidates) == MOST:  # serving takes the strongest of those that are large enough
-        for smallest in SMALLEST:
-            candidates += replace(decision, smallest=smallest).candidates(outputs, exam.size)
         each = {(one.z[0], one.y[0], one.x[0]): one for one in candidates}
+        for smallest in SMALLEST:
+            for one in replace(decision, smallest=smallest).candidates(outputs, exam.size):
+                if len(one.z) >= smallest:  # else it stands for an exam without a candidate
+                    each.setdefault((one.z[0], one.y[0], one.x[0]), one)
         candidates = sorted(each.values(), key=lambda one: -one.logit)
     numbers = np.zeros((len(next(iter(outputs.values()))), *exam.size), np.uint16)
     for number, one in reversed(list(enumerate(candidates, 1))):

@@ -266,9 +266,15 @@ def test_an_exam_that_was_not_read_still_has_its_true_lesions(make: Make, tmp_pa
             assert one[name] == pytest.approx(other[name])
         assert one["type"] == other["type"]
     assert [(one["source"], np.isnan(one["matched"])) for one in unread["lesions"]] == [("truth", True)] * 2
+    stored = volume().to_source(codes())
+    nibabel.save(nibabel.Nifti1Image(stored.T, np.eye(4)), tmp_path / "nowhere.nii.gz")
+    known = make({"label_hemorrhage": 1, "label_subdural": 1, "mask": "nowhere.nii.gz", "true_ml": 7.0})
+    (placeless,) = volume_rows("a", lost, [], known)
+    assert (placeless["true_volume_ml"], placeless["outlined"], placeless["typed"]) == (7, 1, 1)
+    assert len(placeless["lesions"]) == 2
     (normal,) = volume_rows("a", lost, [], make({"label_hemorrhage": 0}))
     assert (normal["true_volume_ml"], normal["true_volume_ml_subdural"], normal["outlined"]) == (0, 0, 1)
-    for row in ({"mask": "nowhere.nii.gz"}, {}):
+    for row in ({"mask": "lost.nii.gz"}, {}):
         (unknown,) = volume_rows("a", lost, [], make({"label_hemorrhage": 1, **row}))
         assert "true_volume_ml" not in unknown
         assert (unknown["outlined"], unknown["lesions"]) == (0, [])

@@ -112,6 +112,7 @@ def test_of_excluded_exams_whose_masks_tell_no_types_no_type_is_measured() -> No
     lost = table()
     untyped = [name for name in lost if name.endswith(("_subdural", "_extra_axial")) and name[:4] in ("dice", "true")]
     lost.loc[:9, untyped] = np.nan
+    lost["typed"] = (lost.index > 9).astype(int)
     lost.loc[:5, [name for name in lost if name.startswith(("score", "dice", "surface", "volume"))]] = np.nan
     lost["outlined"] = 1
     metrics = evaluate(lost, resamples=20)

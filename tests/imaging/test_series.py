@@ -208,6 +208,11 @@ def test_a_scan_that_was_repeated_in_one_series_is_refused(shift: float, make_se
     assert "run over the same part of the body 2 times" in refusal(again).reason
 
 
+def test_two_passes_that_fill_each_others_gaps_are_one_scan(make_series: Series) -> None:
+    make_series(AXIAL[::2], SliceThickness=5)
+    assert read_volume(make_series(AXIAL[1::2], start=5, SliceThickness=5)).shape[0] == len(AXIAL)
+
+
 def test_a_head_in_two_runs_is_one_stack(make_series: Series) -> None:
     """The vertex first, then the base: nothing is there twice, though numbers turn back once."""
     make_series(AXIAL[4:])

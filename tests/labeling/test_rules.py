@@ -132,6 +132,17 @@ def test_scopes(marked: str) -> None:
         ("Chest tube #2.", {"fracture": "unmentioned"}),
         ("S/p fracture fixation.", {"fracture": "unmentioned"}),
         ("Atelectasis and/or pneumonia.", {"pneumonia": "uncertain"}),
+        ("No pleural effusion and/or pneumothorax.", {"effusion": "negative", "pneumothorax": "negative"}),
+        ("INDICATION: Cough? Large right effusion.", {"effusion": "positive"}),
+        ("No hemorrhage, mass effect, acute infarct.", {"infarct": "negative"}),
+        ("No acute, displaced fracture.", {"fracture": "negative"}),
+        ("Paged at pager #[**Numeric Identifier**].", {"fracture": "unmentioned"}),
+        ("## Lungs: clear.", {"fracture": "unmentioned"}),
+        ("Opacity ? pneumonia.", {"pneumonia": "uncertain"}),
+        ("Left base consolidation (pneumonia?).", {"consolidation": "positive", "pneumonia": "uncertain"}),
+        ("Scalp swelling/hematoma.", {"hemorrhage": "unmentioned"}),
+        ("Scalp swelling with small hematoma.", {"hemorrhage": "unmentioned"}),
+        ("Pneumonia or effusion, cannot be excluded.", {"pneumonia": "uncertain", "effusion": "uncertain"}),
     ],
 )  # fmt: skip
 def test_findings(text: str, expected: dict[str, str], lexicon: Lexicon) -> None:

@@ -90,6 +90,9 @@ def test_each_threshold_is_judged_with_or_without_cases_of_its_own() -> None:
     """Findings and types of bleeds are called by thresholds of their own."""
     wanted = cascade().rename(columns=lambda name: name.replace("fracture", "edema")).assign(label_edema=0.0)
     assert judge_cascade(wanted, wanted, "edema", main=False)["auc_change"] is None
+    rare = wanted.assign(label_edema=(wanted.index == 499).astype(float))
+    swapped = rare.assign(score_edema=rare["score_edema"].where(rare.index < 497, 0.9))
+    assert judge_cascade(rare, swapped, "edema", main=False)["flipped"] == 0
     got = wanted.assign(score_edema=1 - wanted["score_edema"])
     with pytest.raises(Bf16Error, match="the whole cascade, edema"):
         judge_cascade(wanted, got, "edema", main=False)
