@@ -175,8 +175,8 @@ def difference(
         ), np.nan
     if spread < _TINY:
         reach = exact(0.0, min(int(has[0].sum()), int(has[1].sum())), level)[1]
-        z = float(norm.ppf((1 + level) / 2))
-        p, method = (1.0 if value == 0 else float(2 * norm.sf(abs(value) / (reach / z)))), "degenerate"
+        gap = Metric(value=value, low=value - reach, high=value + reach, n=n, n_clusters=k, method="degenerate")
+        p, method = p_apart(gap, level), "degenerate"
     else:
         reach = float(norm.ppf((1 + level) / 2) * np.sqrt(spread))
         p, method = float(2 * norm.sf(abs(value) / np.sqrt(spread))), "delong paired" if k == n else "obuchowski paired"

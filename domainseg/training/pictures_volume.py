@@ -121,8 +121,9 @@ def choose(table: pd.DataFrame, lesions: pd.DataFrame | None) -> list[Shown]:
 
 def _measured(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows that have a Dice, all where none has."""
-    known = rows["dice_hemorrhage"].notna() if "dice_hemorrhage" in rows else rows["score_hemorrhage"].isna()
-    return rows[known] if known.any() else rows
+    if "dice_hemorrhage" not in rows or rows["dice_hemorrhage"].isna().all():
+        return rows
+    return rows[rows["dice_hemorrhage"].notna()]
 
 
 def _varied(rows: pd.DataFrame) -> pd.DataFrame:

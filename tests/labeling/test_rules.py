@@ -150,6 +150,13 @@ def test_findings(text: str, expected: dict[str, str], lexicon: Lexicon) -> None
     assert {name: found.get(name, "unmentioned") for name in expected} == expected
 
 
+def test_names_after_titles_and_initials_may_be_names(lexicon: Lexicon) -> None:
+    """As they are written, and by the stem that features hold."""
+    seen = read(["Discussed with Dr. Schneider and J. Williams. The effusion is small."], lexicon)
+    assert all(seen.maybe_name(word) for word in ("schneider", "williams", "william"))
+    assert not seen.maybe_name("effusion")
+
+
 def test_every_named_finding_has_a_lexicon_entry(lexicon: Lexicon) -> None:
     for target, name in FINDINGS.items():
         assert lexicon.of_label(name) == lexicon.of_label(target) == target

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from copy import deepcopy
+from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -17,9 +19,9 @@ from scipy.special import expit
 from scipy.stats import norm
 
 from domainseg.bundle.__main__ import diff, inspect
-from domainseg.bundle.load import load_bundle
+from domainseg.bundle.load import bf16_passed, load_bundle
 from domainseg.bundle.model import bundle_model
-from domainseg.bundle.override import threshold_of
+from domainseg.bundle.override import override_threshold, threshold_of
 from domainseg.bundle.schema import BundleError, check_record
 from domainseg.bundle.verify import verify_bundle
 from domainseg.evaluation.intervals import Metric, wilson
@@ -185,6 +187,13 @@ def test_override_is_written_used_and_shown(bundle: Path, tmp_path: Path) -> Non
     acceptance.run(
         cfg(tmp_path / "local.csv", tmp_path / "out" / "bundle"), tmp_path / "more", override=True, by="B. Other"
     )
+    # what bf16 was checked for was the threshold before
+    checked = deepcopy(before.record) | {"bf16": {"passed": True}}
+    checked["stages"] = [each | {"bf16": {"passed": True}} for each in checked["stages"]]
+    kept = {key: value for key, value in entry.items() if key not in ("target", "was", "made", "base")}
+    override_threshold(replace(before, record=checked), "fracture", kept, tmp_path / "unchecked")
+    record = verify_bundle(tmp_path / "unchecked").record
+    assert not any(bf16_passed(part) or part.get("bf16") for part in (record, *record["stages"]))
     with pytest.raises(BundleError, match="holds a bundle"):
         accept(moved, tmp_path / "out" / "bundle", tmp_path, override=True, by="C. Third")
     last = verify_bundle(tmp_path / "more" / "bundle")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from domainseg.networks import FractureDenseNet
+from domainseg.tasks import fracture
 from domainseg.tasks.augment import Augmenter
-from domainseg.tasks.fracture import PatchDataset, PatchModule, head_losses
+from domainseg.tasks.fit import FitContext
+from domainseg.tasks.fracture import PatchDataset, PatchModule, fit_fracture, head_losses
 from domainseg.tasks.items import Item, as_uint16
 from domainseg.tasks.localizer import LocalizerDataset, LocalizerModule
 from domainseg.tasks.view import ViewDataset, ViewModule
@@ -159,6 +163,20 @@ def test_patches_show_the_line_under_its_mask() -> None:
             assert picture[~lesion].mean() > 0.48
         assert dataset[draw, 1]["lesion"].sum() == 0
     assert shown > 10
+
+
+def test_a_fracture_whose_outline_lies_outside_the_roi_gives_no_patches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its patches would be taught that there is no line, over a real one."""
+    seen: list[PatchDataset] = []
+    monkeypatch.setattr(fracture, "fit", lambda module, dataset, **settings: seen.append(dataset))
+    outside = item(np.full((512, 512), 0.5), {"fracture": 1, "location": 1}, lesion=np.zeros((512, 512), bool))
+    rest = {"tail": {"steps": 0}, "whole": {"steps": 0}, "location_weight": 0.5, "augment": PLAIN}
+    patch = {"steps": 1, "batch_size": 2, "lr": 1e-3, "size": 64, "positives": 0.5}
+    network, context = FractureDenseNet(growth=4, blocks=(1, 1, 1, 1, 1)), FitContext(Path("nowhere"))
+    fit_fracture(network, [roi_item(1, 1), outside, roi_item(0, 0)], context, patch=patch, **rest)
+    assert [one.truth["fracture"] for one in seen[0].items] == [1, 0]
+    fit_fracture(network, [outside, roi_item(0, 0)], context, patch=patch, **rest)
+    assert len(seen) == 1, "no outline, no phase"
 
 
 def test_maps_learn_a_line_from_patches() -> None:

@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -19,9 +20,11 @@ from domainseg.cascade.operations import preprocess
 from domainseg.cascade.stages import Stage
 from domainseg.cascade.truth import Truth
 from domainseg.data.cache import Cache
-from domainseg.data.manifest import Manifest
+from domainseg.data.manifest import Manifest, build_manifest
 from domainseg.imaging import read_film
 from domainseg.imaging.geometry import inverse, quarter_turns, transform
+from domainseg.tasks.items import Item
+from domainseg.training.hips import Hips
 from domainseg.training.samples import Films, Head, Sampler, found_heads, head_errors, jittered_heads, true_heads
 from domainseg.training.stages import new_stage
 
@@ -248,6 +251,34 @@ def test_heads_are_found_on_the_film_as_it_is_known_to_lie(toy_films: Manifest, 
     assert found.keys() == same.keys()
     for key, ((center, _),) in found.items():
         np.testing.assert_allclose(same[key][0][0], center)
+
+
+def test_a_film_is_fractured_though_the_hip_is_no_sample(tmp_path: Path) -> None:
+    """Its head was not found, it has metal, or only the film is labelled: beside it the cascade would look too good."""
+    rows = [
+        ("a", "hip_left", 0), ("a", "hip_right", 1), ("b", "hip_left", 0), ("b", "whole", 1), ("c", "hip_left", 0),
+        ("c", "hip_right", 0), ("d", "hip_left", 0), ("d", "hip_right", np.nan),
+    ]  # fmt: skip
+    targets = pd.DataFrame([{"image": i, "part": part, "label_fracture": label, "x": 9.0} for i, part, label in rows])
+    targets.loc[targets["part"] == "whole", "x"] = np.nan
+    images = pd.DataFrame({"image": list("abcd"), "patient": list("abcd")}, dtype=object)
+    films = build_manifest(images, targets.astype(object).where(targets.notna(), ""), tmp_path, "four")
+    lessons = SimpleNamespace(builder=SimpleNamespace(train=films))
+    intact = [Item(image, "hip_left", np.zeros, np.eye(3), {"fracture": 0}) for image in "abcd"]
+    assert Hips._label_films(lessons, intact) == {"a": 1, "b": 1, "c": 0}  # type: ignore[arg-type]
+
+
+def test_a_labelled_hip_without_a_head_is_counted(
+    toy_films: Manifest, stages: dict[str, Stage], tmp_path: Path
+) -> None:
+    train = toy_films.split("train")
+    heads = true_heads(Truth(train), list(train.images["image"]))
+    image = next(image for image, part in heads if part == "hip_left" and (image, "hip_right") in heads)
+    label = Truth(train).label("fracture", image, "hip_right")
+    del heads[image, "hip_right"]
+    report: Counter[str] = Counter()
+    sampler_of(train, tmp_path).hips(stages["fracture"], behind(stages, "fracture"), heads, report)
+    assert report[f"head_unknown_label_{int(label)}"] == 1
 
 
 def test_a_mask_that_was_drawn_anew_is_used(toy_films: Manifest, stages: dict[str, Stage], tmp_path: Path) -> None:
