@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -123,7 +124,9 @@ def _core() -> Any:
 
     On processors with AMX its first use gives the thread a stack for signals, and its end takes that away: from another
     thread (wherever garbage is collected) only the memory goes, and the next signal of any kind ends the process.
+    Importing it tells Intel by the network, from a thread of its own, unless its telemetry is not there to be found.
     """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
     return openvino.Core()

@@ -140,6 +140,17 @@ def test_bf16_is_bf16_or_refused_by_name() -> None:
     assert 1e-4 * largest < float(np.abs(found - wanted).max()) < 0.1 * largest
 
 
+def test_openvino_tells_nobody_that_it_is_used() -> None:
+    """Its telemetry sends an event on import, from a thread: this may be a machine beside a PACS."""
+    pytest.importorskip("openvino")
+    code = (
+        "import sys, threading; from domainseg.bundle import runtime; runtime._core(); "
+        "print(sorted(n for n in sys.modules if n.startswith('openvino_telemetry.')), threading.active_count())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[] 1"
+
+
 def test_a_processor_without_bf16_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     openvino = pytest.importorskip("openvino")
     monkeypatch.setattr(openvino.Core, "get_property", lambda *_: ["FP32"])
