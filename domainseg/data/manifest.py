@@ -90,26 +90,27 @@ class Manifest:
         """The same manifest with columns of ``images`` set."""
         return replace(self, images=self.images.assign(**columns))
 
-    def hash(self, columns: Sequence[str] | None = None) -> str:
-        """SHA-256 over the cells of both tables, whatever the order of rows and columns; the root does not matter.
+    def hash(self) -> str:
+        """SHA-256 over the cells of both tables, whatever the order of rows and columns; the root does not matter."""
+        return _hash(self.images, self.targets)
 
-        columns: those of ``images`` that count; None: all.
-        """
-        digest = hashlib.sha256()
-        for table in (self.images if columns is None else self.images[list(columns)], self.targets):
-            text = as_text(table[sorted(table.columns)])
-            filled = text.loc[:, (text != "").any()]
-            lines = sorted(filled.to_csv(index=False, header=False).splitlines())
-            digest.update("\n".join([",".join(filled.columns), *lines, ""]).encode())
-        return digest.hexdigest()
-
-    def same_films(self) -> str:
-        """SHA-256 of films, patients and truth: the same for the same films, however divided and described."""
-        return self.hash(("image", "patient", "group", "site"))
+    def identity(self) -> str:
+        """SHA-256 of films and patients: the same for the same films, however labelled, divided and described."""
+        return _hash(self.images[["image", "patient", "group", "site"]])
 
     def missing_files(self) -> list[str]:
         """The images whose file is not there, in the order of the table; of an exam, the folder with its slices."""
         return [image for image, path in self._paths.items() if not _is_there(self.root / path)]
+
+
+def _hash(*tables: pd.DataFrame) -> str:
+    digest = hashlib.sha256()
+    for table in tables:
+        text = as_text(table[sorted(table.columns)])
+        filled = text.loc[:, (text != "").any()]
+        lines = sorted(filled.to_csv(index=False, header=False).splitlines())
+        digest.update("\n".join([",".join(filled.columns), *lines, ""]).encode())
+    return digest.hexdigest()
 
 
 def _is_there(path: Path) -> bool:

@@ -18,9 +18,9 @@ def held_out(cfg: Mapping[str, Any], record: Mapping[str, Any], split: str = "te
     ManifestError.
     """
     films, made = all_films(cfg), record["data"]
-    if films.same_films() != made.get("same_films"):
+    if films.identity() != made.get("identity"):
         part = as_training_divides(cfg, films).split(split)
-        known = "is not" if "same_films" in made else "may be"
+        known = "is not" if "identity" in made else "may be"
         return part, (
             f"{len(part)} films are judged: those that data={films.name} with seed={cfg['seed']} puts into the split "
             f"{split}. {films.name} {known} what the bundle was made from; that it learned from none of them is taken "
@@ -33,9 +33,10 @@ def held_out(cfg: Mapping[str, Any], record: Mapping[str, Any], split: str = "te
             "predictions=RUN/predictions.parquet, which each fold predicted unseen"
         )
     part = divided(films, made["division"], int(made["seed"])).split(split)
-    if part.same_films() != made["splits"].get(split, {}).get("same_films"):
+    if part.identity() != made["splits"].get(split, {}).get("identity"):
         raise ProbeError(
-            f"data={films.name} holds the films that the bundle was made from, but they cannot be divided as its run "
-            "did, so films that it learned from might be judged: give back the split column that they had then"
+            f"data={films.name} holds the films that the bundle was made from, but with other labels or another split "
+            "column they cannot be divided as its run did, so films that it learned from might be judged: put the "
+            "column split of the run's splits.csv into the table"
         )
     return part, f"{len(part)} films are judged: those that the bundle's own run kept as {split}."

@@ -29,8 +29,8 @@ SAMPLE, EXAMS = 200, 50  # training films, or exams, that the envelope is measur
 def described(run: Path, settings: Mapping[str, Any], manifest: Manifest | None) -> dict[str, Any]:
     """The description of a run's data, from its folder, or made now from its films and written there.
 
-    name, simulated, films, sha256, same_films (Manifest.same_films), cohort (of tune and test), division (the settings
-    of data.* that divide); splits: name -> films, patients, sha256, same_films, sites (films by site), labels (target
+    name, simulated, films, sha256, identity (Manifest.identity), cohort (of tune and test), division (the settings
+    of data.* that divide); splits: name -> films, patients, sha256, identity, sites (films by site), labels (target
     -> positive, negative, of: films or parts); envelope: see domainseg.bundle.envelope, with the number of training
     films as ``of``. Without films, of a run that was never exported: what environment.json knows.
     """
@@ -48,7 +48,7 @@ def described(run: Path, settings: Mapping[str, Any], manifest: Manifest | None)
         "envelope": {},
     }
     if manifest is not None:
-        found["same_films"] = manifest.same_films()
+        found["identity"] = manifest.identity()
         found["splits"] = {name: split(manifest.split(name)) for name in SPLITS if len(manifest.split(name))}
         found["envelope"] = envelope(manifest.split("train"), reading_in(settings))
         write_json(file, found)
@@ -75,7 +75,7 @@ def split(part: Manifest) -> dict[str, Any]:
         "films": len(part),
         "patients": int(clusters(part.images).nunique()),
         "sha256": part.hash(),
-        "same_films": part.same_films(),
+        "identity": part.identity(),
         "sites": {str(site): int(count) for site, count in sites.items()},
         "labels": labels,
     }

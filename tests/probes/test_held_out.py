@@ -87,7 +87,7 @@ def test_other_films_are_taken_on_trust_and_that_is_said(cfg: dict[str, Any], tm
 def test_a_bundle_that_does_not_tell_its_films_claims_nothing_of_them(cfg: dict[str, Any], tmp_path: Path) -> None:
     """One made before bundles told, asked about its very own films."""
     _, record = made_from(cfg, tmp_path / "run", 5)
-    del record["data"]["same_films"]
+    del record["data"]["identity"]
     _, said = held_out(cfg, record)
     assert "may be what the bundle was made from" in said
 
@@ -103,3 +103,18 @@ def test_what_cannot_be_divided_again_is_refused(cfg: dict[str, Any], tmp_path: 
     table.to_csv(cfg["data"]["path"], index=False)
     with pytest.raises(ProbeError, match="split column"):
         held_out(cfg, record)
+
+
+def test_other_labels_do_not_make_other_films(cfg: dict[str, Any], tmp_path: Path) -> None:
+    """A corrected label divides anew by chance; the run's own splits.csv says who was learned from."""
+    own, record = made_from(cfg, tmp_path / "run", 5)
+    table = pd.read_csv(cfg["data"]["path"])
+    table["label_implant"] = np.arange(90) % 2
+    table["label_fracture"] = 1 - table["label_fracture"]
+    table.to_csv(cfg["data"]["path"], index=False)
+    with pytest.raises(ProbeError, match=r"other labels .* splits\.csv"):
+        held_out(cfg, record)
+    table.merge(own.images[["image", "split"]]).to_csv(cfg["data"]["path"], index=False)
+    found, said = held_out(cfg, record)
+    assert list(found.images["image"]) == list(own.split("test").images["image"])
+    assert "own run kept as test" in said

@@ -126,7 +126,9 @@ def fit(sets: Sets, folder: Path, *, minutes: float, seed: int, python: Path) ->
     @torch.inference_mode()
     def predict(exam: Prepared) -> NDArray[np.uint8]:
         pictures = torch.from_numpy(windowed(exam.load()[0].astype(np.float32), 1, windows))
-        found = [network(part).argmax(1) for part in pictures.split(8)]
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):  # as it was trained
+            found = [network(part).argmax(1) for part in pictures.split(8)]
         return torch.cat(found).numpy().astype(np.uint8)
 
     return {"steps": steps, "train_seconds": round(used, 1), "curve": curve, "predict": predict}
