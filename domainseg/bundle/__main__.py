@@ -125,7 +125,8 @@ def verify(path: Path, console: Console) -> None:
         except Exception as error:  # each runtime has exceptions of its own, without a common base
             reason = str(error).strip().partition("\n")[0]
             raise BundleError(f"{path}: stage {stage.name}: cannot be run ({reason})") from None
-    console.print(f"{path}: whole; {len(bundle.stages)} networks load and answer as declared\nSHA-256 {bundle.sha256}")
+    whole = f"{path}: whole; {len(bundle.stages)} networks load and answer as declared\nSHA-256 {bundle.sha256}"
+    console.print(whole, markup=False)
 
 
 def diff(one: Verified, other: Verified, console: Console) -> int:
@@ -136,7 +137,7 @@ def diff(one: Verified, other: Verified, console: Console) -> int:
         return 0
     table = _table("Differences", "", "first", "second")
     for row in found:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     console.print(table)
     return 1
 

@@ -16,6 +16,7 @@ from rich.progress import Progress
 from domainseg.bundle.drawn import Drawn
 from domainseg.bundle.inputs import film_name, read_input
 from domainseg.bundle.journal import Journal
+from domainseg.bundle.kinds import MADE_OF
 from domainseg.bundle.model import Model, threads_a_worker
 from domainseg.bundle.predict import hashed_images
 from domainseg.bundle.schema import BundleError
@@ -24,18 +25,17 @@ from domainseg.cascade.reads import VOLUMES, Reading, reading_of
 from domainseg.cascade.table import lesion_table, prediction_table, write_table
 from domainseg.data.manifest import Manifest, ManifestError
 from domainseg.data.privacy import hash_patient, patient_key
-from domainseg.files import read_json, sha256_file, write_json
+from domainseg.files import read_json, remove_partial, sha256_file, write_json
 
 log = logging.getLogger(__name__)
 
 JOURNAL = "journal.jsonl"
-MADE_OF = "predictions.json"  # model and films of a finished table
 TABLE = "table"  # in it: SHA-256 of the table
 WISHES = {"overlays": "overlays", "masks": "masks", "seg": "masks"}  # what may be drawn beside -> its folder
 
 
 def predict_command(model: Model, cfg: Mapping[str, Any], output: Path, first: Worker | None = None) -> int:
-    """Predict ``cfg["input"]`` into ``output``; 0 when all was read, 3 when some was not, 1 when nothing was.
+    """Predict ``cfg["input"]`` into ``output``; 0: all done, 3: not all read or drawn, 1: nothing read.
 
     first: a worker that was started already. The table is the same whatever the number of workers and however often it
     was interrupted. Raises DomainsegError for what a person has to mend.
@@ -52,7 +52,10 @@ def predict_command(model: Model, cfg: Mapping[str, Any], output: Path, first: W
     scored = int((table["excluded_by"] == "").sum())
     read = len(manifest) - unread
     log.info("%s read: %d of %d; cases with a score: %d", reading.plural, read, len(manifest), scored)
-    return 1 if unread == len(manifest) else 3 if unread else 0
+    undrawn = table.loc[table["not_drawn"].notna(), "image"].nunique() if "not_drawn" in table else 0
+    if undrawn:
+        log.warning("%s without something that was asked for: %d (column not_drawn)", reading.plural, undrawn)
+    return 1 if unread == len(manifest) else 3 if unread or undrawn else 0
 
 
 def check_wishes(cfg: Mapping[str, Any], reading: Reading) -> None:
@@ -110,8 +113,14 @@ def predict_table(
         raise BundleError(
             f"output={output}: holds the prediction table of another command, as of train; name another folder"
         )
+    left = sorted({folder for folder in WISHES.values() if any((output / folder).glob("*"))})
+    if left and not (output / JOURNAL).is_file():
+        raise BundleError(
+            f"output={output}: holds {' and '.join(left)} of another prediction; name another folder, or delete them"
+        )
     images = list(manifest.images["image"])
     with Journal(output / JOURNAL, header) as journal, Progress() as progress:
+        remove_partial(output)
         rest = [(image, manifest.path(image)) for image in images if image not in journal.done]
         if len(rest) < len(images):
             done_before = len(images) - len(rest)
@@ -127,8 +136,8 @@ def predict_table(
         found = dict(journal.rows())
         rows = [row for image in images for row in found[image]]
         table = prediction_table(rows, model.stages, hashed_images(manifest, key))
-        if model.envelope is not None:  # of a film that was not read nothing is known
-            table["outside"] = table["outside"].fillna("") if "outside" in table else ""
+        if model.envelope is not None and "outside" not in table:  # nothing was read
+            table["outside"] = None
         table = table.assign(**model.columns)
         if reading is VOLUMES:
             write_table(lesion_table(rows), output, "lesions")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from domainseg.imaging import Film, ImageReadError
 from domainseg.imaging.volume import Volume
 
 Results = Sequence[Case | Exclusion]
+_Kind = tuple[str, Callable[[Path, str, Film | Volume, Results], str], str]  # name, maker, ending of the file
+MASK, SEG = ".nii.gz", ".seg.dcm"
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,7 @@ class Drawn:
         Raises the OSError or DomainsegError of the place to write to: nothing else would get there.
         """
         notes = []
-        asked = ((self.overlays, "overlay", _overlay), (self.masks, "mask", _mask), (self.seg, "DICOM SEG", _seg))
-        for folder, what, make in asked:
-            if folder is None:
-                continue
+        for folder, (what, make, _) in self._asked():
             try:
                 if why_not := make(folder, image, film, results):
                     notes.append(f"no {what}: {why_not}")
@@ -42,6 +41,17 @@ class Drawn:
             except Exception as error:
                 notes.append(f"no {what} ({type(error).__name__})")
         return notes
+
+    def clear(self, image: str) -> None:
+        """Remove what was written of an image that came to nothing after all."""
+        from domainseg.reporting.overlays import overlay_name
+
+        for folder, (_, _, ending) in self._asked():
+            (folder / overlay_name(image, ending)).unlink(missing_ok=True)
+
+    def _asked(self) -> list[tuple[Path, _Kind]]:
+        folders = (self.overlays, self.masks, self.seg)
+        return [(folder, kind) for folder, kind in zip(folders, _KINDS, strict=True) if folder is not None]
 
 
 def _overlay(folder: Path, image: str, film: Film | Volume, results: Results) -> str:
@@ -64,7 +74,7 @@ def _mask(folder: Path, image: str, film: Film | Volume, results: Results) -> st
     from domainseg.reporting.overlays import overlay_name
 
     for volume, case in _through(results):
-        write_labels(volume, labels_on_volume(case), folder / overlay_name(image, ".nii.gz"))
+        write_labels(volume, labels_on_volume(case), folder / overlay_name(image, MASK))
     return ""
 
 
@@ -76,7 +86,7 @@ def _seg(folder: Path, image: str, film: Film | Volume, results: Results) -> str
     for volume, case in _through(results):
         if not is_series(volume):
             return "the source is no DICOM series of single slices"
-        write_seg(volume, labels_on_volume(case), folder / overlay_name(image, ".seg.dcm"))
+        write_seg(volume, labels_on_volume(case), folder / overlay_name(image, SEG))
     return ""
 
 
@@ -84,3 +94,6 @@ def _through(results: Results) -> list[tuple[Volume, Case]]:
     """The volumes that went through all stages: an empty mask of an excluded one would say too much."""
     cases = [result for result in results if isinstance(result, Case)]
     return [(case.film, case) for case in cases if isinstance(case.film, Volume)]
+
+
+_KINDS: tuple[_Kind, ...] = (("overlay", _overlay, ".png"), ("mask", _mask, MASK), ("DICOM SEG", _seg, SEG))

@@ -65,7 +65,10 @@ def _manifest(path: Path, output: Path | None, labels: Path | None, reading: Rea
         found, names = [path], [Path(path.name)]
     else:
         raise ManifestError(f"input={path}: does not exist")
-    files = {film_name(name): str(file.absolute()) for name, file in zip(names, found, strict=True)}
+    files: dict[str, str] = {}
+    for name, file in zip(names, found, strict=True):
+        if files.setdefault(film_name(name), str(file.absolute())) != str(file.absolute()):
+            raise ManifestError(f"input={path}: two files would be called {film_name(name)} in the table: rename one")
     images = pd.DataFrame({"image": list(files)}, dtype=object)
     manifest = build_manifest(images, pd.DataFrame({"image": [], "part": []}, dtype=object), path.parent, path.name)
     # Paths go beside the table: its cells are text without blanks at their ends, which a path need not be.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import time
 import zlib
@@ -13,6 +14,8 @@ from types import TracebackType
 from typing import Any
 
 from domainseg.bundle.schema import BundleError
+
+log = logging.getLogger(__name__)
 
 VERSION = 1
 FLUSH_SECONDS = 1.0  # what a power failure may cost; a killed process loses nothing
@@ -79,8 +82,10 @@ class Journal:
     def _lock(self) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise BundleError(f"{self.path}: another process is predicting into this folder") from None
+        except OSError as error:
+            log.warning("%s: no locks here (%s): let one process at a time predict into it", self.path, error.strerror)
 
     def _begin(self, header: Mapping[str, Any]) -> None:
         """Take up what is there, without a last line that was cut off; begin anew where there is nothing."""
@@ -117,7 +122,7 @@ class Journal:
         if differs:
             raise BundleError(
                 f"{self.path}: an unfinished prediction with other {', '.join(differs)} lies there; name another "
-                "output folder, or delete the file to begin anew"
+                "output folder, or delete the file, and overlays and masks beside it, to begin anew"
             )
 
     def _write(self, entry: Mapping[str, Any]) -> None:

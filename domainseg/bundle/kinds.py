@@ -8,6 +8,7 @@ from domainseg.bundle.schema import METRICS, RECORD, SUMS
 
 RUN = "config.yaml"  # every run has it, no bundle may
 BUNDLE = "bundle"  # folder of the bundle in a run
+MADE_OF = "predictions.json"  # model and films of a finished prediction, beside its table
 
 
 def is_bundle(folder: Path) -> bool:

@@ -26,6 +26,7 @@ from domainseg.imaging.volume import Volume
 # What bf16 must show against fp32 before it may run; held against the figures at export and again on load.
 BF16_AUC_CHANGE = 0.002  # largest change of an AUC
 BF16_FLIPPED = 0.002  # largest share of decisions at the threshold that turn out otherwise
+NOT_MEASURED = "not_measured"  # what ``flags`` says for a bundle without an envelope
 BF16_ENOUGH = 100  # cases with which a stage, or the cascade, can be judged (our choice)
 
 
@@ -172,7 +173,10 @@ def check_envelope(record: Mapping[str, Any]) -> None:
 
 
 def flags(film: Film | Volume, envelope: Mapping[str, Any]) -> str:
-    """In which respects a film or volume lies outside of what the bundle is for, joined by semicolons; "" if inside."""
+    """In which respects a film or volume lies outside of what the bundle is for, joined by semicolons; "" if inside.
+
+    NOT_MEASURED where the bundle has no envelope.
+    """
     from domainseg.bundle.envelope import outside
 
-    return ";".join(outside(film, envelope)) if envelope else ""
+    return ";".join(outside(film, envelope)) if envelope else NOT_MEASURED

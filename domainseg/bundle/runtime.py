@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -152,8 +153,11 @@ def _openvino(
     request = compiled.create_infer_request()
     places = [compiled.output(name) for name in outputs]
 
+    one = Lock()
+
     def run(picture: Array) -> list[Array]:
-        request.infer([picture])
-        return [np.array(request.get_tensor(place).data) for place in places]  # copies: the request is used again
+        with one:  # threads of a service share the request: none may read what another's picture gave
+            request.infer([picture])
+            return [np.array(request.get_tensor(place).data) for place in places]
 
     return run

@@ -228,6 +228,7 @@ class _Pool:
 
 
 def _crashed(recipe: Recipe, image: str, path: Path) -> Done:
+    recipe.drawn.clear(image)  # it may have died while it drew: what has no score has no mask
     return _unread(recipe, image, ImageReadError(path, "the process that read it died", CRASHED), _truth(recipe))
 
 
@@ -295,7 +296,9 @@ class _Predictor:
             raise
         except Exception as error:  # whatever a strange film brings about costs that film only
             return _unread(recipe, image, ImageReadError(path, f"failed ({type(error).__name__})", "failed"), truth)
-        return Done(image, rows, note="; ".join(recipe.drawn.write(image, film, results)))
+        if note := "; ".join(recipe.drawn.write(image, film, results)):
+            rows = [{**row, "not_drawn": note} for row in rows]
+        return Done(image, rows, note=note)
 
 
 def peak_bytes() -> int:

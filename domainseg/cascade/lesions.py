@@ -118,14 +118,23 @@ class Grid:
         to_patient = self.volume.affine @ self.affine
         return np.asarray(points @ to_patient[:3, :3].T + to_patient[:3, 3], np.float64)
 
+    def faces(self, points: Points) -> Points:
+        """Points (x, y, z) in the middle of slices of the grid [n, 3], on the two faces of these slices [2n, 3].
+
+        The uppermost slice may be thinner than the others: the frame ends inside of it.
+        """
+        z = points[:, 2].astype(np.intp)
+        ends = np.concatenate([self.first[z] - 0.5, self.last[z] + 0.5])
+        return np.column_stack([np.tile(points[:, :2], (2, 1)), (ends - self.affine[2, 3]) / self.affine[2, 2]])
+
     def source_slices(self, z: NDArray[np.intp]) -> tuple[int, int]:
         """First and last source slice, zero-based, of slices of the grid."""
         volume = self.volume
-        low, high = _range(self.affine, np.array([z.min(), z.max()]))
+        low, high = self.first[z.min()], self.last[z.max()]
         places = np.arange(volume.shape[0], dtype=float) if volume.source_z is None else volume.source_z
-        inside = np.flatnonzero((np.rint(places) >= low[0]) & (np.rint(places) <= high[1]))
+        inside = np.flatnonzero((np.rint(places) >= low) & (np.rint(places) <= high))
         if not len(inside):  # a slice that was missing and made of its neighbours
-            inside = np.array([int(np.abs(places - (low[0] + high[1]) / 2).argmin())])
+            inside = np.array([int(np.abs(places - (low + high) / 2).argmin())])
         return int(inside.min()), int(inside.max())
 
 
@@ -141,16 +150,14 @@ def measured(grid: Grid, z: NDArray[np.intp], y: NDArray[np.intp], x: NDArray[np
     first, last = grid.source_slices(z)
     row: dict[str, Any] = {"first_slice": first, "last_slice": last}
     centre = grid.millimetres(np.array([[x.mean(), y.mean(), z.mean()]]))
-    hull = grid.millimetres(_hull(z, y, x))
-    if centre is None or hull is None:
+    corners = _hull(z, y, x)
+    hull, ends = grid.millimetres(corners), grid.millimetres(grid.faces(corners))
+    if centre is None or hull is None or ends is None:
         empty = dict.fromkeys([f"{axis}_mm" for axis in "xyz"], np.nan)
         empty |= dict.fromkeys([f"box_{end}_{axis}_mm" for end in ("low", "high") for axis in "xyz"], np.nan)
         return {**row, "diameter_mm": np.nan, **empty}
     row["diameter_mm"] = _longest(hull)
-    assert grid.volume.affine is not None
-    half = np.abs((grid.volume.affine @ grid.affine)[:3, 2]) / 2  # the hull has whole pixels, but the middle of slices
-    low, high = hull.min(axis=0) - half, hull.max(axis=0) + half
-    for name, point in (("", centre[0]), ("box_low_", low), ("box_high_", high)):
+    for name, point in (("", centre[0]), ("box_low_", ends.min(axis=0)), ("box_high_", ends.max(axis=0))):
         row |= {f"{name}{axis}_mm": float(point[k]) for k, axis in enumerate("xyz")}
     return row
 

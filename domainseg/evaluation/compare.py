@@ -9,7 +9,7 @@ import pandas as pd
 
 from domainseg.evaluation import roc
 from domainseg.evaluation.intervals import Metric, weighted
-from domainseg.evaluation.tables import EvaluationError, clusters_of, numbers, texts
+from domainseg.evaluation.tables import EvaluationError, binary, clusters_of, numbers, texts
 
 
 class Comparison(TypedDict):
@@ -38,12 +38,13 @@ def compare(
     cluster: column of patients; group, (site, patient) or image when not given. Rows need both scores; with
     intention=True a missing score counts as -inf for a positive and +inf for a negative. method "delong" is
     Obuchowski's extension where patients have several rows; "bootstrap" draws patients. A column ``fold`` confines
-    comparisons to folds (not with the bootstrap). Raises EvaluationError naming missing columns.
+    comparisons to folds (not with the bootstrap). Raises EvaluationError naming missing columns, or
+    a label that is none.
     """
     absent = [name for name in (score_a, score_b, label, *([cluster] if cluster else [])) if name not in table]
     if absent or (cluster is None and "image" not in table):
         raise EvaluationError(f"compare: missing columns {', '.join(absent or ['image'])}")
-    truth, a, b = numbers(table, label), numbers(table, score_a), numbers(table, score_b)
+    truth, a, b = binary(table, label), numbers(table, score_a), numbers(table, score_b)
     if intention:
         lost = np.where(truth == 1, -np.inf, np.inf)
         a, b = (np.where(np.isnan(score), lost, score) for score in (a, b))

@@ -14,7 +14,7 @@ from domainseg.imaging.hemorrhage import TYPES
 
 GROUPS = ("site", "department", "view", "portable", "sex", "image_side")
 FEW = 10  # patients of a class; a group with fewer has no say in which is the worst (our choice)
-MOST = 30  # a column with more values than this names things, it doesn't group them
+MOST = 30  # a column with more values than this names things, it doesn't group them; sites aside: one may be bad
 
 # Columns that only one class can have a value in: column -> (target, class). Each of their groups keeps all rows of
 # the other class, or there would be nothing to tell the group from.
@@ -59,7 +59,7 @@ def groups_of(rows: Rows, target: str, columns: Sequence[str] = GROUPS) -> Itera
             continue
         values = texts(rows.table, column)
         names = _names(values)
-        if 0 < len(names) <= MOST:
+        if column == "site" or len(names) <= MOST:
             for name in names:
                 yield column, name, rows.take(values == name)
     if target in HEAD_TARGETS:

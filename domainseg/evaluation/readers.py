@@ -7,6 +7,7 @@ point (sensitivity, specificity), beside their mean, as in Esteva et al. 2017 an
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 
 from domainseg.evaluation.intervals import RESAMPLES, Array, Metric, empty, proportion, weighted_all
 from domainseg.evaluation.tables import EvaluationError, Rows, numbers, texts
+
+log = logging.getLogger(__name__)
 
 MODEL = "model"
 
@@ -48,6 +51,9 @@ def calls(table: pd.DataFrame, rows: Rows) -> tuple[Array, list[str]]:
             if not np.isnan(out[place[case], column[name]]):
                 raise EvaluationError(f"readers: {name} calls {' '.join(map(str, case))} twice; keep one call")
             out[place[case], column[name]] = value
+    strange = sorted({" ".join(map(str, case)) for case in theirs if case not in place})
+    if strange:
+        log.warning("readers: %d of their cases are not in the prediction table, first %s", len(strange), strange[0])
     if np.isnan(out).all():
         raise EvaluationError(f"readers: no case of theirs is in the prediction table (for example {theirs[:1]})")
     return out, names

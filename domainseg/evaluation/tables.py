@@ -211,7 +211,7 @@ def numbers(table: pd.DataFrame, name: str) -> Array:
     bad = values.isna() & column.notna() & (column.astype(str).str.strip() != "")
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
-        raise EvaluationError(f"prediction table: {name}, row {row + 1}: {column.iloc[row]!r} is not a number")
+        raise EvaluationError(f"prediction table: {name}, {_at(table, row)}: {column.iloc[row]!r} is not a number")
     return np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
 
 
@@ -223,12 +223,22 @@ def probable(score: Array) -> bool:
 
 def labels(table: pd.DataFrame, target: str) -> Array:
     """label_<target> as 1, 0 or NaN (unknown) [n]."""
-    values = numbers(table, f"label_{target}")
+    return binary(table, f"label_{target}")
+
+
+def binary(table: pd.DataFrame, name: str) -> Array:
+    """A column of 1, 0 and empty cells (NaN) [n]. Raises EvaluationError that names another cell by its image."""
+    values = numbers(table, name)
     odd = ~np.isnan(values) & (values != 0) & (values != 1)
     if odd.any():
         row = int(np.flatnonzero(odd)[0])
-        raise EvaluationError(f"prediction table: label_{target}, row {row + 1}: {values[row]:g} is not 1, 0 or empty")
+        raise EvaluationError(f"prediction table: {name}, {_at(table, row)}: {values[row]:g} is not 1, 0 or empty")
     return values
+
+
+def _at(table: pd.DataFrame, row: int) -> str:
+    """A row as people find it, also in a part of a table: by its image, else by its number in the file."""
+    return f"image {table['image'].iloc[row]}" if "image" in table else f"row {row + 2}"
 
 
 def texts(table: pd.DataFrame, name: str) -> NDArray[Any]:

@@ -37,7 +37,7 @@ def read_nifti(path: Path, max_voxels: int | None) -> Volume:
         shape, dtype = _shape(header), _dtype(header)
         check_voxels(*shape, max_voxels)
         affine, notes = _affine(header, shape)
-        slope, intercept = (1.0 if value is None else float(value) for value in _scaling(header))
+        slope, intercept = _scaling(header)
         axes = axes_of(affine)
         placed = turned_affine(affine, shape, axes)
         _check_slices(placed, turned_shape(shape, axes)[0])
@@ -107,10 +107,7 @@ def read_labels(
             raise Refusal(f"the mask has {got} voxels, its image {want}: it must lie on the image's own grid")
         if place is not None:
             _check_place(header, found, place)
-        slope, intercept = (
-            default if value is None else float(value)
-            for value, default in zip(_scaling(header), (1.0, 0.0), strict=True)
-        )
+        slope, intercept = _scaling(header)
         out = np.empty(found, np.uint8)
         size = found[1] * found[2] * dtype.itemsize
         for number in range(len(out)):
@@ -234,7 +231,8 @@ def _dtype(header: Any) -> np.dtype[Any]:
     return dtype
 
 
-def _scaling(header: Any) -> tuple[float | None, float | None]:
+def _scaling(header: Any) -> tuple[float, float]:
+    """Slope and intercept of the values; 1 and 0 where the header says that there are none."""
     try:
         slope, intercept = header.get_slope_inter()
     except nibabel.spatialimages.HeaderDataError:
@@ -243,7 +241,7 @@ def _scaling(header: Any) -> tuple[float | None, float | None]:
         raise Refusal("its scl_slope is no number: damaged")
     if slope is not None and (abs(slope) > 1e6 or abs(intercept) > 1e9):
         raise Refusal("its scl_slope or scl_inter is implausibly large: damaged")
-    return slope, intercept
+    return (1.0, 0.0) if slope is None else (float(slope), float(intercept))
 
 
 def _affine(header: Any, shape: tuple[int, int, int]) -> tuple[Affine, list[str]]:

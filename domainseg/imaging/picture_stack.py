@@ -22,8 +22,8 @@ _NUMBER = re.compile(r"(\d+)")
 
 
 def natural(name: str) -> tuple[tuple[str, int, str], ...]:
-    """A key that sorts names by the numbers in them: 2 before 10."""
-    return tuple(("", int(part), "") if part.isdecimal() else (part, 0, part) for part in _NUMBER.split(name))
+    """A key that sorts names by the numbers in them, whatever the case of letters: 2 before 10."""
+    return tuple(("", int(part), "") if part.isdecimal() else (part, 0, part) for part in _NUMBER.split(name.lower()))
 
 
 def read_pictures(files: Sequence[Path], max_voxels: int | None) -> Volume:

@@ -66,6 +66,8 @@ def one_error(path: Path, too_large: type[ImageReadError]) -> Iterator[None]:
         raise too_large(path, str(refusal)) from None
     except Refusal as refusal:
         raise ImageReadError(path, str(refusal), refusal.kind) from None
+    except MemoryError:
+        raise too_large(path, "the memory did not suffice") from None
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a panic inside pylibjpeg-rle is no Exception

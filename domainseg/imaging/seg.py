@@ -33,6 +33,7 @@ _EMPTY = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime",
     "AccessionNumber", "ReferringPhysicianName",
 )  # fmt: skip
+_SEXES = ("M", "F", "O", "", None)
 
 
 def write_seg(volume: Volume, labels: NDArray[Any], path: Path | str) -> Path | None:
@@ -76,6 +77,7 @@ def write_seg(volume: Volume, labels: NDArray[Any], path: Path | str) -> Path | 
             device_serial_number="none",
             content_label="HEMORRHAGE",
             series_description="Hemorrhage, drawn by software",
+            specific_character_set="ISO_IR 192",  # of the source not all are taken; its names are written anew in this
         )
         with atomic_path(path) as partial:
             written.save_as(partial, enforce_file_format=True)
@@ -119,6 +121,8 @@ def _header(file: Path) -> pydicom.Dataset:
     for keyword in _EMPTY:
         if keyword not in header:
             setattr(header, keyword, None)
+    if header.PatientSex not in _SEXES:  # highdicom writes no other
+        header.PatientSex = None
     return header
 
 

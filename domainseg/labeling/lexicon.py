@@ -104,10 +104,14 @@ def read_lexicons(named: Sequence[str]) -> Lexicon:
             raise LexiconError(f"{path}: holds no findings; write a finding a key, with its terms: [phrase, ...]")
         for key, value in read.items():
             source[str(key)] = _checked(value, str(key), path)
+    shipped = {str(key) for file in (conf_folder() / "lexicon").glob("*.yaml") for key in OmegaConf.load(file)}
     for key, value in source.items():
-        for other in (*value.get("includes", ()), *value.get("without", ())):
-            if other not in source and "without" not in value:
+        for other in value.get("includes", ()):
+            if other not in source:
                 raise LexiconError(f"lexicon: {key} includes {other}, which no lexicon in terms= has")
+        for other in value.get("without", ()):  # of lexicons that are not asked for nothing is found
+            if other not in source and other not in shipped:
+                raise LexiconError(f"lexicon: {key} is without {other}, which no lexicon has")
     findings = {key: _finding(key, value) for key, value in source.items()}
     return Lexicon(findings, source)
 

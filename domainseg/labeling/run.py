@@ -198,8 +198,7 @@ def _by_rules(
                 status = understood.status[known, column]
                 metrics[str(name)] = measuring.of_rule(values[known], status, patients[known], int(cfg["seed"]))
         results = {"test": metrics}
-        without = [str(name) for name in labels.values if str(name) not in metrics]
-        if without:
+        if without := [str(name) for name in labels.values if lexicon.of_label(str(name)) is None]:
             labels.notes.append(f"Labels that the lexicons have no finding for: {', '.join(without)}.")
     _write(output, given, reports, list(chosen), results)
     write_json(output / "rules.json", {"findings": chosen, "unknown": unknown, "lexicon": lexicon.source})

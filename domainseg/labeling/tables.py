@@ -81,8 +81,14 @@ def read_reports(path: Path | str, columns: Mapping[str, str]) -> Reports:
     table = _one_row_each(table[kept], path, notes)
     if table.empty:
         raise TableError(f"{path}: holds no reports")
-    if empty := int((table["text"].str.strip() == "").sum()):
+    written = table["text"].str.strip()
+    if empty := int((written == "").sum()):
         notes.append(f"{empty} reports have no text.")
+    if empty < len(table) and written[written != ""].str.fullmatch("[0-9a-f]{16,64}").all():
+        raise TableError(
+            f"{path}: its texts are hashes, as in images.parquet of a PACS export; its reports are in "
+            "private/reports.parquet"
+        )
     return Reports(table.reset_index(drop=True), notes, films)
 
 

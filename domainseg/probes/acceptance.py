@@ -78,16 +78,14 @@ def check(rule: str, precision: float, override: bool, by: str | None, cfg: Mapp
 
 def predicted(cfg: Mapping[str, Any], output: Path) -> pd.DataFrame:
     """Predictions of all films of ``data=`` by the bundle, with their labels; also written to ``output``."""
-    from domainseg.bundle.command import MADE_OF
     from domainseg.bundle.load import load_bundle
     from domainseg.bundle.predict import predict_manifest
     from domainseg.cascade.reads import reading_of
     from domainseg.cascade.table import write_table
     from domainseg.data.privacy import patient_key
-    from domainseg.probes.common import all_films
+    from domainseg.probes.common import all_films, check_output
 
-    if (output / MADE_OF).exists():
-        raise ProbeError(f"output={output}: holds a finished prediction, which is not replaced; name another folder")
+    check_output(output)
     bundle = load_bundle(cfg["bundle"])
     manifest = all_films(cfg)
     truth = reading_of(bundle.stages).truth(manifest)

@@ -24,7 +24,8 @@ from domainseg.evaluation.calibration import logit
 from domainseg.evaluation.intervals import Metric, weighted
 from domainseg.evaluation.tables import Rows, rows_of
 from domainseg.imaging import Film, ImageReadError
-from domainseg.probes.common import ProbeError, all_films, both_classes, enough, holm
+from domainseg.probes.common import ProbeError, all_films, both_classes, check_output, enough
+from domainseg.probes.effects import holm
 from domainseg.probes.held_out import held_out
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ def predict_changed(
     """
     from rich.progress import track
 
+    check_output(output)
     reading, cascade = reading_of(bundle.stages), Cascade(bundle.stages)
     truth, target = reading.truth(manifest), str(bundle.record["target"])
     rows: list[dict[str, Any]] = []
@@ -114,7 +116,7 @@ def effects(table: pd.DataFrame, target: str, names: Sequence[str], touched: Map
     unchanged = roc.auc(before.label, before.score, before.clusters)
     found = [_effect(table, target, name, before) | {"name": name, "films": touched[name]} for name in names]
     for effect, p in zip(found, holm([effect["p"] for effect in found]), strict=True):
-        effect["p_holm"] = p
+        effect["p_holm"] = np.nan if np.isnan(effect["p"]) else p
     return record | {"target": target, "auc": unchanged, "effects": found}
 
 

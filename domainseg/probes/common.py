@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from domainseg.bundle.kinds import MADE_OF, RUN
 from domainseg.data.manifest import Manifest
 from domainseg.data.splits import DIVIDING, divided
 from domainseg.evaluation.tables import Rows, read_table, repaired, rows_of, targets_of, texts
@@ -130,6 +131,13 @@ def as_training_divides(cfg: Mapping[str, Any], films: Manifest) -> Manifest:
     return divided(films, cfg["data"], int(cfg["seed"]))
 
 
+def check_output(output: Path) -> None:
+    """Raise ProbeError where a table of predictions that is written to ``output`` would replace another command's."""
+    for name, what in ((RUN, "a run"), (MADE_OF, "a finished prediction")):
+        if (output / name).exists():
+            raise ProbeError(f"output={output}: holds {what}, whose table is not replaced; name another folder")
+
+
 def given_split(cfg: Mapping[str, Any]) -> bool:
     """Whether the images table itself says who is trained on and who is tested."""
     return bool((all_films(cfg).images["split"] != "").any())
@@ -143,16 +151,6 @@ def both_classes(rows: Rows) -> bool:
 def enough(rows: Rows) -> bool:
     """Whether each class has FEW cases or more."""
     return min(int((rows.label == side).sum()) for side in (0, 1)) >= FEW
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down correction; NaN stays NaN and counts for nothing."""
-    values = np.asarray(p, np.float64)
-    out, known = np.full(len(values), np.nan), np.flatnonzero(~np.isnan(values))
-    order = known[np.argsort(values[known], kind="stable")]
-    scaled = values[order] * np.arange(len(order), 0, -1)
-    out[order] = np.minimum(1.0, np.maximum.accumulate(scaled)) if len(order) else scaled
-    return [float(value) for value in out]
 
 
 def p_text(p: float) -> str:

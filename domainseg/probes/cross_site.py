@@ -30,7 +30,6 @@ from domainseg.probes.common import (
     both_classes,
     enough,
     given_split,
-    holm,
     judged,
     load_films,
     need_columns,
@@ -39,6 +38,7 @@ from domainseg.probes.common import (
     target_of,
     write_results,
 )
+from domainseg.probes.effects import holm
 
 Sites = frozenset[str]
 Kind = Literal["internal", "subset", "external", "superset", "overlapping"]
@@ -317,11 +317,13 @@ def _common(a: Rows, b: Rows) -> tuple[Rows, Rows]:
 
 def _corrected(tests: list[dict[str, Any]], above: str, below: str) -> list[dict[str, Any]]:
     """With p_holm and a verdict: ``above`` where the difference is positive, or "too few" for one."""
-    adjusted = holm([np.nan if test["few"] else test["p"] for test in tests])
+    asked = [k for k, test in enumerate(tests) if not test["few"] and np.isfinite(test["p"])]
+    adjusted = dict(zip(asked, holm([tests[k]["p"] for k in asked]), strict=True))
     out = []
-    for test, p in zip(tests, adjusted, strict=True):
+    for k, test in enumerate(tests):
+        p = adjusted.get(k, np.nan)
         verdict = above if test["value"] > 0 else below
-        if test["few"] or not np.isfinite(p):
+        if np.isnan(p):
             verdict = "too few"
         elif p >= 0.05:
             verdict = "no difference shown"

@@ -84,6 +84,8 @@ def _of_table(path: Path, cfg: Mapping[str, Any], films: Manifest | None) -> Mat
         files = {image: file for image, file in _paths(films).items() if image in set(texts(table, "image"))}
         if not files:
             raise EvaluationError(f"{path}: none of its images is in {films.name}; image must mean the same in both")
+        if without := len(set(texts(table, "image")) - set(files)):
+            said.append(f"{without} images of the table are not in {films.name}: of them there is the table alone.")
         extra = [name for name in films.images if name == "image" or name not in table]
         table = table.assign(image=texts(table, "image")).merge(films.images[extra], on="image", how="left")
     return Material(_of_split(table, cfg, said), path.stem, scored=True, files=files, said=said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,7 @@ def save_dicom(voxels: NDArray[np.int16], folder: Path, **tags: str) -> None:
         one.file_meta = FileMetaDataset()
         one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         one.SOPClassUID = one.file_meta.MediaStorageSOPClassUID = CT
-        root = f"1.2.826.0.1.3680043.8.498.{abs(hash(folder.name)) % 10**9}"
+        root = f"1.2.826.0.1.3680043.8.498.{int(hashlib.sha256(folder.name.encode()).hexdigest()[:7], 16)}"
         one.SOPInstanceUID = one.file_meta.MediaStorageSOPInstanceUID = f"{root}.3.{k + 1}"
         one.StudyInstanceUID, one.SeriesInstanceUID, one.FrameOfReferenceUID = f"{root}.1", f"{root}.2", f"{root}.4"
         one.PatientName, one.PatientID, one.PatientBirthDate = "Planted^Erika", "MRN-4711", "19420101"

@@ -82,6 +82,15 @@ def test_labels_go_with_a_table_of_films(tmp_path: Path) -> None:
 EXAMS = ("b/IM0002", "b/IM0001", "c/d/1.png", "c/d/2.png", "c/d/e/1.2.840", "x.nii", "y/z.NII.GZ", "y/enhanced.dcm")
 
 
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    """A name that writes out what stands for another's byte: one of the two had no row."""
+    for name in (b"f\xff.dcm", rb"f\xff.dcm"):
+        with open(os.path.join(os.fsencode(tmp_path), name), "wb") as stream:
+            stream.write(b"\0" * 128 + b"DICM")
+    with pytest.raises(ManifestError, match="two files would be called"):
+        read_input(tmp_path)
+
+
 @pytest.fixture
 def exams(tmp_path: Path) -> Path:
     """Files named EXAMS, beside two that belong to no exam and a hidden one."""

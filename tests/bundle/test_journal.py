@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,6 +84,18 @@ def test_no_byte_changes_unseen(tmp_path: Path) -> None:
                 assert (place, journal.done) == (len(data) - 1, {"a"})
         except BundleError:
             pass
+
+
+def test_a_folder_without_locks_is_told_and_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def none(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("domainseg.bundle.journal.fcntl.flock", none)
+    with Journal(tmp_path / "j", HEADER) as journal:
+        journal.add("a", [])
+    assert "one process at a time" in caplog.text
 
 
 def test_two_do_not_write_at_once(tmp_path: Path) -> None:

@@ -47,7 +47,6 @@ def test_a_picture_is_answered_the_same_in_any_company(backend: str) -> None:
     for k in range(3):
         alone = run(PICTURES[k : k + 1])
         assert all(np.array_equal(alone[name][0], together[name][k]) for name in alone)
-    assert run(PICTURES[:1])["map"] is not run(PICTURES[:1])["map"]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -133,7 +132,7 @@ def test_bf16_is_bf16_or_refused_by_name() -> None:
     if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         with pytest.raises(BundleError, match="this processor has no bf16"):
             open_network(convolutions(), DEEP, "batch", backend="openvino", precision="bf16")
-        return
+        pytest.skip("this processor has no bf16, and it was said so")
     wanted = open_network(convolutions(), DEEP, "batch")(PICTURES)["x3"]
     found = open_network(convolutions(), DEEP, "batch", backend="openvino", precision="bf16")(PICTURES)["x3"]
     largest = float(np.abs(wanted).max())

@@ -317,3 +317,22 @@ def test_what_lies_beside_the_picture_has_no_millilitres() -> None:
         numbers = np.zeros((4, 26, 30), np.uint16)
         numbers[1, 10:13, x : x + 3] = 1
         assert grid.ml(numbers)[1] == pytest.approx(3 * max(0, min(3, 15 - x)) / 1000)
+
+
+def test_the_uppermost_slices_end_where_the_frame_does() -> None:
+    """Thin slices in groups of seven: the last group of a frame is cut short, and a lesion in it with it."""
+    thin = volume(285, 0.75)
+    case = replace(Case.of("a", thin), part="head", shape=(267, 64, 64))
+    case.affine[2, 3] = 13
+    affine = np.diag([1.0, 1.0, 7.0, 1.0])
+    affine[2, 3] = 13 + 3
+    grid = Grid.of(case, affine, 39)
+    assert (grid.first[-1], grid.last[-1]) == (279, 279)
+    numbers = np.zeros((39, 64, 64), np.uint16)
+    numbers[38, 20:24, 30:40] = 1
+    row = measured(grid, *np.nonzero(numbers))
+    drawn = np.flatnonzero(grid.on_voxels(numbers, np.array([0, 1], np.uint8)).any(axis=(1, 2)))
+    assert (row["first_slice"], row["last_slice"]) == (drawn.min(), drawn.max()) == (279, 279)
+    assert thin.affine is not None
+    assert row["box_low_z_mm"] == pytest.approx(100 + 0.75 * 278.5)
+    assert row["box_high_z_mm"] == pytest.approx(100 + 0.75 * 279.5)

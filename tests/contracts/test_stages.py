@@ -273,6 +273,12 @@ class TestFractureDetector(DecisionContract):
         called = case.values["score_fracture"] >= frozen.threshold
         assert case.values["location"] == ("intra" if called else "none")
 
+    def test_a_place_is_named_at_a_score_equal_to_the_threshold(self) -> None:
+        logit = self.decision.logits(self.outputs(0.3))[""]
+        frozen = Frozen(slope=1.7, intercept=-0.2)
+        (case,) = self.decide(0.3, replace(frozen, threshold=frozen.probability(logit)))
+        assert case.values["location"] == "intra"
+
     def test_it_points_into_the_roi(self) -> None:
         (case,) = self.passed()
         at = transform(inverse(case.affine), [case.values["pointing_x"], case.values["pointing_y"]])

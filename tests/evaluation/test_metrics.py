@@ -10,6 +10,8 @@ import pytest
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from domainseg.evaluation import EvaluationError, compare, evaluate, films, get, read_table
+from domainseg.evaluation.groups import groups_of
+from domainseg.evaluation.tables import rows_of
 
 
 @pytest.fixture(scope="module")
@@ -162,8 +164,8 @@ def test_a_table_from_elsewhere_needs_three_columns() -> None:
     [
         ({"score_x": None}, "label_<target> and score_<target>"),
         ({"image": None}, "missing columns image"),
-        ({"label_x": [1, 0, 2, 0]}, "label_x, row 3: 2 is not 1, 0 or empty"),
-        ({"score_x": [0.1, "high", 0.2, 0.3]}, "score_x, row 2: 'high' is not a number"),
+        ({"label_x": [1, 0, 2, 0]}, "label_x, image c: 2 is not 1, 0 or empty"),
+        ({"score_x": [0.1, "high", 0.2, 0.3]}, "score_x, image b: 'high' is not a number"),
         ({"score_x": [0.1, np.inf, 0.2, 0.3]}, "infinite"),
     ],
 )
@@ -276,3 +278,12 @@ def test_compare_uses_rows_with_both_scores(hips: pd.DataFrame) -> None:
     assert everyone["a"]["n"] == len(table)
     with pytest.raises(EvaluationError, match="absent"):
         compare(table, "absent", "other", "label_fracture")
+    with pytest.raises(EvaluationError, match="-1 is not 1, 0 or empty"):
+        compare(table.assign(label_fracture=-1), "score_fracture", "other", "label_fracture")
+
+
+def test_every_site_is_a_group_however_many_there_are(hips: pd.DataFrame) -> None:
+    rows = rows_of(hips.assign(site=[f"s{k % 31}" for k in range(len(hips))]), "fracture")
+    assert {value for column, value, _ in groups_of(rows, "fracture") if column == "site"} == {
+        f"s{k}" for k in range(31)
+    }

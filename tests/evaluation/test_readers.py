@@ -34,6 +34,13 @@ def test_calls_become_a_table_of_cases_and_readers() -> None:
     assert (found == call).all()
 
 
+def test_calls_of_cases_that_the_table_lacks_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    rows, call, _ = drawn()
+    known = np.arange(len(rows)) < 400
+    readers.calls(long(call), rows.take(known))
+    assert "20 of their cases are not in the prediction table" in caplog.text
+
+
 def test_f1_of_each_against_the_others_is_sklearns_mean() -> None:
     rows, call, model = drawn()
     found = readers.agreement(call, list("ABCD"), model, rows.clusters, resamples=200)

@@ -131,8 +131,10 @@ def test_scores_of_types_are_not_judged_as_probabilities() -> None:
 
 
 def test_printed_figures_name_metrics_that_we_have() -> None:
-    metrics = evaluate(table(), resamples=20)
+    exams = table()
+    for kind in ("intraparenchymal", "subarachnoid"):
+        named = [name for name in exams if str(name).endswith("_subdural")]
+        exams = exams.assign(**{str(name).replace("subdural", kind): exams[name] for name in named})
+    metrics = evaluate(exams, resamples=20)
     for printed in PRINTED:
-        if printed.target not in ("intraparenchymal", "subarachnoid"):
-            assert get(metrics, f"test.{printed.target}.{printed.metric}")
-        assert printed.verified != ("not verified" in printed.status)
+        assert get(metrics, f"test.{printed.target}.{printed.metric}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import time
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -189,10 +188,9 @@ def test_mutated_files(tmp_path: Path, make_dicom: Callable[..., bytes], ramp: N
     for data in files:
         path.write_bytes(data)
         assert read_film(path).shape == ramp.shape
-    read = slowest = 0.0
+    read = 0
     for number in range(MUTATIONS):
         path.write_bytes(mutate(files[number % len(files)], chance))
-        start = time.perf_counter()
         film, reason = attempt(path)
         if film is None:
             assert reason
@@ -207,9 +205,7 @@ def test_mutated_files(tmp_path: Path, make_dicom: Callable[..., bytes], ramp: N
         if number % 10 == 0:
             with contextlib.suppress(ImageReadError):
                 assert read_pixels(path).size
-        slowest = max(slowest, time.perf_counter() - start)
     assert 0.05 * MUTATIONS < read < 0.8 * MUTATIONS  # the damage is neither all fatal nor all harmless
-    assert slowest < 30  # no hang, on however slow a machine
 
 
 def check_volume(path: Path, whole: Volume) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import struct
 from collections.abc import Callable
 from itertools import permutations, product
 from pathlib import Path
@@ -109,6 +110,18 @@ def test_slope_intercept_and_holes(tmp_path: Path) -> None:
     volume = read_volume(tmp_path / "c.nii")
     assert (volume.to_source(volume.voxels)[:, 0, 0] == AIR).all()
     assert volume.notes == ("28 voxels without a number (NaN or infinite) are taken for air",)
+
+
+@pytest.mark.parametrize("slope", [0.0, np.nan])
+def test_no_scaling_changes_no_value(slope: float, tmp_path: Path) -> None:
+    """A slope of 0 says that there is none; a unit was added to each voxel then."""
+    values = written(tmp_path / "a.nii", stored_affine())
+    stored = bytearray((tmp_path / "a.nii").read_bytes())
+    struct.pack_into("<f", stored, 112, slope)
+    (tmp_path / "a.nii").write_bytes(stored)
+    np.testing.assert_array_equal(np.asarray(nibabel.load(tmp_path / "a.nii").dataobj), values)
+    volume = read_volume(tmp_path / "a.nii")
+    np.testing.assert_array_equal(volume.to_source(volume.voxels), values.T)
 
 
 def test_nifti_2(tmp_path: Path) -> None:

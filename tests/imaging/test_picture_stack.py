@@ -50,6 +50,11 @@ def test_grey_is_brought_to_the_brain_window_in_order_of_numbers(folder: Callabl
     np.testing.assert_array_equal(volume.from_source(volume.to_source(labels)), labels)
 
 
+def test_the_case_of_letters_orders_nothing(folder: Callable[..., Path]) -> None:
+    volume = read_volume(folder(S1__png=grey(0), s2__png=grey(51), S3__png=grey(255)))
+    assert [path.name for path in volume.files] == ["S1.png", "s2.png", "S3.png"]
+
+
 def test_masks_of_pictures(folder: Callable[..., Path], tmp_path: Path) -> None:
     import nibabel
 

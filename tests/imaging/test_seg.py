@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -53,6 +54,33 @@ def test_frames_point_to_their_source(make_series: Callable[..., Path], tmp_path
     assert sorted(seen) == [(1, 1), (1, 2), (2, 5), (3, 6)]
     assert plain.PatientID == "4711"
     assert plain.FrameOfReferenceUID == "1.2.826.0.1.3680043.8.498.10"
+
+
+@pytest.mark.parametrize(
+    ("charset", "name"),
+    [
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=\u5c71\u7530^\u592a\u90ce"),
+        (["", "ISO 2022 IR 149"], "Hong^Gildong=\u6d2a^\u5409\u6d1e=\ud64d^\uae38\ub3d9"),
+        ("ISO_IR 100", "M\u00fcller^Bj\u00f8rn"),
+        ("ISO_IR 6", "Doe^Jane"),
+    ],
+)
+def test_patients_of_any_writing_and_sex_get_a_seg(
+    charset: Any, name: str, make_series: Callable[..., Path], tmp_path: Path
+) -> None:
+    """highdicom takes few character sets and three sexes from a source, and whole sites were left without."""
+    pytest.importorskip("highdicom")
+    folder = make_series()
+    for file in folder.iterdir():
+        header = pydicom.dcmread(file)
+        header.SpecificCharacterSet = charset
+        header.PatientName, header.PatientSex = name, "U"
+        header.save_as(file)
+    volume = read_volume(folder)
+    path = write_seg(volume, np.full(volume.shape, UNKNOWN, np.uint8), tmp_path / "seg.dcm")
+    assert path is not None
+    assert str(pydicom.dcmread(path).PatientName) == name
+    assert not pydicom.dcmread(path).PatientSex
 
 
 def test_nothing_to_write_and_sources_without_a_series(make_series: Callable[..., Path], tmp_path: Path) -> None:

@@ -68,13 +68,18 @@ def test_the_bundle_of_a_run_answers_as_its_table_does_and_says_what_it_holds(
     }  # the exporter's own remarks are not shown
     bundle = load_bundle(run / "bundle", threads=1)
     table = {(row["image"], row["part"]): row for row in _table(run)}
+    scored = 0
     for image in ("f13", "f15", "f16"):
-        for row in bundle.predict(toy_films.path(image), image):
+        answered = bundle.predict(toy_films.path(image), image)
+        assert {row["part"] for row in answered} == {part for name, part in table if name == image}
+        for row in answered:
             wanted = table[image, row["part"]]
             assert row["excluded_by"] == wanted["excluded_by"]
             if not row["excluded_by"]:
+                scored += 1
                 assert row["score_fracture"] == pytest.approx(wanted["score_fracture"], abs=1e-4)
                 assert row["location"] == wanted["location"]
+    assert scored
     record = bundle.record
     assert [stage["name"] for stage in record["stages"]] == STAGES
     assert [stage["batch"] for stage in record["stages"]] == ["dynamic"] * 4

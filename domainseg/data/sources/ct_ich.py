@@ -55,6 +55,9 @@ def _head(root: Path, name: str, rows: pd.DataFrame) -> dict[str, str]:
     found = [path for path in (root / "brain" / name).iterdir() if not lies_beside(path)]
     pictures = sorted(found, key=lambda path: natural(path.stem))
     place = {f"brain/{name}/{path.name}": str(k) for k, path in enumerate(pictures)}
+    for column in ("No_Hemorrhage", *(kind.capitalize() for kind in TYPES)):
+        if strange := sorted(set(rows[column]) - {"0", "1"}):
+            raise ValueError(f"exam {name}: {column} holds {strange[0]!r}, which is neither 0 nor 1")
     columns = {kind: rows[kind.capitalize()] == "1" for kind in TYPES}
     columns = {"hemorrhage": rows["No_Hemorrhage"] == "0", **columns}
     head = {"image": name, "part": "head"}

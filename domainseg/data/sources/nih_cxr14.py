@@ -182,6 +182,8 @@ def _boxes(root: Path, paths: dict[str, str]) -> pd.DataFrame:
     if official:
         sizes = {image: _width(root / paths[image]) for image in rows["image"].unique()}
         numbers = numbers.mul(rows["image"].map(sizes).astype(float) / _SIDE, axis=0)
+    if strange := sorted(set(rows["finding"].str.strip()) - set(_TARGET)):
+        raise ManifestError(f"data.root={root}: boxes of the finding {strange[0]!r}, which is none of NIH's")
     box = [",".join(f"{number:.6g}" for number in row) for row in numbers.to_numpy()]
     return pd.DataFrame({"image": rows["image"], "finding": rows["finding"].str.strip().map(_TARGET), "box": box})
 

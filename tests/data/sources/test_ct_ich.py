@@ -43,6 +43,15 @@ def test_slices_are_counted_among_the_pictures_that_are_there(tmp_path):
     assert manifest.path("007").is_dir()
 
 
+def test_a_cell_that_is_no_label_is_not_read_as_absent(tmp_path):
+    root = folder(tmp_path, [2, 3, 9, 10, 11])
+    table = pd.read_csv(root / "slice_labels.csv", dtype=str)
+    table.loc[4, "Subdural"] = "1.0"
+    table.to_csv(root / "slice_labels.csv", index=False)
+    with pytest.raises(ManifestError, match=r"Subdural holds '1\.0', which is neither 0 nor 1"):
+        ct_ich.load(root)
+
+
 def test_what_file_browsers_leave_beside_pictures_changes_nothing(tmp_path):
     root = folder(tmp_path, [2, 3, 9, 10, 11])
     for name in (".DS_Store", "Thumbs.db"):
