@@ -13,6 +13,7 @@ from domainseg import sweeps
 from domainseg.files import DomainsegError, atomic_path, no_room
 from domainseg.overrides import (
     ADDED_GROUPS,
+    NETWORK_FILE,
     PATH_KEYS,
     READ_KEYS,
     UsageError,
@@ -133,8 +134,16 @@ def _check(config_name: str, arguments: Sequence[str], folders: list[Path]) -> d
 
     typed, groups = parse(arguments, folders)
     for override in typed:
-        if override.key_or_group in READ_KEYS and (path := override.value()) and not Path(str(path)).exists():
-            raise FileNotFoundError(f"{override.key_or_group}={path}: does not exist")
+        key, path = override.key_or_group, override.value()
+        if (key in READ_KEYS or NETWORK_FILE.fullmatch(key)) and path and not Path(str(path)).exists():
+            raise FileNotFoundError(f"{key}={path}: does not exist")
+    named = any(argument.startswith(("--config-name", "-cn")) for argument in arguments)
+    for folder in extra_folders(arguments):
+        if (file := folder / f"{config_name}.yaml").is_file() and not named:
+            raise UsageError(
+                f"{file}: would have no effect, the program's own goes first; give it another name and type "
+                "--config-name NAME"
+            )
     if any(override.key_or_group == "resume" and override.value() is True for override in typed):
         return _resume(config_name, typed, groups, folders)
     base = compose(config_name, groups, folders)
@@ -288,7 +297,8 @@ def plain(config: DictConfig) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     found = OmegaConf.create(OmegaConf.to_container(config))
-    for key in PATH_KEYS:  # before anything is resolved, so that what begins with a path is absolute too
+    files = [f"{group}.{name}.network.weights" for group in ("stage", "baselines") for name in found.get(group) or {}]
+    for key in (*PATH_KEYS, *files):  # before anything is resolved, so that what begins with a path is absolute too
         value = OmegaConf.select(found, key)
         if isinstance(value, str) and value:
             OmegaConf.update(found, key, str(Path(value).absolute()))

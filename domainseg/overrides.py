@@ -25,6 +25,7 @@ PATH_KEYS = (
     *("input", "output", "data.path", "data.targets", "data.root", "bundle", "run", "predictions", "reports", "labels"),
     *("annotations", "dicom", "init_from", "base", "key", "private", "cache.folder", "readers", "retest"),
 )
+NETWORK_FILE = re.compile(r"(?:stage|baselines)\.[^.]+\.network\.weights")  # a path, too
 # Plugins of Hydra that extras bring: the module, and the extra.
 PLUGINS = {
     "hydra/sweeper=optuna_on_tune": ("hydra_plugins.hydra_optuna_sweeper", "optuna"),

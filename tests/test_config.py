@@ -114,6 +114,26 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str, command: str = "trai
     return capsys.readouterr().err
 
 
+def test_a_networks_weights_are_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    Path("groups/network/toy_small.yaml").write_text("width: 8\nweights: null\n")
+    there("some.pth")
+    cfg = train("+pipeline=toy", "stage.fracture.network.weights=some.pth")
+    assert cfg["stage"]["fracture"]["network"]["weights"] == str(tmp_path / "some.pth")
+    assert train("+pipeline=toy", output="other")["stage"]["fracture"]["network"]["weights"] is None
+    assert train("+pipeline=toy", "stage.fracture.network.weights=null", output="third")
+    said = refused(capsys, "+pipeline=toy", "stage.fracture.network.weights=none.pth", "output=run4", code=1)
+    assert said == "error: stage.fracture.network.weights=none.pth: does not exist\n"
+
+
+def test_a_copy_of_a_commands_own_settings_needs_another_name(capsys: pytest.CaptureFixture[str]) -> None:
+    """Behind the program's own Hydra never looks at it."""
+    Path("groups/label.yaml").write_text("defaults: [command]\n")
+    there("r.csv")
+    said = refused(capsys, "reports=r.csv", "output=run", command="label")
+    assert "groups/label.yaml: would have no effect" in said
+    assert "--config-name" in said
+
+
 @pytest.mark.parametrize("path", NASTY_PATHS)
 def test_paths_arrive_literally(path: str, tmp_path: Path) -> None:
     main = Recorder()
