@@ -297,7 +297,8 @@ def plain(config: DictConfig) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     found = OmegaConf.create(OmegaConf.to_container(config))
-    files = [f"{group}.{name}.network.weights" for group in ("stage", "baselines") for name in found.get(group) or {}]
+    groups = ("stage", "baselines")
+    files = [f"{group}.{name}.network.weights" for group in groups for name in OmegaConf.select(found, group) or {}]
     for key in (*PATH_KEYS, *files):  # before anything is resolved, so that what begins with a path is absolute too
         value = OmegaConf.select(found, key)
         if isinstance(value, str) and value:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,7 @@ def repaired(table: pd.DataFrame, unscored: str | None = None) -> tuple[pd.DataF
     """
     table, said = _named(table)
     for name in (name for name in WORDS if name in table):
-        respelt = _one_spelling(texts(table, name))
+        respelt = one_spelling(texts(table, name))[0]
         spelt = [value if isinstance(value, str) else new for value, new in zip(table[name], respelt, strict=True)]
         changed = sorted({(a, b) for a, b in zip(spelt, respelt, strict=True) if a != b and b is not None})
         if changed:
@@ -111,13 +112,19 @@ def _named(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return table.rename(columns=names), [f"columns renamed: {', '.join(changed)}."] if changed else []
 
 
-def _one_spelling(values: NDArray[Any]) -> NDArray[Any]:
-    """Texts [n] or None: those that are equal but for case and blanks in their most frequent spelling."""
-    counts: dict[str, dict[str, int]] = {}
-    for value, count in zip(*np.unique(values[values != None].astype(str), return_counts=True), strict=True):  # noqa: E711
-        counts.setdefault(" ".join(value.split()).casefold(), {})[" ".join(value.split())] = int(count)
-    best = {key: max(found, key=lambda one: found[one]) for key, found in counts.items()}
-    return np.array([None if v is None else best[" ".join(v.split()).casefold()] for v in values], dtype=object)
+def one_spelling(cells: NDArray[np.object_]) -> tuple[NDArray[np.object_], list[str]]:
+    """Values that differ only by case or blanks as one, in their commonest spelling; and what was done."""
+    spelled: dict[str, Counter[str]] = {}
+    for cell, count in Counter(cell for cell in cells if cell is not None).items():
+        spelled.setdefault(" ".join(cell.split()).casefold(), Counter())[cell] += count
+    chosen = {key: min(found, key=lambda cell: (-found[cell], cell)) for key, found in spelled.items()}
+    repairs = [
+        f"{', '.join(repr(cell) for cell in sorted(found))} differ by case or blanks: taken as {chosen[key]!r}"
+        for key, found in spelled.items()
+        if len(found) > 1
+    ]
+    out = [None if cell is None else chosen[" ".join(cell.split()).casefold()] for cell in cells]
+    return np.array(out, dtype=object), repairs
 
 
 def _once(table: pd.DataFrame) -> tuple[pd.DataFrame, int, list[str]]:

@@ -128,7 +128,6 @@ _NEW = frozenset(_BEGINS.split())
 # These do where nothing else is listed: not in "no hemorrhage, acute infarct, mass".
 _NEW_LAST = frozenset(("acute", "subtle"))
 _REACH_BEFORE = 12  # words that a cue to the right of its finding reaches back (our choice)
-_MARKS = frozenset("?,:()/")
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,6 @@ class Learned:
     losses: Mapping[tuple[str, ...], float]
     decision: Decision
     score: NDArray[np.float64]
-    measured: lasso.Lasso
     final: lasso.Lasso
 
 
@@ -64,6 +63,5 @@ def learn(
         losses={name: searched.loss for name, searched in found.items()},
         decision=decide(label, score[training], rule, certainty),
         score=score,
-        measured=measured,
         final=measured if views == REFERENCE else lasso.fit(matrix, known.label, best.c, seed),
     )

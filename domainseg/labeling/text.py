@@ -81,9 +81,8 @@ def sections(text: str) -> list[tuple[str, str]]:
     parts = []
     before = text[: marks[0][0]]
     if before.strip():
-        parts.append(
-            ("technique" if any(kind in FACTS for kind in kinds) and len(before) < 200 else "findings", before)
-        )
+        title = any(kind in FACTS for kind in kinds) and len(before) < LONGEST_TITLE
+        parts.append(("technique" if title else "findings", before))
     for place, (_, start, kind) in enumerate(marks):
         body = text[start : marks[place + 1][0] if place + 1 < len(marks) else len(text)]
         follows = kinds[place + 1] if place + 1 < len(kinds) else None

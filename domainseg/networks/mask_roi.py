@@ -26,7 +26,6 @@ from domainseg.networks.base import Network, in_float32, kaiming, pools
 from domainseg.networks.hemorrhage import OUTPUTS, RARE
 from domainseg.networks.hybrid import STRIDES, HybridPyramid
 
-MASK_SIZE = 56
 FLOOR = 0.01  # scores below it are no detections
 POOLED, MASK_POOLED = 7, 14  # cells of a box that its heads read
 SUPPRESSED = 1e4  # taken off the score of a box that overlaps a better one

@@ -22,7 +22,7 @@ from domainseg.bundle.override import override_threshold, overrides_of, threshol
 from domainseg.bundle.schema import METRICS, parse_json
 from domainseg.bundle.verify import Verified, verify_bundle
 from domainseg.evaluation import Metric, auc, calibration, proportion
-from domainseg.evaluation.intervals import LEVEL, empty, p_apart
+from domainseg.evaluation.intervals import LEVEL, apart, empty, p_apart
 from domainseg.evaluation.operating import RULES, choose_threshold, excludes_above
 from domainseg.evaluation.tables import Rows, numbers, probable, rows_of, texts
 from domainseg.probes.acceptance_page import page_of, short_table
@@ -218,15 +218,7 @@ def shifted(local: Metric, own: Metric) -> dict[str, Any]:
     """local - own of two independent figures, from their intervals: bounds added in quadrature (Newcombe 1998, method
     10; Zou and Donner 2008), p from the same widths (normal); NaN where an interval is missing.
     """
-    n, clusters = local["n"] + own["n"], local["n_clusters"] + own["n_clusters"]
-    value = local["value"] - own["value"]
-    if not np.isfinite([value, local["low"], local["high"], own["low"], own["high"]]).all():
-        return {**empty("an interval is missing", n, clusters), "p": np.nan}
-    below = float(np.hypot(local["value"] - local["low"], own["high"] - own["value"]))
-    above = float(np.hypot(local["high"] - local["value"], own["value"] - own["low"]))
-    metric = Metric(
-        value=value, low=value - below, high=value + above, n=n, n_clusters=clusters, method="square and add"
-    )
+    metric = apart(local, own)
     return {**metric, "p": p_apart(metric)}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from domainseg.evaluation.groups import in_words
 from domainseg.evaluation.intervals import Array
-from domainseg.evaluation.tables import texts
+from domainseg.evaluation.tables import one_spelling, texts
 from domainseg.probes.effects import Codes, patients_in
 
 USUAL = ("site", "department", "scanner", "view", "portable", "sex", "age")  # asked for in every audit
@@ -122,21 +121,6 @@ def _kept(name: str, raw: Codes, order: list[str], notes: list[str], patient: Co
     elif len(large) < 2:
         skipped = f"too few: fewer than two groups with {least} patients"
     return Attribute(name, group, [order[g] for g in large], notes, skipped)
-
-
-def one_spelling(cells: NDArray[np.object_]) -> tuple[NDArray[np.object_], list[str]]:
-    """Values that differ only by case or blanks as one, in their commonest spelling; and what was done."""
-    spelled: dict[str, Counter[str]] = {}
-    for cell, count in Counter(cell for cell in cells if cell is not None).items():
-        spelled.setdefault(" ".join(cell.split()).casefold(), Counter())[cell] += count
-    chosen = {key: min(found, key=lambda cell: (-found[cell], cell)) for key, found in spelled.items()}
-    repairs = [
-        f"{', '.join(repr(cell) for cell in sorted(found))} differ by case or blanks: taken as {chosen[key]!r}"
-        for key, found in spelled.items()
-        if len(found) > 1
-    ]
-    out = [None if cell is None else chosen[" ".join(cell.split()).casefold()] for cell in cells]
-    return np.array(out, dtype=object), repairs
 
 
 def severity_bands(table: pd.DataFrame, columns: Sequence[str], label: Array) -> NDArray[np.intp]:

@@ -22,7 +22,6 @@ from domainseg.phantom.settings import SITES, Settings
 from domainseg.training.stages import build
 
 PLACES = ("outside", "inside", "both")
-RELATIONS = ("inside", "absent", "reversed")
 # Simulations of other seeds than those that users give: no film of the filters' run, and none of another set, is here.
 _SEEDS = {"train": 10_000, "test": 20_000, "draw": 30_000}
 

@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 # A film and its unchanged rows -> the changed film, or None where there is nothing to change in it.
 Change = Callable[[Film, Sequence[Mapping[str, Any]]], Film | None]
 FILMS = ("test", "all")
-LOST = ("excluded_by", "exclusion_reason")
 
 
 def bundle_and_films(cfg: Mapping[str, Any], films: str) -> tuple[Bundle, Manifest, str]:

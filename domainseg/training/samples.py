@@ -39,7 +39,6 @@ from domainseg.training.stages import RunError
 log = logging.getLogger(__name__)
 
 Head = tuple[NDArray[np.float64], float]  # centre (x, y) and diameter in source pixels
-MaskPlanes = Mapping[str, Any]
 
 
 @dataclass

@@ -312,7 +312,10 @@ def _types(
     lost: Sequence[Mapping[str, float]],
     rule: str,
 ) -> tuple[HemorrhageDetector, dict[str, Any]]:
-    """The types' thresholds on the calibrated scale, on intention; a type that no tune exam has keeps its own."""
+    """The types' thresholds on the calibrated scale, on intention.
+
+    A type that no tune exam has keeps its own, which nothing speaks for: it is provisional, and told.
+    """
     platt = fit_platt(labels, np.array([_logit(decision, exam) for exam in tuned]))
     frozen = Frozen(slope=platt.slope, intercept=platt.intercept)
     scores = [
@@ -325,6 +328,9 @@ def _types(
     for name in TYPES:
         known = np.array([exam.labels[name] for exam in tuned])
         if not (known == 1).any():
+            value = float(getattr(decision, f"threshold_{name}"))
+            record[name] = {"value": value, "rule": "none", "n_positive": 0, "provisional": True}
+            log.warning("%s: no tune exam has it; it is called from %g on, which nothing speaks for", name, value)
             continue
         own = np.array([score[name] for score in scores])
         gone = np.array([exam[name] for exam in lost])

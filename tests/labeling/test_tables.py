@@ -57,6 +57,7 @@ def test_a_manifest_is_a_table_of_reports(tmp_path: Path) -> None:
     [
         ("", "is empty"),
         ("report,text\n", "holds no reports"),
+        ("report,text\n1,0123456789abcdef\n2,\n", "texts are hashes.*private/reports.parquet"),
         ("id,text\n1,x\n", "column report is missing; found: id, text.*columns="),
         ("report,text,text\n1,x,y\n", "column text stands there twice"),
         ("R1,Meier Hans 1950,Large effusion in Mr Meier\nR2,a,b\n", r"found: 3 columns, whose names look like a row"),

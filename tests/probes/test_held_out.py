@@ -11,7 +11,7 @@ import pytest
 
 from domainseg.data.manifest import Manifest
 from domainseg.data.splits import divided
-from domainseg.probes.common import ProbeError, all_films
+from domainseg.probes.common import ProbeError, all_films, check_output
 from domainseg.probes.held_out import held_out
 from domainseg.training.described import described
 
@@ -118,3 +118,11 @@ def test_other_labels_do_not_make_other_films(cfg: dict[str, Any], tmp_path: Pat
     found, said = held_out(cfg, record)
     assert list(found.images["image"]) == list(own.split("test").images["image"])
     assert "own run kept as test" in said
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "predictions.json"])
+def test_no_probe_replaces_the_table_of_another_command(name: str, tmp_path: Path) -> None:
+    check_output(tmp_path)
+    (tmp_path / name).touch()
+    with pytest.raises(ProbeError, match="whose table is not replaced"):
+        check_output(tmp_path)
