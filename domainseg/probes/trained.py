@@ -13,7 +13,7 @@ import pandas as pd
 from domainseg.data.manifest import Manifest
 from domainseg.data.splits import DIVIDING
 from domainseg.files import atomic_path
-from domainseg.probes.common import ProbeError, check_output
+from domainseg.probes.common import ProbeError
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,6 @@ def train_each(cfg: Mapping[str, Any], output: Path, splits: Mapping[str, pd.Ser
 
     if not cfg["stage"]:
         raise ProbeError("nothing to train: name a pipeline, as in +pipeline=hip, or give predictions=FILE")
-    check_output(output)
     parts = []
     for number, (name, split) in enumerate(splits.items(), 1):
         folder = output / "models" / file_name(name)
