@@ -18,6 +18,7 @@ from domainseg.overrides import (
     READ_KEYS,
     UsageError,
     check_key,
+    choices,
     compose,
     conf_folder,
     extra_folders,
@@ -134,12 +135,15 @@ def _check(config_name: str, arguments: Sequence[str], folders: list[Path]) -> d
 
     typed, groups = parse(arguments, folders)
     for override in typed:
-        key, path = override.key_or_group, override.value()
-        if (key in READ_KEYS or NETWORK_FILE.fullmatch(key)) and path and not Path(str(path)).exists():
-            raise FileNotFoundError(f"{key}={path}: does not exist")
+        key = override.key_or_group
+        if key in READ_KEYS or NETWORK_FILE.fullmatch(key):
+            for path in map(str, filter(None, choices(override))):
+                if "${" not in path and not Path(path).exists():
+                    raise FileNotFoundError(f"{key}={path}: does not exist")
     named = any(argument.startswith(("--config-name", "-cn")) for argument in arguments)
     for folder in extra_folders(arguments):
-        if (file := folder / f"{config_name}.yaml").is_file() and not named:
+        file, own = folder / f"{config_name}.yaml", conf_folder() / f"{config_name}.yaml"
+        if not named and file.is_file() and file.read_bytes() != own.read_bytes():
             raise UsageError(
                 f"{file}: would have no effect, the program's own goes first; give it another name and type "
                 "--config-name NAME"

@@ -166,7 +166,7 @@ def parse(arguments: Sequence[str], folders: Sequence[Path]) -> tuple[list[Overr
     for override in groups:
         group, known = override.key_or_group, options(folders, override.key_or_group)
         for name in (
-            name for choice in _choices(override) for name in (choice if isinstance(choice, list) else [choice])
+            name for choice in choices(override) for name in (choice if isinstance(choice, list) else [choice])
         ):
             if name is not None and str(name) not in known:
                 raise UsageError(f"{group}={name}: {nearest(str(name), known)} Known: {', '.join(known)}.")
@@ -193,7 +193,7 @@ def options(folders: Iterable[Path], group: str) -> list[str]:
     return sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
 
 
-def _choices(override: Override) -> list[Any]:
+def choices(override: Override) -> list[Any]:
     """The values of an override: one, or those of a sweep."""
     if override.is_sweep_override():
         return list(override.sweep_iterator()) if override.is_discrete_sweep() else []

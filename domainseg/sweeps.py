@@ -88,7 +88,7 @@ def _divide(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     flags: list[str] = []
     settings: list[str] = []
     for position, argument in enumerate(arguments):
-        after = position > 0 and arguments[position - 1] in ("--config-dir", "-cd")
+        after = position > 0 and arguments[position - 1] in ("--config-dir", "-cd", "--config-name", "-cn")
         (flags if argument.startswith("-") or after else settings).append(argument)
     return flags, settings
 

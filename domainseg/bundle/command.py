@@ -113,10 +113,11 @@ def predict_table(
         raise BundleError(
             f"output={output}: holds the prediction table of another command, as of train; name another folder"
         )
-    left = sorted({folder for folder in WISHES.values() if any((output / folder).glob("*"))})
+    left = sorted({folder for name, folder in WISHES.items() if cfg[name] and any((output / folder).glob("[!.]*"))})
     if left and not (output / JOURNAL).is_file():
         raise BundleError(
-            f"output={output}: holds {' and '.join(left)} of another prediction; name another folder, or delete them"
+            f"output={output}: holds {' and '.join(left)} of something else, which would mix with those of this "
+            "prediction; name another folder"
         )
     images = list(manifest.images["image"])
     with Journal(output / JOURNAL, header) as journal, Progress() as progress:

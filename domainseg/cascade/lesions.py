@@ -127,6 +127,10 @@ class Grid:
         ends = np.concatenate([self.first[z] - 0.5, self.last[z] + 0.5])
         return np.column_stack([np.tile(points[:, :2], (2, 1)), (ends - self.affine[2, 3]) / self.affine[2, 2]])
 
+    def middle(self, z: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Where the middle of what the frame holds of slices of the grid [n] lies on its z axis [n]."""
+        return np.asarray(((self.first[z] + self.last[z]) / 2 - self.affine[2, 3]) / self.affine[2, 2], np.float64)
+
     def source_slices(self, z: NDArray[np.intp]) -> tuple[int, int]:
         """First and last source slice, zero-based, of slices of the grid."""
         volume = self.volume
@@ -149,7 +153,7 @@ def measured(grid: Grid, z: NDArray[np.intp], y: NDArray[np.intp], x: NDArray[np
     """Extent and place of voxels [n] of the grid as a lesion's columns; millimetres NaN where they are unknown."""
     first, last = grid.source_slices(z)
     row: dict[str, Any] = {"first_slice": first, "last_slice": last}
-    centre = grid.millimetres(np.array([[x.mean(), y.mean(), z.mean()]]))
+    centre = grid.millimetres(np.array([[x.mean(), y.mean(), grid.middle(z).mean()]]))
     corners = _hull(z, y, x)
     hull, ends = grid.millimetres(corners), grid.millimetres(grid.faces(corners))
     if centre is None or hull is None or ends is None:

@@ -21,7 +21,7 @@ from domainseg.evaluation.intervals import RESAMPLES, Array, empty
 from domainseg.evaluation.operating import decisions, on_test_thresholds, threshold_at
 from domainseg.evaluation.prior import prior
 from domainseg.evaluation.shift import largest, shift
-from domainseg.evaluation.tables import EvaluationError, Rows, probable, ranked, rows_of, texts
+from domainseg.evaluation.tables import Rows, probable, ranked, rows_of, texts
 from domainseg.imaging.hemorrhage import TYPES
 
 GIVEN = "as it stands in the table; where it was chosen is not known here"
@@ -133,9 +133,7 @@ def _shift(rows: Rows, tune: Rows | None, threshold: float | str, settings: Sett
     """Sensitivity and specificity by site at one threshold, against tune or against the site with most cases."""
     scored = rows.take(rows.scored)
     site = texts(scored.table, "site")
-    named = settings.reference
-    if named is not None and named not in (sites := set(site) - {None}):
-        raise EvaluationError(f"reference={named}: no such site; there are {', '.join(sorted(sites)) or 'none'}")
+    named = settings.reference if settings.reference in set(site) else None  # one without a scored case is none
     reference = named or ("tune" if tune is not None else largest(scored.score, site))
     label, score, clusters, place = scored.label, called_at(scored, threshold), scored.clusters, site
     if tune is not None and named is None:

@@ -53,7 +53,7 @@ def calls(table: pd.DataFrame, rows: Rows) -> tuple[Array, list[str]]:
             out[place[case], column[name]] = value
     strange = sorted({" ".join(map(str, case)) for case in theirs if case not in place})
     if strange:
-        log.warning("readers: %d of their cases are not in the prediction table, first %s", len(strange), strange[0])
+        log.warning("readers: %d of their cases are not among those judged, first %s", len(strange), strange[0])
     if np.isnan(out).all():
         raise EvaluationError(f"readers: no case of theirs is in the prediction table (for example {theirs[:1]})")
     return out, names

@@ -123,6 +123,7 @@ def _header(file: Path) -> pydicom.Dataset:
             setattr(header, keyword, None)
     if header.PatientSex not in _SEXES:  # highdicom writes no other
         header.PatientSex = None
+    header.decode()  # also what lies in sequences: raw text would be written as it is, under another character set
     return header
 
 

@@ -219,7 +219,7 @@ def shifted(local: Metric, own: Metric) -> dict[str, Any]:
     10; Zou and Donner 2008), p from the same widths (normal); NaN where an interval is missing.
     """
     metric = apart(local, own)
-    return {**metric, "p": p_apart(metric)}
+    return {**metric, "p": p_apart(metric) if np.isfinite([metric["low"], metric["high"]]).all() else np.nan}
 
 
 def positives_needed(rule: str, precision: float) -> int | None:

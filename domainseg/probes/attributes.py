@@ -23,7 +23,8 @@ _BANDS, _IN_BAND = 10, 50  # of severity: ten leave little of a smooth relation 
 # What a table holds beside attributes: names, what a cascade measured or decided, and what it is judged by.
 _NAMES = (
     *("image", "part", "path", "patient", "group", "study", "series", "accession", "date", "report", "split", "fold"),
-    *("excluded_by", "exclusion_reason", "outside", "notes", "bundle_sha256", "location", "image_side", "side_source"),
+    *("excluded_by", "exclusion_reason", "outside", "not_drawn", "notes", "bundle_sha256", "location", "image_side"),
+    "side_source",
     *("spacing", "x", "y", "diameter", "hips_found", "pointing_hit", "lesions", "outlined", "typed", "false_lesions"),
 )
 _STARTS = (

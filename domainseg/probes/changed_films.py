@@ -113,9 +113,11 @@ def effects(table: pd.DataFrame, target: str, names: Sequence[str], touched: Map
         raise ProbeError(f"label_{target}: one class only among {len(before)} judged cases; both are needed")
     record = {"n": len(before), "positive_n": int((before.label == 1).sum()), "few": not enough(before)}
     unchanged = roc.auc(before.label, before.score, before.clusters)
-    found = [_effect(table, target, name, before) | {"name": name, "films": touched[name]} for name in names]
-    for effect, p in zip(found, holm([effect["p"] for effect in found]), strict=True):
-        effect["p_holm"] = np.nan if np.isnan(effect["p"]) else p
+    more = [{"name": name, "films": touched[name], "p_holm": np.nan} for name in names]
+    found = [_effect(table, target, name, before) | one for name, one in zip(names, more, strict=True)]
+    asked = [effect for effect in found if not np.isnan(effect["p"])]
+    for effect, p in zip(asked, holm([effect["p"] for effect in asked]), strict=True):
+        effect["p_holm"] = p
     return record | {"target": target, "auc": unchanged, "effects": found}
 
 

@@ -17,7 +17,7 @@ from domainseg.evaluation.detail import Settings, detail
 from domainseg.evaluation.intervals import RESAMPLES
 from domainseg.evaluation.metrics import Metrics
 from domainseg.evaluation.retest import read_retest
-from domainseg.evaluation.tables import numbers, repaired, targets_of
+from domainseg.evaluation.tables import numbers, repaired, targets_of, texts
 from domainseg.files import atomic_path, read_json, write_json
 from domainseg.reporting import report, sections
 from domainseg.reporting.content import Content, gather, read_lesions
@@ -49,6 +49,10 @@ def evaluate_command(cfg: dict[str, Any], output: Path) -> Metrics:
     settings, chosen = _settings(cfg), targets_of(table, cfg.get("targets"))
     if cfg.get("target") and cfg["target"] not in chosen:
         raise EvaluationError(f"target={cfg['target']}: the table's targets are {', '.join(chosen)}")
+    sites = set(texts(table, "site")) - {None}
+    if settings.reference is not None and settings.reference not in sites:
+        known = ", ".join(sorted(sites)) or "none"
+        raise EvaluationError(f"reference={settings.reference}: no such site; the table has {known}")
     if not any(np.isfinite(numbers(table, f"score_{target}")).any() for target in chosen):
         raise EvaluationError(f"{path}: no row has a score of {', '.join(chosen)}; was the right column mapped?")
     metrics = evaluate(table, cfg.get("targets"), resamples=settings.resamples, seed=settings.seed, lesions=lesions)

@@ -37,7 +37,8 @@ def described(run: Path, settings: Mapping[str, Any], manifest: Manifest | None)
     file = run / RECORD
     if file.is_file():
         found: dict[str, Any] = read_json(file)
-        return found
+        if manifest is None or "identity" in found:  # written since films are known again by it
+            return found
     known = read_json(run / "environment.json")
     found = {
         **known["manifest"],

@@ -330,7 +330,7 @@ def _types(
         if not (known == 1).any():
             value = float(getattr(decision, f"threshold_{name}"))
             record[name] = {"value": value, "rule": "none", "n_positive": 0, "provisional": True}
-            log.warning("%s: no tune exam has it; it is called from %g on, which nothing speaks for", name, value)
+            log.warning("%s: no tune exam that was read has it; nothing speaks for its threshold %g", name, value)
             continue
         own = np.array([score[name] for score in scores])
         gone = np.array([exam[name] for exam in lost])

@@ -214,7 +214,7 @@ def test_what_was_not_drawn_is_3_and_masks_of_another_prediction_are_refused(
         (tmp_path / "two" / file).unlink()
     with pytest.raises(SystemExit):
         run(*argv, f"output={tmp_path}/two", "masks=true")
-    assert "holds masks of another prediction" in capsys.readouterr().err
+    assert "holds masks of something else" in capsys.readouterr().err
 
 
 def test_nothing_read_is_1(bundle: Path, exams: Path, tmp_path: Path) -> None:

@@ -336,3 +336,4 @@ def test_the_uppermost_slices_end_where_the_frame_does() -> None:
     assert thin.affine is not None
     assert row["box_low_z_mm"] == pytest.approx(100 + 0.75 * 278.5)
     assert row["box_high_z_mm"] == pytest.approx(100 + 0.75 * 279.5)
+    assert row["z_mm"] == pytest.approx(100 + 0.75 * 279)

@@ -38,7 +38,7 @@ def test_calls_of_cases_that_the_table_lacks_are_told(caplog: pytest.LogCaptureF
     rows, call, _ = drawn()
     known = np.arange(len(rows)) < 400
     readers.calls(long(call), rows.take(known))
-    assert "20 of their cases are not in the prediction table" in caplog.text
+    assert "20 of their cases are not among those judged" in caplog.text
 
 
 def test_f1_of_each_against_the_others_is_sklearns_mean() -> None:

@@ -75,12 +75,17 @@ def test_patients_of_any_writing_and_sex_get_a_seg(
         header = pydicom.dcmread(file)
         header.SpecificCharacterSet = charset
         header.PatientName, header.PatientSex = name, "U"
+        procedure = pydicom.Dataset()
+        procedure.CodeValue, procedure.CodingSchemeDesignator, procedure.CodeMeaning = "1", "99LOCAL", name[:20]
+        header.ProcedureCodeSequence = [procedure]
         header.save_as(file)
     volume = read_volume(folder)
     path = write_seg(volume, np.full(volume.shape, UNKNOWN, np.uint8), tmp_path / "seg.dcm")
     assert path is not None
-    assert str(pydicom.dcmread(path).PatientName) == name
-    assert not pydicom.dcmread(path).PatientSex
+    seg = pydicom.dcmread(path)
+    assert str(seg.PatientName) == name
+    assert not seg.PatientSex
+    assert "ProcedureCodeSequence" not in seg or seg.ProcedureCodeSequence[0].CodeMeaning == name[:20]
 
 
 def test_nothing_to_write_and_sources_without_a_series(make_series: Callable[..., Path], tmp_path: Path) -> None:

@@ -183,6 +183,8 @@ def test_evaluate_command_writes_all_and_prints_intervals(
     part[:0].to_csv(tmp_path / "header.csv", index=False)
     with pytest.raises(EvaluationError, match=r"header\.csv: has no rows"):
         evaluate_command(cfg | {"predictions": str(tmp_path / "header.csv")}, tmp_path / "again")
+    with pytest.raises(EvaluationError, match="reference=Siet B: no such site; the table has "):
+        evaluate_command(cfg | {"reference": "Siet B"}, tmp_path / "again")
     assert not (tmp_path / "again").exists()
 
 
