@@ -9,6 +9,7 @@ step 2 on.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ from domainseg.tasks import ranks
 from domainseg.tasks.augment import Augmenter
 from domainseg.tasks.fit import FitContext, StepModule, fit
 from domainseg.tasks.items import Item, ItemDataset, StepDataset, as_unit, balancing
+
+log = logging.getLogger(__name__)
 
 LESION = "lesion"
 
@@ -222,7 +225,12 @@ def fit_fracture(
     augmenter = Augmenter(seed=context.seed, **augment)
     outlined = [item for item in items if item.truth["fracture"] == 0 or _shows_line(item)]
     labels = [int(item.truth["fracture"]) for item in outlined]
-    if patch["steps"] and any(labels):
+    if patch["steps"] and not any(labels):
+        log.warning(
+            "fracture: no fractured hip has an outline, so the first blocks keep the weights that they began with; "
+            "outline fractures, begin from a run (init_from), or train the whole network (whole.steps)"
+        )
+    elif patch["steps"]:
         fit(
             PatchModule(network, steps=patch["steps"], lr=patch["lr"]),
             PatchDataset(outlined, augmenter, size=patch["size"], seed=context.seed),

@@ -30,7 +30,7 @@ from domainseg.training.samples import (
     jittered_heads,
     true_heads,
 )
-from domainseg.training.stages import RunError, new_stage
+from domainseg.training.stages import RunError, load_weights, new_stage
 
 if TYPE_CHECKING:
     from domainseg.training.builder import Builder
@@ -164,6 +164,8 @@ class Hips:
                 mine = set(self.builder.train.images.loc[patients.isin(order[fold::folds]), "image"])
                 settings = self.builder.cfg["stage"]["localizer"]
                 other = new_stage("localizer", settings, str(self.builder.cfg["trainer"]["accelerator"]), seed=fold + 1)
+                if (start := self.builder.cfg["init_from"]) is not None:
+                    load_weights(other, Path(start) / "stages" / "localizer")
                 folder = cached.parent / f"cross_fit_{fold}"
                 self.builder.fit(other, [item for item in items if item.image not in mine], folder)
                 other = replace(other, frozen=localizer.frozen)

@@ -121,27 +121,42 @@ def check_same_films(cfg: Mapping[str, Any], manifest: Manifest, output: Path) -
     """Raise RunError where finished stages would meet films that they must not.
 
     A resumed run goes on with the films, labels and splits that it began with. The run of init_from, if it is of the
-    same films (by its data settings), has trained and tuned on none that are tested here.
+    same films (by its data settings), has trained and tuned on none of the patients that are tested here.
     """
     begun = output / "environment.json"
     if cfg["resume"] and begun.is_file() and read_json(begun)["manifest"]["sha256"] != manifest.hash():
         raise RunError(f"resume=true: films, labels or splits are not those that {output} began with; start a new run")
-    start = None if cfg["init_from"] is None else Path(cfg["init_from"])
-    if start is None or not (start / "splits.csv").is_file() or not (start / "config.yaml").is_file():
+    if cfg["init_from"] is None:
         return
-    before = yaml.safe_load((start / "config.yaml").read_text())["data"]
+    start = Path(cfg["init_from"])
+    run = next((folder for folder in (start, *start.parents[:2]) if (folder / "splits.csv").is_file()), start)
+    if not (run / "splits.csv").is_file() or not (run / "config.yaml").is_file():
+        return
+    before, now = (_source(data) for data in (yaml.safe_load((run / "config.yaml").read_text())["data"], cfg["data"]))
     ways = (*DIVIDING, "n", "workers")  # to choose or divide films that are otherwise the same
-    if any(before.get(key) != value for key, value in cfg["data"].items() if key not in ways):
+    if any(before.get(key) != value for key, value in now.items() if key not in ways):
         return
-    table = pd.read_csv(start / "splits.csv", dtype=str, keep_default_na=False)
-    seen = table["split"].isin(["train", "tune"]) | (table.filter(like="split_fold") != "").any(axis=1)
+    table = pd.read_csv(run / "splits.csv", dtype=str, keep_default_na=False)
+    fold = f"split_fold{start.name}"
+    if start.parent.name == "folds" and fold in table:  # one cascade of a cross-validated run
+        seen = table[fold].isin(["train", "tune"])
+    else:
+        seen = table["split"].isin(["train", "tune"]) | (table.filter(like="split_fold") != "").any(axis=1)
     images = manifest.images
     tested = (images["split"] == "test") | images.get("fold", pd.Series("", index=images.index)).ne("")
-    if leaked := sorted(set(table.loc[seen, "image"]) & set(images.loc[tested, "image"])):
+    patients = clusters(images)
+    known = set(patients[images["image"].isin(table.loc[seen, "image"])])
+    if leaked := sorted(images.loc[tested & patients.isin(known), "image"]):
         raise RunError(
-            f"init_from={start}: it learned from {len(leaked)} films that are tested here, first {leaked[0]}; "
-            "use the same seed, data.fractions and data.cohort, or begin from other films"
+            f"init_from={start}: it learned from patients of {len(leaked)} films that are tested here, "
+            f"first {leaked[0]}; use the same seed, data.fractions and data.cohort, or begin from other films"
         )
+
+
+def _source(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Settings of the films themselves, where a probe has divided them."""
+    inner = data.get("source")
+    return inner if isinstance(inner, Mapping) else data
 
 
 def train_cascade(cfg: Mapping[str, Any], manifest: Manifest, folder: Path, key: bytes) -> dict[str, pd.DataFrame]:

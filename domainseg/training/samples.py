@@ -102,14 +102,22 @@ class Sampler:
     seed: int = 0
 
     def view(self, stage: Stage) -> list[Item]:
-        """Every readable film whose view is known."""
-        items = []
+        """Every readable film whose view is known: by label_view, or as frontal by label_view_filter."""
+        items, unnamed = [], 0
         for image, film in self.films.each("view filter: samples"):
             row = self.truth.film(image)
-            if isinstance(film, ImageReadError) or row["label_view"] not in VIEWS:
+            view = row["label_view"] or (VIEWS[0] if row["label_view_filter"] == 1 else "")
+            if isinstance(film, ImageReadError) or view not in VIEWS:
+                unnamed += row["label_view_filter"] == 0 and view not in VIEWS
                 continue
             turn = -1 if np.isnan(row["label_turn"]) else int(row["label_turn"])
-            items.append(self.item(Case.of(image, film), stage, {"view": VIEWS.index(row["label_view"]), "turn": turn}))
+            items.append(self.item(Case.of(image, film), stage, {"view": VIEWS.index(view), "turn": turn}))
+        if unnamed:
+            log.warning(
+                "view_filter: %d films that are not frontal teach nothing: their label_view does not say which "
+                "view they are (hip_other or other)",
+                unnamed,
+            )
         return self.all_of(items)
 
     def localizer(self, stage: Stage, before: Cascade, report: Counter[str]) -> list[Item]:

@@ -166,3 +166,25 @@ def test_an_exam_of_tune_goes_through_the_network_once(tmp_path: Path) -> None:
     stage = replace(STAGE, network=TorchNetwork(network))
     tuned, _ = lessons(exams(tmp_path, ["subdural"]), tmp_path).tuned(stage, [], None)
     assert isinstance(tuned.network, Remembering)
+
+
+def test_a_mask_that_shows_only_some_of_the_bleeds_outlines_nothing(tmp_path: Path) -> None:
+    """The other bleed's voxels and slices would be taught as free of blood."""
+    report: Counter[str] = Counter()
+    manifest = exams(tmp_path, ["subdural", "subdural"], label_subdural=1)
+    manifest.targets["label_intraparenchymal"] = np.where(manifest.targets["image"] == "e0", 1.0, 0.0)
+    found = sampler(manifest, tmp_path).exams(STAGE, Cascade([]), report)
+    assert [exam.has_mask for exam in found] == [False, True]
+    assert set(np.unique(found[0].slices[~np.isnan(found[0].slices)])) == {1}
+    assert (found[0].slices[:, 0] == 1).sum() == (found[1].slices[:, 0] == 1).sum() == 2
+    assert report == {"used_label_1": 2, "mask_incomplete": 1}
+
+
+def test_a_mask_with_blood_in_an_exam_without_a_bleed_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    report: Counter[str] = Counter()
+    manifest = exams(tmp_path, ["subdural"], label_hemorrhage=0)
+    assert sampler(manifest, tmp_path).exams(STAGE, Cascade([]), report) == []
+    assert report == {"mask_contradicts_label": 1}
+    assert "its label says that there is none" in caplog.text

@@ -37,7 +37,7 @@ def test_weights_that_saw_the_test_films_are_refused(tmp_path: Path) -> None:
     start = write_run(tmp_path / "old", films("train", "tune", "test"))
     check_same_films(settings(start), films("train", "tune", "test"), tmp_path / "new")
     check_same_films(settings(start, path="others.csv"), films("test", "train", "tune"), tmp_path / "new")
-    with pytest.raises(RunError, match=r"learned from 2 films that are tested here, first film_0"):
+    with pytest.raises(RunError, match=r"learned from patients of 2 films that are tested here, first film_0"):
         check_same_films(settings(start), films("test", "test", "train"), tmp_path / "new")
 
 
@@ -53,3 +53,31 @@ def test_a_resumed_run_keeps_its_films(tmp_path: Path) -> None:
     check_same_films(settings(resume=True), films("train", "tune", "test"), output)
     with pytest.raises(RunError, match="start a new run"):
         check_same_films(settings(resume=True), films("train", "test", "tune"), output)
+
+
+def test_weights_that_saw_a_patient_in_another_film_are_refused(tmp_path: Path) -> None:
+    """A table that has grown by a later film of a patient who was tuned on."""
+    start = write_run(tmp_path / "old", films("train", "tune", "test"))
+    grown = films("train", "tune", "test", "test")
+    grown = grown.with_images(patient=["film_0", "film_1", "film_2", "film_1"], split=["train", "", "test", "test"])
+    with pytest.raises(RunError, match="patients of 1 films that are tested here, first film_3"):
+        check_same_films(settings(start), grown, tmp_path / "new")
+
+
+def test_one_fold_of_a_run_has_not_seen_its_own_test_films(tmp_path: Path) -> None:
+    parts = {f"split_fold{k}": [("test", "tune", "train")[(film - k) % 3] for film in range(3)] for k in range(3)}
+    run = write_run(tmp_path / "old", films("", "", "").with_images(fold=["0", "1", "2"], **parts))
+    for start in ("folds/0", "refit"):
+        (run / start).mkdir(parents=True)
+    check_same_films(settings(run / "folds/0"), films("test", "train", "tune"), tmp_path / "new")
+    for start, tested in (("folds/0", films("train", "test", "tune")), ("refit", films("test", "train", "tune"))):
+        with pytest.raises(RunError, match="that are tested here"):
+            check_same_films(settings(run / start), tested, tmp_path / "new")
+
+
+def test_films_that_a_probe_has_divided_are_the_same_films(tmp_path: Path) -> None:
+    start = write_run(tmp_path / "old", films("train", "tune", "test"))
+    asked = settings(start)
+    asked["data"] = {"_target_": "domainseg.probes.trained.load", "source": asked["data"], "splits": "made.csv"}
+    with pytest.raises(RunError, match="first film_0"):
+        check_same_films(asked, films("test", "test", "train"), tmp_path / "new")

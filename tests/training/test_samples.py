@@ -299,3 +299,17 @@ def test_a_mask_that_was_drawn_anew_is_used(toy_films: Manifest, stages: dict[st
     assert old is not None
     assert old.any()
     assert not np.any(after.mask("lesion"))
+
+
+def test_frontal_films_without_a_named_view_are_learned_from_and_others_told(
+    toy_films: Manifest, stages: dict[str, Stage], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A table with label_view_filter alone, as in the manual."""
+    train = toy_films.split("train")
+    bare = replace(train, targets=train.targets.assign(label_view=""))
+    frontal = set(train.targets.loc[train.targets["label_view_filter"] == 1, "image"])
+    items = sampler_of(bare, tmp_path).view(stages["view_filter"])
+    assert {item.image for item in items} == frontal
+    assert {item.truth["view"] for item in items} == {0}
+    others = train.targets.loc[train.targets["label_view_filter"] == 0, "image"].nunique()
+    assert f"{others} films that are not frontal teach nothing" in caplog.text
