@@ -90,8 +90,17 @@ def write_comparisons(cfg: Mapping[str, Any], films: pd.DataFrame, output: Path)
         title = f"The cascade's highest hip (a) against {settings['title']} (b), per film"
         if "network" in settings:
             title += f"; fitted in {cascade} s and {_seconds(output, f'baselines/{name}')} s"
+            if cfg["init_from"] is not None and not (Path(cfg["init_from"]) / "baselines" / name).is_dir():
+                title += "; a began from another run, b did not"
         found.append({"title": title, **result})
     write_json(output / "comparisons.json", found)
+
+
+def check_columns(cfg: Mapping[str, Any], manifest: Manifest) -> None:
+    """Raise RunError, before anything is trained, for columns of a baseline that the images table lacks."""
+    for name, settings in cfg["baselines"].items():
+        if absent := [column for column in settings.get("columns", ()) if column not in manifest.images]:
+            raise RunError(f"baselines.{name}.columns: the images table has no column {', '.join(absent)}")
 
 
 def _seconds(output: Path, stages: str) -> int:
@@ -103,8 +112,6 @@ def _seconds(output: Path, stages: str) -> int:
 def _layout(
     manifest: Manifest, labels: Mapping[str, int], images: Sequence[str], columns: Sequence[str]
 ) -> dict[str, float]:
-    if absent := [column for column in columns if column not in manifest.images]:
-        raise RunError(f"baselines.layout.columns: the images table has no column {', '.join(absent)}")
     table = manifest.images.set_index("image")[list(columns)].astype(str)
     model = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression(C=1.0, max_iter=1000))
     known = list(labels)

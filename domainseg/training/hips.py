@@ -30,7 +30,7 @@ from domainseg.training.samples import (
     jittered_heads,
     true_heads,
 )
-from domainseg.training.stages import RunError, load_weights, new_stage
+from domainseg.training.stages import load_weights, new_stage
 
 if TYPE_CHECKING:
     from domainseg.training.builder import Builder
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FILM_LABELS = "stages/film_labels.json"
+ROIS = ("jittered", "true", "cross_fitted")  # where the training hips' ROIs come from: see ``Hips.heads``
 Heads = Mapping[tuple[str, str], Sequence[Head]]
 
 
@@ -143,8 +144,6 @@ class Hips:
             found = found_heads(films, upto, "localizer: unmarked films", rest)
         if rois == "true":
             return {**found, **true}
-        if rois != "jittered":
-            raise RunError(f"rois={rois}: known are jittered, true and cross_fitted")
         tune = found_heads(self._films(self.builder.tune), upto, "localizer: errors on tune")
         errors = head_errors(tune, true_heads(Truth(self.builder.tune), list(self.builder.tune.images["image"])))
         return {**found, **jittered_heads(true, errors, variants=variants, seed=int(self.builder.cfg["seed"]))}

@@ -22,14 +22,16 @@ from domainseg.data.manifest import Manifest
 from domainseg.data.privacy import patient_key
 from domainseg.data.splits import DIVIDING, clusters, divided, fold_manifest, refit_manifest, write_splits
 from domainseg.evaluation.metrics import get
+from domainseg.evaluation.operating import RULES
 from domainseg.evaluation.tables import films
 from domainseg.files import read_json, remove_partial, write_json
 from domainseg.reporting.evaluate import evaluate_run
 from domainseg.tasks import ranks
-from domainseg.training.baselines import score_baselines, write_comparisons
+from domainseg.training.baselines import check_columns, score_baselines, write_comparisons
 from domainseg.training.builder import Builder
 from domainseg.training.environment import write_environment
 from domainseg.training.gathered import predict_together
+from domainseg.training.hips import ROIS
 from domainseg.training.pictures import write_pictures
 from domainseg.training.processes import fingerprints, threads_of, together
 from domainseg.training.stages import REFIT, RunError, build
@@ -46,8 +48,18 @@ def train(cfg: dict[str, Any], output: Path) -> float:
         raise RunError("refit=true is for cross-validated runs: add data.folds=5, or leave refit out")
     if not cfg["stage"]:
         raise RunError("nothing to train: name a pipeline, as in python -m domainseg.train +pipeline=hip")
+    _check(cfg)
     with together(cfg, output):
         return train_here(cfg, output)
+
+
+def _check(cfg: Mapping[str, Any]) -> None:
+    """Raise RunError for names that a stage would stumble over hours later."""
+    for name, settings in cfg["stage"].items():
+        if (rule := settings.get("rule")) is not None and rule not in RULES:
+            raise RunError(f"stage.{name}.rule={rule}: known are {', '.join(RULES)}")
+    if (rois := cfg.get("rois")) is not None and rois not in ROIS:
+        raise RunError(f"rois={rois}: known are {', '.join(ROIS)}")
 
 
 def train_here(cfg: dict[str, Any], output: Path) -> float:
@@ -65,6 +77,7 @@ def train_here(cfg: dict[str, Any], output: Path) -> float:
         return value_of(read_json(output / "metrics.json"), cfg)
     with ranks.first_alone():
         manifest = load_data(cfg)
+    check_columns(cfg, manifest)
     processes = [{"config_sha256": sha256} for sha256 in fingerprints(cfg)]
     if ranks.is_first():
         if cfg["resume"]:

@@ -16,7 +16,8 @@ from domainseg.cascade.stages import Frozen, ViewFilter
 from domainseg.data.manifest import Manifest
 from domainseg.files import read_json
 from domainseg.training import builder
-from domainseg.training.run import fit_cascade, train_cascade
+from domainseg.training.baselines import check_columns
+from domainseg.training.run import fit_cascade, train, train_cascade
 from domainseg.training.stages import RunError
 
 STAGES = ["view_filter", "localizer", "implant_filter", "fracture"]
@@ -141,6 +142,21 @@ def test_a_stage_that_nobody_knows_is_refused(toy_cfg: dict[str, Any], toy_films
     cfg = {**toy_cfg, "only": ["fractur"], "init_from": str(tmp_path / "old")}
     with pytest.raises(RunError, match=r"fractur\b.*fracture"):
         run(cfg, toy_films, tmp_path / "new")
+
+
+def test_what_would_fail_hours_later_is_refused_at_once(
+    toy_cfg: dict[str, Any], toy_films: Manifest, tmp_path: Path
+) -> None:
+    toy_cfg["stage"]["fracture"]["rule"] = "sensitivity_0.9"
+    with pytest.raises(RunError, match=r"stage\.fracture\.rule=sensitivity_0\.9: known are sensitivity_0\.95"):
+        train(toy_cfg, tmp_path / "run")
+    toy_cfg["stage"]["fracture"]["rule"] = "sensitivity_0.95"
+    with pytest.raises(RunError, match="rois=jitered: known are jittered, true, cross_fitted"):
+        train(toy_cfg | {"rois": "jitered"}, tmp_path / "run")
+    layout = {"layout": {"columns": ["image", "hardware"]}}
+    with pytest.raises(RunError, match=r"baselines\.layout\.columns: the images table has no column hardware"):
+        check_columns(toy_cfg | {"baselines": layout}, toy_films)
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_empty_part_tells_how_many_patients_there_are(toy_films: Manifest, tmp_path: Path) -> None:
