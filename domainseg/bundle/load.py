@@ -101,6 +101,7 @@ def make_stages(record: Mapping[str, Any], networks: Mapping[str, Network]) -> l
     for stage in record["stages"]:
         settings = dict(stage["decision"])
         kind = settings.pop("kind")
+        del settings["version"]
         try:
             decision = DECISIONS[kind](**settings)
         except TypeError:

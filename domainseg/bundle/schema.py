@@ -10,9 +10,8 @@ from typing import Any
 
 from domainseg.cascade.decisions import DECISIONS
 from domainseg.cascade.operations import FRAMES, PreprocessingError, picture_shape, versioned
+from domainseg.cascade.reads import reading_for
 from domainseg.files import DomainsegError
-from domainseg.imaging.film import READER_VERSION
-from domainseg.imaging.volume import VOLUME_READER_VERSION
 
 SCHEMA = 1
 RECORD = "bundle.json"
@@ -27,6 +26,7 @@ MAX_SIDE = 8192  # pixels of a network's input
 MAX_CHANNELS = 256  # of a network's input
 MAX_OUTPUT = 1 << 26  # values of one output of one picture
 
+OLDER = "Use the domainseg that it was made with, or train and export again"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _FROZEN = {"threshold": float, "slope": float, "intercept": float, "rule": str, "provisional": bool}
 _OVERRIDE: dict[str, type] = dict.fromkeys(("target", "rule", "by", "made", "base"), str)
@@ -88,17 +88,7 @@ def check_record(data: bytes) -> dict[str, Any]:
 
 def reads_of(record: Mapping[str, Any]) -> str:
     """What the cascade of a checked record reads: film or volume."""
-    return _decides_on(record["stages"][0]["decision"]["kind"])
-
-
-def _decides_on(kind: str) -> str:
-    decision: Any = DECISIONS[kind]
-    return str(decision.reads)
-
-
-def reader_version(reads: str) -> str:
-    """The version of this program's reader of films, or of volumes, that a record must name."""
-    return VOLUME_READER_VERSION if reads == "volume" else READER_VERSION
+    return str(DECISIONS[record["stages"][0]["decision"]["kind"]].reads)
 
 
 def _check_reader(record: Mapping[str, Any]) -> None:
@@ -106,13 +96,14 @@ def _check_reader(record: Mapping[str, Any]) -> None:
     reads = reads_of(record)
     for stage in record["stages"]:
         kind, op = stage["decision"]["kind"], stage["preprocessing"][0]["op"]
-        for what, found in ((kind, _decides_on(kind)), (op, FRAMES[op].reads)):
+        for what, found in ((kind, DECISIONS[kind].reads), (op, FRAMES[op].reads)):
             if found != reads:
                 raise BundleError(f"{RECORD}: stages.{stage['name']}: {what} is for a {found}, the first for a {reads}")
-    if record["reader"] != (version := reader_version(reads)):
+    version = reading_for(DECISIONS[record["stages"][0]["decision"]["kind"]]).version
+    if record["reader"] != version:
         raise BundleError(
             f"{RECORD}: reader: made for version {record['reader']} of the {reads} reader, this program has "
-            f"{version}: its {reads}s would look different. Export it again"
+            f"{version}: its {reads}s would look different. {OLDER}"
         )
 
 
@@ -134,6 +125,11 @@ def _check_stage(stage: Mapping[str, Any], where: str) -> None:
     if decision.get("kind") not in DECISIONS:
         raise BundleError(
             f"{RECORD}: {where}.decision.kind: unknown {decision.get('kind')!r}; known: {', '.join(DECISIONS)}"
+        )
+    if decision.get("version") != (version := DECISIONS[decision["kind"]].version):
+        raise BundleError(
+            f"{RECORD}: {where}.decision: {decision['kind']} of version {decision.get('version')}, this program has "
+            f"version {version}: it would decide otherwise. {OLDER}"
         )
     for key, value in decision.items():
         if key == "target" and not hasattr(DECISIONS[decision["kind"]], "target"):  # it does not bring its own
@@ -196,7 +192,7 @@ def _check_preprocessing(stage: Mapping[str, Any], where: str) -> None:
         if there.get("version") != here["version"]:
             raise BundleError(
                 f"{RECORD}: {where}.preprocessing: {there['op']} of version {there.get('version')}, this program has "
-                f"version {here['version']}: the network would see other pictures. Export it again"
+                f"version {here['version']}: the network would see other pictures. {OLDER}"
             )
     first = operations[0]
     if not isinstance(first["size"], int) or not 1 <= first["size"] <= MAX_SIDE:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from domainseg.cascade.findings import Findings
@@ -10,7 +10,7 @@ from domainseg.cascade.head import HeadFilter, HemorrhageDetector
 from domainseg.cascade.stages import FractureDetector, ImplantFilter, Localizer, ViewFilter, WholeFilm
 
 # What a bundle may name: a closed list, never an import path.
-DECISIONS: Mapping[str, Callable[..., Any]] = {
+DECISIONS: Mapping[str, Any] = {
     "view_filter": ViewFilter,
     "localizer": Localizer,
     "implant_filter": ImplantFilter,

@@ -33,6 +33,7 @@ class Findings:
     target: str
     numbers: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     reads: ClassVar[str] = "film"
+    version: ClassVar[int] = 1
     part: ClassVar[str] = "whole"
 
     def frozen(self, finding: str, frozen: Frozen) -> Frozen:

@@ -31,6 +31,7 @@ class HeadFilter:
 
     target: str = "head_filter"
     reads: ClassVar[str] = "volume"
+    version: ClassVar[int] = 1
 
     def logits(self, outputs: Outputs) -> dict[str, float]:
         """Logit of P(head CT)."""
@@ -93,6 +94,7 @@ class HemorrhageDetector:
     threshold_intraventricular: float = 0.5
     target: str = "hemorrhage"
     reads: ClassVar[str] = "volume"
+    version: ClassVar[int] = 1
 
     def thresholds(self, frozen: Frozen) -> dict[str, float]:
         """From which score on each type is called."""

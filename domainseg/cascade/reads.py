@@ -11,9 +11,9 @@ import numpy as np
 
 from domainseg.cascade.rows import film_rows
 from domainseg.cascade.stages import Stage
-from domainseg.imaging.film import Film
+from domainseg.imaging.film import READER_VERSION, Film
 from domainseg.imaging.reading import read_film
-from domainseg.imaging.volume import Volume
+from domainseg.imaging.volume import VOLUME_READER_VERSION, Volume
 
 if TYPE_CHECKING:
     from domainseg.data.manifest import Manifest
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 class Reading:
     """Films or volumes.
 
-    name: as a decision's ``reads`` says it; plural: what people are told of several. read(path, limit): the film or
-    volume; limit: most pixels or voxels, None for any number. Raises ImageReadError.
+    name: as a decision's ``reads`` says it; plural: what people are told of several. version: of the reader: another
+    one, other pixels. read(path, limit): the film or volume; limit: most pixels or voxels, None for any number. Raises
+    ImageReadError.
     rows(image, film or error, results, truth): its rows of the prediction table. truth(manifest): what ``rows`` and
     training ask for the truth. blank: a small empty one, to try decisions on. bytes_a_pixel: memory that one pixel or
     voxel takes on its way, at most; ordinary: pixels or voxels of one that every worker must have room for. ahead: how
@@ -33,6 +34,7 @@ class Reading:
 
     name: str
     plural: str
+    version: str
     read: Callable[[Path, int | None], Film | Volume]
     rows: Callable[..., list[dict[str, Any]]]
     truth: Callable[[Manifest], Any]
@@ -56,7 +58,7 @@ def _blank_film() -> Film:
     return Film(pixels=np.zeros((8, 8), np.float32), spacing=(1.0, 1.0))
 
 
-FILMS = Reading("film", "films", _read_film, film_rows, _film_truth, _blank_film, 16, 20_000_000, 4)
+FILMS = Reading("film", "films", READER_VERSION, _read_film, film_rows, _film_truth, _blank_film, 16, 20_000_000, 4)
 
 
 def _whole_rows(*args: Any) -> list[dict[str, Any]]:
@@ -97,7 +99,18 @@ def _blank_volume() -> Volume:
     return Volume(voxels=np.zeros((4, 8, 8), np.int16), affine=np.eye(4), source_shape=(4, 8, 8))
 
 
-VOLUMES = Reading("volume", "exams", _read_volume, _volume_rows, _volume_truth, _blank_volume, 40, 40 * 512 * 512, 0)
+VOLUMES = Reading(
+    "volume",
+    "exams",
+    VOLUME_READER_VERSION,
+    _read_volume,
+    _volume_rows,
+    _volume_truth,
+    _blank_volume,
+    40,
+    40 * 512 * 512,
+    0,
+)
 
 
 def reading_of(stages: Sequence[Stage]) -> Reading:

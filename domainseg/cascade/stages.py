@@ -55,6 +55,10 @@ class Decision(Protocol):
     def reads(self) -> str:
         """film or volume."""
 
+    @property
+    def version(self) -> int:
+        """Raised by a change of what is decided from the same outputs: runs and bundles depend on it."""
+
     def logits(self, outputs: Outputs) -> dict[str, float]:
         """Raw logit of the stage's question, by part ("" where the question is about the case itself)."""
 
@@ -89,6 +93,7 @@ class ViewFilter:
 
     target: str = "view_filter"
     reads: ClassVar[str] = "film"
+    version: ClassVar[int] = 1
 
     def logits(self, outputs: Outputs) -> dict[str, float]:
         """Logit of P(frontal hip or pelvis) against the two other classes together."""
@@ -127,6 +132,7 @@ class Localizer:
     distal: float = 0.75
     target: str = "localizer"
     reads: ClassVar[str] = "film"
+    version: ClassVar[int] = 1
 
     def logits(self, outputs: Outputs) -> dict[str, float]:
         """Logit that this hip is in the film, by part."""
@@ -221,6 +227,7 @@ class ImplantFilter:
 
     target: str = "implant_filter"
     reads: ClassVar[str] = "film"
+    version: ClassVar[int] = 1
 
     def logits(self, outputs: Outputs) -> dict[str, float]:
         """Logit of P(metal)."""
@@ -249,6 +256,7 @@ class FractureDetector:
 
     target: str = "fracture"
     reads: ClassVar[str] = "film"
+    version: ClassVar[int] = 1
 
     def logits(self, outputs: Outputs) -> dict[str, float]:
         """Logit of P(fracture) before calibration."""
@@ -279,6 +287,7 @@ class WholeFilm:
 
     target: str = "fracture"
     reads: ClassVar[str] = "film"
+    version: ClassVar[int] = 1
 
     def logits(self, outputs: Outputs) -> dict[str, float]:
         """Logit of P(fracture somewhere in the film)."""

@@ -145,7 +145,7 @@ def _number_rows(stages: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, st
         (title(stage["name"], TITLES), NUMBERS.get(name, name.replace("_", " ")), f"{value:.4g}")
         for stage in stages
         for name, value in stage.get("decision", {}).items()
-        if isinstance(value, (int, float))
+        if isinstance(value, (int, float)) and name != "version"
     ]
 
 

@@ -19,15 +19,14 @@ from domainseg.bundle.schema import SCHEMA, stage_file
 from domainseg.bundle.write import check_place, write_bundle
 from domainseg.cascade.cascade import read_ahead
 from domainseg.cascade.decisions import DECISIONS
-from domainseg.cascade.reads import VOLUMES, Reading, reading_of
+from domainseg.cascade.reads import Reading, reading_of
 from domainseg.cascade.stages import Stage
 from domainseg.data.manifest import Manifest
 from domainseg.data.splits import DIVIDING, refit_manifest
 from domainseg.evaluation import read_table
 from domainseg.files import read_json
 from domainseg.imaging import Film, ImageReadError
-from domainseg.imaging.film import READER_VERSION
-from domainseg.imaging.volume import VOLUME_READER_VERSION, Volume
+from domainseg.imaging.volume import Volume
 from domainseg.reporting.model_card import model_card
 from domainseg.reporting.words import CLASSES, QUESTIONS
 from domainseg.training.bf16 import Bf16Error, check_bf16
@@ -160,7 +159,7 @@ def bundle_record(
         "pipeline": settings["pipeline"],
         "target": settings["target"],
         "versions": {"trained": {"python": environment["python"], **trained}, "exported": versions_of(PACKAGES)},
-        "reader": VOLUME_READER_VERSION if reading_in(settings) is VOLUMES else READER_VERSION,
+        "reader": reading_in(settings).version,
         "stages": list(entries),
         "labels": {
             target: {
@@ -207,7 +206,7 @@ def stage_entry(run: Path, stage: Stage, model: OnnxModel, bf16: Any) -> dict[st
         "file": stage_file(stage.name),
         "batch": model.batch,
         "opset": opset_of(model.data),
-        "decision": {"kind": kinds[0], **own},
+        "decision": {"kind": kinds[0], "version": stage.decision.version, **own},
         "preprocessing": list(stage.preprocessing),
         "outputs": {name: list(shape) for name, shape in model.outputs.items()},
         "frozen": asdict(stage.frozen),

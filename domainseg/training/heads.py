@@ -28,7 +28,7 @@ from domainseg.data.painted import with_painted
 from domainseg.files import atomic_path
 from domainseg.imaging import Film, ImageReadError
 from domainseg.imaging.hemorrhage import CODES, TYPES, UNKNOWN
-from domainseg.imaging.volume import VOLUME_READER_VERSION, Volume
+from domainseg.imaging.volume import Volume
 from domainseg.tasks import ranks
 from domainseg.tasks.hemorrhage_items import HU_ZERO, SHOWN, Exam
 from domainseg.tasks.items import Item, as_uint16
@@ -232,7 +232,7 @@ class HeadSampler(Sampler):
         """What the planes depend on; of the windows, which are made anew each time, nothing."""
         key = cache_key(
             self.films.sha256(image),
-            reader=VOLUME_READER_VERSION,
+            reader=VOLUMES.version,
             lut_policy="hounsfield",
             operations=versioned(stage.preprocessing)[:1],
             affine=case.affine,

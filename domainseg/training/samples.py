@@ -25,7 +25,6 @@ from domainseg.data.cache import Cache, cache_key
 from domainseg.data.manifest import Manifest
 from domainseg.files import hash_json, sha256_file
 from domainseg.imaging import Film, ImageReadError
-from domainseg.imaging.film import READER_VERSION
 from domainseg.imaging.geometry import inverse, quarter_turns, step, transform
 from domainseg.imaging.volume import Volume
 from domainseg.tasks import ranks
@@ -207,7 +206,7 @@ class Sampler:
         affine, shape = fit_frame(case, int(stage.preprocessing[0]["size"]))
         key = cache_key(
             self.films.sha256(case.image),
-            reader=READER_VERSION,
+            reader=FILMS.version,
             lut_policy="presentation",
             operations=versioned(stage.preprocessing),
             affine=affine,

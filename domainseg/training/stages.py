@@ -101,9 +101,20 @@ def save_stage(stage: Stage, settings: Mapping[str, Any], folder: Path, **notes:
         "sha256": hashlib.sha256(stream.getbuffer()).hexdigest(),
         "frozen": asdict(stage.frozen),
         "settings": {key: settings[key] for key in ("decision", "network", "preprocessing")},
+        "versions": versions_in(stage),
         **notes,
     }
     write_sealed(folder / RECORD, record)
+
+
+def versions_in(stage: Stage) -> dict[str, Any]:
+    """Versions of what shows a stage its pictures and decides on its outputs: weights and thresholds belong to them."""
+    reading = reading_for(stage.decision)
+    return {
+        f"{reading.name} reader": reading.version,
+        **{operation["op"]: operation["version"] for operation in stage.preprocessing},
+        type(stage.decision).__name__: stage.decision.version,
+    }
 
 
 def is_finished(folder: Path) -> bool:
@@ -120,17 +131,23 @@ def stage_record(folder: Path) -> dict[str, Any]:
 
 
 def load_stage(folder: Path, accelerator: str) -> Stage:
-    """A trained stage. Raises RunError when it is missing, unfinished or damaged."""
+    """A trained stage. Raises RunError when it is missing, unfinished, damaged, or of another version of domainseg."""
     if not is_finished(folder):
         raise RunError(f"{folder}: holds no finished stage; train it first")
     try:
         record = stage_record(folder)
-        settings, frozen = dict(record["settings"]), Frozen(**record["frozen"])
+        settings, frozen, versions = dict(record["settings"]), Frozen(**record["frozen"]), record.get("versions", {})
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{folder / RECORD}: damaged ({type(error).__name__})") from error
     if "weights" in settings["network"]:  # the file that training began with; the stage has weights of its own
         settings["network"] = {**settings["network"], "weights": None}
     stage = new_stage(record["name"], settings, accelerator, seed=0)
+    for what, version in versions_in(stage).items():
+        if (then := versions.get(what, "unknown")) != version:
+            raise RunError(
+                f"{folder}: trained with version {then} of {what}, this program has version {version}: "
+                "its pictures or decisions would be others. Use the domainseg that it was trained with, or train again"
+            )
     load_weights(stage, folder)
     return replace(stage, frozen=frozen)
 

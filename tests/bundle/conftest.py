@@ -89,7 +89,7 @@ def stage_record(name: str) -> dict[str, Any]:
         "name": name,
         "file": f"stages/{name}.onnx",
         "batch": "dynamic",
-        "decision": {"kind": KINDS[name]},
+        "decision": {"kind": KINDS[name], "version": 1},
         "preprocessing": [{"op": "fit", "size": SIZE, "version": 1}],
         "outputs": outputs,
         "frozen": dict(FROZEN),

@@ -329,7 +329,7 @@ def test_inspect_verify_and_diff(
     [
         (lambda r: r.update(reader="0"), "made for version 0 of the volume reader"),
         (
-            lambda r: r["stages"][1].update(decision={"kind": "whole_film"}),
+            lambda r: r["stages"][1].update(decision={"kind": "whole_film", "version": 1}),
             "whole_film is for a film, the first for a vol",
         ),
         (lambda r: r["stages"][0].update(preprocessing=[{"op": "fit", "size": 32, "version": 1}]), "fit is for a film"),

@@ -58,7 +58,9 @@ def test_settings_of_the_record_reach_the_decision(change_record: Change, bundle
     assert widths[1] == pytest.approx(2 * widths[0])
     with pytest.raises(BundleError, match="localizer knows no such setting: wings"):
         load_bundle(
-            change_record(lambda record: record["stages"][1].update(decision={"kind": "localizer", "wings": 2}))
+            change_record(
+                lambda record: record["stages"][1].update(decision={"kind": "localizer", "version": 1, "wings": 2})
+            )
         )
 
 
@@ -66,7 +68,10 @@ def test_settings_of_the_record_reach_the_decision(change_record: Change, bundle
     ("change", "message"),
     [
         (lambda record: record["stages"][3]["outputs"].pop("location"), "fracture: .*location"),
-        (lambda record: record["stages"][2].update(decision={"kind": "whole_film"}), "implant_filter: .*fracture"),
+        (
+            lambda record: record["stages"][2].update(decision={"kind": "whole_film", "version": 1}),
+            "implant_filter: .*fracture",
+        ),
         (lambda record: record.update(target="pneumonia"), "target: pneumonia is decided by no stage"),
     ],
 )

@@ -246,6 +246,11 @@ def test_an_older_schema_is_migrated_step_by_step(change_record: Change, monkeyp
         (lambda r: r["stages"][0].update(decision={"kind": "os.system"}), "unknown 'os.system'; known: view_filter"),
         (lambda r: r["stages"][0]["decision"].update(target="rm"), "decision.target: must be a number"),
         (
+            lambda r: r["stages"][0]["decision"].update(version=0),
+            "view_filter of version 0, this program has version 1: it would decide otherwise",
+        ),
+        (lambda r: r["stages"][0]["decision"].pop("version"), "view_filter of version None"),
+        (
             lambda r: r["stages"][0]["preprocessing"][0].update(version=7),
             "fit of version 7, this program has version 1",
         ),

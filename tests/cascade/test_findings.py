@@ -113,7 +113,7 @@ def record(**decision: Any) -> bytes:
         "name": "findings",
         "file": "stages/findings.onnx",
         "batch": "dynamic",
-        "decision": {"kind": "findings", "target": "pneumonia", "numbers": NUMBERS} | decision,
+        "decision": {"kind": "findings", "version": 1, "target": "pneumonia", "numbers": NUMBERS} | decision,
         "preprocessing": versioned(FIT),
         "outputs": {"pneumonia": [], "mass": [], "map_pneumonia": [2, 2], "map_mass": [2, 2]},
         "frozen": frozen,

@@ -83,7 +83,8 @@ def test_the_bundle_of_a_run_answers_as_its_table_does_and_says_what_it_holds(
     record = bundle.record
     assert [stage["name"] for stage in record["stages"]] == STAGES
     assert [stage["batch"] for stage in record["stages"]] == ["dynamic"] * 4
-    assert record["stages"][1]["decision"] == {"kind": "localizer", "roi_heads": 3.4, "lateral": 0.45, "distal": 0.75}
+    decision = {"kind": "localizer", "version": 1, "roi_heads": 3.4, "lateral": 0.45, "distal": 0.75}
+    assert record["stages"][1]["decision"] == decision
     frozen = read_json(run / "stages/fracture/stage.json")["frozen"]
     assert record["stages"][3]["frozen"] == frozen
     splits = toy_films.images["split"].value_counts()

@@ -83,6 +83,20 @@ def test_equal_weights_have_equal_checksums(stage: Stage, folder: Path, tmp_path
     assert read_json(folder / "stage.json")["sha256"] == read_json(tmp_path / "again/stage.json")["sha256"]
 
 
+@pytest.mark.parametrize("what", ["film reader", "fit", "ViewFilter"])
+def test_a_stage_of_another_version_is_refused(folder: Path, what: str) -> None:
+    """Its weights and thresholds belong to other pictures, or to other decisions."""
+    record = read_sealed(folder / "stage.json")
+    now = record["versions"][what]
+    write_sealed(folder / "stage.json", record | {"versions": record["versions"] | {what: 0}})
+    with pytest.raises(RunError, match=f"trained with version 0 of {what}, this program has version {now}"):
+        load_stage(folder, "cpu")
+    del record["versions"]
+    write_sealed(folder / "stage.json", record)
+    with pytest.raises(RunError, match="trained with version unknown of film reader"):
+        load_stage(folder, "cpu")
+
+
 @pytest.mark.parametrize("place", [0.02, 0.5, 0.98])
 def test_a_flipped_byte_is_refused(folder: Path, place: float) -> None:
     data = bytearray((folder / "network.pt").read_bytes())

@@ -86,11 +86,12 @@ def films(options: Options) -> list[Path]:
 def entry(stage: Stage, model: OnnxModel) -> dict[str, Any]:
     """A stage as bundle.json has it."""
     (kind,) = (name for name, made in DECISIONS.items() if made is type(stage.decision))
+    settings = {key: value for key, value in vars(stage.decision).items() if key != "target"}
     return {
         "name": stage.name,
         "file": stage_file(stage.name),
         "batch": model.batch,
-        "decision": {"kind": kind} | {key: value for key, value in vars(stage.decision).items() if key != "target"},
+        "decision": {"kind": kind, "version": stage.decision.version, **settings},
         "preprocessing": list(stage.preprocessing),
         "outputs": {name: list(shape) for name, shape in model.outputs.items()},
         "frozen": vars(stage.frozen),
