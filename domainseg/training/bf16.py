@@ -57,10 +57,11 @@ class Judge:
     notes: list[tuple[float, float, float]] = field(default_factory=list)
     target: str = ""
     reads: str = ""
+    version: int = 0
     part: str = ""
 
     def __post_init__(self) -> None:
-        self.target, self.reads = self.decision.target, self.decision.reads
+        self.target, self.reads, self.version = self.decision.target, self.decision.reads, self.decision.version
         self.part = getattr(self.decision, "part", "")
 
     def thresholds(self, frozen: Frozen) -> dict[str, float]:
