@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -47,15 +47,34 @@ class HeadTruth:
         )
 
     def exam(self, image: str) -> Mapping[str, float]:
-        """head_filter, hemorrhage and the types: 1, 0 or NaN. No hemorrhage means no type, a type means hemorrhage."""
+        """head_filter, hemorrhage and the types: 1, 0 or NaN. No hemorrhage means no type, a type means hemorrhage.
+
+        What no label says, a mask does that shows all that the labels name.
+        """
         known = {name: self._label(image, name) for name in ("head_filter", "hemorrhage", *TYPES)}
         if any(known[name] == 1 for name in TYPES):
             known["hemorrhage"] = 1.0
         if known["hemorrhage"] == 0:
             known |= dict.fromkeys(TYPES, 0.0)
+        if unknown := [name for name in ("hemorrhage", *TYPES) if np.isnan(known[name])]:
+            shown = self._shown(image)
+            if shown is not None and shows_all(shown, known):
+                known |= {name: said for name, said in presence(shown).items() if name in unknown}
         if np.isnan(known["head_filter"]) and self.has(image):
             known["head_filter"] = 1.0
         return known
+
+    def _shown(self, image: str) -> frozenset[int] | None:
+        """The codes in the exam's masks, None where there is none that can be read."""
+        if image not in self._seen:
+            grid = self.grid(image) if self._masks(image) else None
+            codes = None if grid is None else self.readable(image, grid)
+            self._seen[image] = None if codes is None else codes_in(codes)
+        return self._seen[image]
+
+    @cached_property
+    def _seen(self) -> dict[str, frozenset[int] | None]:
+        return {}
 
     def _label(self, image: str, name: str) -> float:
         cells = [_number(row.get(f"label_{name}")) for row in self._rows[image]]
@@ -154,6 +173,24 @@ class HeadTruth:
         places = np.arange(depth, dtype=float) if volume.source_z is None else volume.source_z
         nearest = np.abs(places[None] - np.arange(volume.shape[0])[:, None]).argmin(axis=1)
         return np.asarray(known[nearest], np.float64)
+
+
+def codes_in(labels: Codes) -> frozenset[int]:
+    """The codes of bleeds in a mask."""
+    return frozenset(np.unique(labels).tolist()) - {0}
+
+
+def shows_all(shown: Collection[int], known: Mapping[str, float]) -> bool:
+    """Whether a mask with these codes shows every bleed that its exam is labelled with; an unknown type may be any."""
+    if known["hemorrhage"] == 1 and not shown:
+        return False
+    return UNKNOWN in shown or all(CODES[name] in shown for name in TYPES if known[name] == 1)
+
+
+def presence(shown: Collection[int]) -> dict[str, float]:
+    """hemorrhage and the types that a mask with these codes shows, 1 or 0; NaN where one of unknown type may be it."""
+    absent = np.nan if UNKNOWN in shown else 0.0
+    return {"hemorrhage": float(bool(shown)), **{name: 1.0 if CODES[name] in shown else absent for name in TYPES}}
 
 
 def slices_of(labels: Codes) -> NDArray[np.float64]:

@@ -16,6 +16,7 @@ from sklearn.preprocessing import OneHotEncoder
 
 from domainseg.cascade.cascade import Cascade
 from domainseg.cascade.case import Case
+from domainseg.cascade.reads import FILMS
 from domainseg.data.manifest import Manifest
 from domainseg.evaluation.compare import compare
 from domainseg.files import read_json, write_json
@@ -34,6 +35,7 @@ from domainseg.training.stages import (
     load_weights,
     module_of,
     new_stage,
+    reading_in,
     save_stage,
 )
 
@@ -53,8 +55,7 @@ def score_baselines(
     A baseline with ``columns`` is a logistic regression on these columns of the images table, a baseline with a
     ``network`` is that network on the whole film.
     """
-    if not isinstance(builder.lessons, Hips):
-        raise RunError("baselines: there are none for volumes yet; leave the setting out")
+    assert isinstance(builder.lessons, Hips)  # see check_baselines
     films, labels = films.copy(), builder.lessons.film_labels()
     for name, settings in cfg["baselines"].items():
         if "columns" in settings:
@@ -96,8 +97,10 @@ def write_comparisons(cfg: Mapping[str, Any], films: pd.DataFrame, output: Path)
     write_json(output / "comparisons.json", found)
 
 
-def check_columns(cfg: Mapping[str, Any], manifest: Manifest) -> None:
-    """Raise RunError, before anything is trained, for columns of a baseline that the images table lacks."""
+def check_baselines(cfg: Mapping[str, Any], manifest: Manifest) -> None:
+    """Raise RunError, before anything is trained, for baselines that cannot be had, and columns that are not there."""
+    if cfg["baselines"] and reading_in(cfg) is not FILMS:
+        raise RunError(f"baselines: there are none for {cfg['pipeline']}, only for pipelines that cut films into hips")
     for name, settings in cfg["baselines"].items():
         if absent := [column for column in settings.get("columns", ()) if column not in manifest.images]:
             raise RunError(f"baselines.{name}.columns: the images table has no column {', '.join(absent)}")

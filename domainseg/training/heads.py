@@ -18,7 +18,7 @@ from domainseg.cascade import volumes
 from domainseg.cascade.cascade import Cascade
 from domainseg.cascade.case import Case, Exclusion
 from domainseg.cascade.head import HemorrhageDetector
-from domainseg.cascade.head_truth import HeadTruth
+from domainseg.cascade.head_truth import HeadTruth, codes_in, shows_all
 from domainseg.cascade.lens import fit_lens
 from domainseg.cascade.operations import preprocess, versioned
 from domainseg.cascade.reads import VOLUMES
@@ -27,7 +27,7 @@ from domainseg.data.cache import cache_key
 from domainseg.data.painted import with_painted
 from domainseg.files import atomic_path
 from domainseg.imaging import Film, ImageReadError
-from domainseg.imaging.hemorrhage import CODES, TYPES, UNKNOWN
+from domainseg.imaging.hemorrhage import TYPES
 from domainseg.imaging.volume import Volume
 from domainseg.tasks import ranks
 from domainseg.tasks.hemorrhage_items import HU_ZERO, SHOWN, Exam
@@ -186,7 +186,7 @@ class HeadSampler(Sampler):
             log.warning("%s: left out: its mask shows a bleed and its label says that there is none", image)
             report["mask_contradicts_label"] += 1
             return []
-        if labels is not None and not _shows_all(labels, known):  # its other slices and voxels are not free of blood
+        if labels is not None and not shows_all(codes_in(labels), known):  # what it leaves blank may be blood
             report["mask_incomplete"] += 1
             labels, slices = None, np.where(slices == 1, 1.0, np.nan)
         # Labels of types alone teach nothing.
@@ -239,14 +239,6 @@ class HeadSampler(Sampler):
         )
         key["shape"] = list(case.shape)
         return key
-
-
-def _shows_all(labels: NDArray[np.uint8], known: Mapping[str, float]) -> bool:
-    """Whether a mask shows every bleed that its exam is labelled with; one of unknown type may be any."""
-    shown = set(np.unique(labels).tolist()) - {0}
-    if known["hemorrhage"] == 1 and not shown:
-        return False
-    return UNKNOWN in shown or all(CODES[name] in shown for name in TYPES if known[name] == 1)
 
 
 @dataclass

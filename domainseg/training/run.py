@@ -27,7 +27,7 @@ from domainseg.evaluation.tables import films
 from domainseg.files import read_json, remove_partial, write_json
 from domainseg.reporting.evaluate import evaluate_run
 from domainseg.tasks import ranks
-from domainseg.training.baselines import check_columns, score_baselines, write_comparisons
+from domainseg.training.baselines import check_baselines, score_baselines, write_comparisons
 from domainseg.training.builder import Builder
 from domainseg.training.environment import write_environment
 from domainseg.training.gathered import predict_together
@@ -77,7 +77,7 @@ def train_here(cfg: dict[str, Any], output: Path) -> float:
         return value_of(read_json(output / "metrics.json"), cfg)
     with ranks.first_alone():
         manifest = load_data(cfg)
-    check_columns(cfg, manifest)
+    check_baselines(cfg, manifest)
     processes = [{"config_sha256": sha256} for sha256 in fingerprints(cfg)]
     if ranks.is_first():
         if cfg["resume"]:

@@ -85,6 +85,28 @@ def test_a_type_means_hemorrhage_and_none_means_no_type(make: Make) -> None:
     assert make({"part": "whole", "label_hemorrhage": 1}).exam("a")["hemorrhage"] == 1
 
 
+def test_a_mask_says_what_no_label_does(make: Make) -> None:
+    """So that masks alone, as public sets come, give thresholds and AUCs too."""
+    exam = make({"mask": codes()}).exam("a")
+    present = ("hemorrhage", "intraventricular", "subdural", "head_filter")
+    assert exam == {name: float(name in present) for name in exam}
+    assert set(make({"mask": codes() * 0}).exam("a").values()) == {0.0, 1.0}
+    one = make({"mask": np.where(codes() == CODES["subdural"], np.uint8(UNKNOWN), codes())}).exam("a")
+    assert (one["hemorrhage"], one["intraventricular"]) == (1, 1)
+    assert np.isnan(one["subdural"]), "the bleed of unknown type may be it"
+    assert make({"mask": "nowhere.nii"}).exam("a")["head_filter"] == 1
+    assert np.isnan(make({"mask": "nowhere.nii"}).exam("a")["hemorrhage"])
+
+
+def test_a_label_comes_before_the_mask_and_one_that_shows_less_says_nothing(make: Make) -> None:
+    assert make({"label_subdural": 0, "mask": codes()}).exam("a")["subdural"] == 0
+    assert make({"label_hemorrhage": 0, "mask": codes()}).exam("a")["subdural"] == 0
+    for labels in ({"label_epidural": 1, "mask": codes()}, {"label_hemorrhage": 1, "mask": codes() * 0}):
+        exam = make(labels).exam("a")
+        assert exam["hemorrhage"] == 1
+        assert np.isnan(exam["subdural"])
+
+
 def test_masks_lie_on_the_volume(make: Make) -> None:
     found = make({"label_hemorrhage": 1, "mask": codes()}).labels("a", volume())
     assert found is not None
@@ -308,4 +330,5 @@ def test_the_table_has_thresholds_and_eligibility_of_types(make: Make) -> None:
     assert table["threshold_hemorrhage"].tolist() == [0.6, 0.6]
     assert table["eligible_head_filter"].tolist() == [True, True]
     assert table["eligible_subdural"].tolist() == [True, False]
-    assert table["eligible_epidural"].tolist() == [False, False]
+    assert table["eligible_epidural"].tolist() == [True, False], "the mask says that there is none"
+    assert table["label_epidural"].iloc[0] == 0

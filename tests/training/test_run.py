@@ -16,7 +16,7 @@ from domainseg.cascade.stages import Frozen, ViewFilter
 from domainseg.data.manifest import Manifest
 from domainseg.files import read_json
 from domainseg.training import builder
-from domainseg.training.baselines import check_columns
+from domainseg.training.baselines import check_baselines
 from domainseg.training.run import fit_cascade, train, train_cascade
 from domainseg.training.stages import RunError
 
@@ -155,7 +155,12 @@ def test_what_would_fail_hours_later_is_refused_at_once(
         train(toy_cfg | {"rois": "jitered"}, tmp_path / "run")
     layout = {"layout": {"columns": ["image", "hardware"]}}
     with pytest.raises(RunError, match=r"baselines\.layout\.columns: the images table has no column hardware"):
-        check_columns(toy_cfg | {"baselines": layout}, toy_films)
+        check_baselines(toy_cfg | {"baselines": layout}, toy_films)
+    for pipeline, first in (("chest", "findings.Findings"), ("hemorrhage", "head.HeadFilter")):
+        stage = {"first": {"decision": {"_target_": f"domainseg.cascade.{first}"}}}
+        cfg = toy_cfg | {"pipeline": pipeline, "stages": ["first"], "stage": stage, "baselines": layout}
+        with pytest.raises(RunError, match=f"baselines: there are none for {pipeline}"):
+            check_baselines(cfg, toy_films)
     assert not (tmp_path / "run").exists()
 
 
