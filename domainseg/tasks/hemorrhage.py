@@ -19,6 +19,7 @@ from domainseg.tasks.items import balancing
 
 NO_TYPE = -1
 SMOOTH = 10.0  # pixels added to a slab's Dice: an outline of a few pixels is not held to each of them
+DENSE_SMOOTH = 2.0  # the same at the finest level of the detector's pyramid
 FLOOR = 2e-3  # share of the pixels that count as blood at least, for batches without any
 
 
@@ -71,8 +72,8 @@ class DetectorModule(StepModule):
     """The losses of anchors and boxes (torchvision's), and of what a network learns from faster: a dense map, presence.
 
     Slabs without masks count for presence only. Weights: objectness and anchor (of the proposals), class, box, mask and
-    type (of the boxes), dense (Dice and cross-entropy of blood at the finest level; without it the network stayed on
-    background), presence.
+    type (of the boxes), dense (Dice, half of it slab by slab as in `outline_losses`, and cross-entropy of blood at the
+    finest level; without it the network stayed on background), presence.
     """
 
     network: MaskRoiCnn
@@ -100,7 +101,9 @@ class DetectorModule(StepModule):
         side = batch["codes"].shape[-1] // outputs["dense"].shape[-1]
         blood = F.avg_pool2d((batch["codes"] > 0).float()[:, None], side)[:, 0]
         dice, pixel = blood_losses(outputs["dense"], blood, batch["outlined"], 1.0)
-        losses |= {"dense": dice + pixel, "presence": presence_loss(outputs["presence"], batch["presence"])}
+        slab = slab_loss(outputs["dense"], blood, batch["outlined"], DENSE_SMOOTH)
+        losses["dense"] = 0.5 * (dice + slab) + pixel
+        losses["presence"] = presence_loss(outputs["presence"], batch["presence"])
         return weighted(losses, self.parts)
 
 
@@ -163,12 +166,12 @@ def outline_losses(logits: Tensor, codes: Tensor, outlined: Tensor, focal: float
     return {"dice": dice, "slab": slab, "pixel": pixel, "type": mean.sum() / len(TYPES), "typed": typed}
 
 
-def slab_loss(logits: Tensor, blood: Tensor, outlined: Tensor) -> Tensor:
+def slab_loss(logits: Tensor, blood: Tensor, outlined: Tensor, smooth: float = SMOOTH) -> Tensor:
     """1 - Dice within each slab with a mask that shows blood, the mean of these; logits and blood are [B, H, W]."""
     drawn = logits.sigmoid()
     both, sizes = (drawn * blood).sum((1, 2)), (drawn + blood).sum((1, 2))
     shown = outlined * blood.any(2).any(1)
-    return ((1 - (2 * both + SMOOTH) / (sizes + SMOOTH)) * shown).sum() / ranks.count(shown.sum())
+    return ((1 - (2 * both + smooth) / (sizes + smooth)) * shown).sum() / ranks.count(shown.sum())
 
 
 def blood_losses(logits: Tensor, blood: Tensor, outlined: Tensor, focal: float) -> tuple[Tensor, Tensor]:

@@ -253,6 +253,29 @@ def tiny_detector() -> MaskRoiCnn:
     )  # fmt: skip
 
 
+def test_the_detectors_dense_map_is_held_to_the_share_of_blood_in_its_cells() -> None:
+    """Half of the Dice is over the batch and half within each slab that shows blood."""
+    dataset = LesionDataset(
+        [exam(0, True), exam(1, False)], min_area=4, slices=3, windows=WINDOWS, augment=PLAIN, seed=0
+    )
+    chosen = [int(np.flatnonzero(dataset.blood)[0]), int(np.flatnonzero(~dataset.blood)[-1])]
+    batch = torch.utils.data.default_collate([dataset[0, k] for k in chosen])
+    network = tiny_detector()
+    seen: list[Tensor] = []
+    network.dense.register_forward_hook(lambda module, given, answer: seen.append(answer[:, 0].detach().sigmoid()))
+    loss = DetectorModule(network, steps=1, lr=1).loss(batch)["dense_loss"]
+    (drawn,) = seen
+    side = batch["codes"].shape[-1] // drawn.shape[-1]
+    cells = batch["codes"].unflatten(1, (-1, side)).unflatten(3, (-1, side))
+    blood = (cells > 0).float().mean((2, 4))
+    assert blood[0].sum() > 0 == blood[1].sum()
+    dice = 1 - (2 * (drawn * blood).sum() + 1) / ((drawn + blood).sum() + 1)
+    slab = 1 - (2 * (drawn[0] * blood[0]).sum() + 2) / ((drawn[0] + blood[0]).sum() + 2)
+    each = -(blood * drawn.log() + (1 - blood) * (1 - drawn).log()) * (drawn - blood).abs()
+    pixel = each.sum() / (blood.sum() + 0.002 * blood.numel())
+    assert float(loss.detach()) == pytest.approx(float((dice + slab) / 2 + pixel), rel=1e-4)
+
+
 def test_without_masks_only_presence_moves_the_detector_but_all_of_it_has_a_gradient() -> None:
     known = np.full((6, 6), 1.0)
     dataset = LesionDataset(
