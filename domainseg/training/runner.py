@@ -7,11 +7,14 @@ import hashlib
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
+
+
+AT_ONCE = 8  # pictures: what lies between the layers stays in the processor's cache (slabs take 0.8 of the time of 34)
 
 
 class TorchNetwork:
-    """Runs a network in eval mode: float32 [B, 1, H, W] in 0..1 to named float32 arrays with leading B."""
+    """Runs a network in eval mode: float32 [B, C, H, W] in 0..1 to named float32 arrays with leading B."""
 
     def __init__(self, network: nn.Module, *, accelerator: str = "cpu") -> None:
         self.device = torch.device("cuda" if accelerator == "gpu" else "cpu")
@@ -21,8 +24,12 @@ class TorchNetwork:
     def __call__(self, pictures: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """Network outputs for a batch."""
         self.module.eval().to(self.device)
-        batch = torch.from_numpy(np.ascontiguousarray(pictures)).to(self.device)
-        outputs = self.module(batch.contiguous(memory_format=torch.channels_last))
+        batch = torch.from_numpy(np.ascontiguousarray(pictures))
+        parts = [self._answers(part) for part in batch.split(AT_ONCE)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _answers(self, batch: Tensor) -> dict[str, NDArray[np.float32]]:
+        outputs = self.module(batch.to(self.device).contiguous(memory_format=torch.channels_last))
         return {name: value.float().cpu().numpy() for name, value in outputs.items()}
 
 
