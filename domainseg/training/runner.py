@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-
 AT_ONCE = 8  # pictures: what lies between the layers stays in the processor's cache (slabs take 0.8 of the time of 34)
 
 
