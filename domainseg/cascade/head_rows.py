@@ -6,7 +6,7 @@ Without pandas: a bundle that reads one exam has no time to import it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,7 +56,10 @@ def volume_rows(
             case = result
             lesions = [dict(lesion) for lesion in result.lesions]
     if truth is not None:
-        row |= _truth(image, truth)
+        from domainseg.cascade.head_truth import doubt  # late: pandas
+
+        known = truth.exam(image, volume if isinstance(volume, Volume) else None)
+        row |= _truth(image, truth, known)
         if truth.has(image):
             row["part"] = "head"
         row["outlined"] = int(bool(truth.files(image)) or row["label_hemorrhage"] == 0)
@@ -69,9 +72,13 @@ def volume_rows(
                 mimics = truth.mimics(image, volume) if isinstance(volume, Volume) else None
             except ImageReadError as error:  # its scores and labels still count, its outlines are unknown
                 log.warning("%s: judged without its mask: %s", image, error.reason)
-                labels = mimics = None
-                told = [note for note in (row["notes"], f"mask not read: {error.kind}") if note]
-                row |= {"outlined": 0, "notes": "; ".join(told)}
+                mimics = None
+                why = f"mask not read: {error.kind}"
+            else:
+                why = "" if labels is None else doubt(labels, known)
+            if why:
+                row |= {"outlined": 0, "notes": "; ".join(note for note in (row["notes"], why) if note)}
+                labels = None
             if labels is not None:
                 row |= {name: ml for name, ml in _true_volumes(labels, place).items() if not np.isnan(ml)}
                 row["typed"] = int(not (labels == UNKNOWN).any())
@@ -95,13 +102,13 @@ def _described(volume: Volume) -> dict[str, Any]:
     return row
 
 
-def _truth(image: str, truth: HeadTruth) -> dict[str, Any]:
+def _truth(image: str, truth: HeadTruth, known: Mapping[str, float]) -> dict[str, Any]:
     from domainseg.cascade.head_truth import TRUTH_COLUMNS
 
-    row: dict[str, Any] = {f"label_{name}": value for name, value in truth.exam(image).items()}
+    row: dict[str, Any] = {f"label_{name}": value for name, value in known.items()}
     row |= {column: text for column in TRUTH_COLUMNS if (text := truth.text(image, column))}
-    if not np.isnan(known := truth.number(image, "true_ml")):
-        row["true_volume_ml"] = known  # what the mask says, where it can be read, takes its place
+    if not np.isnan(ml := truth.number(image, "true_ml")):
+        row["true_volume_ml"] = ml  # what the mask says, where it can be read, takes its place
     return row
 
 

@@ -46,10 +46,12 @@ class HeadTruth:
             self._masks(image)
         )
 
-    def exam(self, image: str) -> Mapping[str, float]:
+    def exam(self, image: str, volume: Volume | None = None) -> Mapping[str, float]:
         """head_filter, hemorrhage and the types: 1, 0 or NaN. No hemorrhage means no type, a type means hemorrhage.
 
-        What no label says, a mask does that shows all that the labels name.
+        What no label says, a mask does that shows all that the labels name; one of a single type (``mask_type``) says
+        what it shows, and not what is absent. volume: the exam, where it was read: a mask that does not lie on it says
+        nothing.
         """
         known = {name: self._label(image, name) for name in ("head_filter", "hemorrhage", *TYPES)}
         if any(known[name] == 1 for name in TYPES):
@@ -57,17 +59,19 @@ class HeadTruth:
         if known["hemorrhage"] == 0:
             known |= dict.fromkeys(TYPES, 0.0)
         if unknown := [name for name in ("hemorrhage", *TYPES) if np.isnan(known[name])]:
-            shown = self._shown(image)
+            shown = self._shown(image, volume)
             if shown is not None and shows_all(shown, known):
-                known |= {name: said for name, said in presence(shown).items() if name in unknown}
+                partial = any(self.kinds(image))
+                said = {name: cell for name, cell in presence(shown).items() if cell == 1 or not partial}
+                known |= {name: cell for name, cell in said.items() if name in unknown}
         if np.isnan(known["head_filter"]) and self.has(image):
             known["head_filter"] = 1.0
         return known
 
-    def _shown(self, image: str) -> frozenset[int] | None:
+    def _shown(self, image: str, volume: Volume | None) -> frozenset[int] | None:
         """The codes in the exam's masks, None where there is none that can be read."""
-        if image not in self._seen:
-            grid = self.grid(image) if self._masks(image) else None
+        if volume is not None or image not in self._seen:
+            grid = (volume or self.grid(image)) if self._masks(image) else None
             codes = None if grid is None else self.readable(image, grid)
             self._seen[image] = None if codes is None else codes_in(codes)
         return self._seen[image]
@@ -185,6 +189,14 @@ def shows_all(shown: Collection[int], known: Mapping[str, float]) -> bool:
     if known["hemorrhage"] == 1 and not shown:
         return False
     return UNKNOWN in shown or all(CODES[name] in shown for name in TYPES if known[name] == 1)
+
+
+def doubt(labels: Codes, known: Mapping[str, float]) -> str:
+    """Why a mask is not taken for all that an exam with these labels shows; "" where it is."""
+    shown = codes_in(labels)
+    if known["hemorrhage"] == 0 and shown:
+        return "its mask shows a bleed and its label says that there is none"
+    return "" if shows_all(shown, known) else "its mask shows less than its labels say"
 
 
 def presence(shown: Collection[int]) -> dict[str, float]:

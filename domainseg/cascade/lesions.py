@@ -153,9 +153,11 @@ def measured(grid: Grid, z: NDArray[np.intp], y: NDArray[np.intp], x: NDArray[np
     """Extent and place of voxels [n] of the grid as a lesion's columns; millimetres NaN where they are unknown."""
     first, last = grid.source_slices(z)
     row: dict[str, Any] = {"first_slice": first, "last_slice": last}
-    centre = grid.millimetres(np.array([[x.mean(), y.mean(), grid.middle(z).mean()]]))
+    thick = grid.last[z] - grid.first[z] + 1  # the uppermost slice of the grid may hold fewer of the source's
+    centre = grid.millimetres(np.array([[np.average(axis, weights=thick) for axis in (x, y, grid.middle(z))]]))
     corners = _hull(z, y, x)
-    hull, ends = grid.millimetres(corners), grid.millimetres(grid.faces(corners))
+    middles = np.column_stack([corners[:, :2], grid.middle(corners[:, 2].astype(np.intp))])
+    hull, ends = grid.millimetres(middles), grid.millimetres(grid.faces(corners))
     if centre is None or hull is None or ends is None:
         empty = dict.fromkeys([f"{axis}_mm" for axis in "xyz"], np.nan)
         empty |= dict.fromkeys([f"box_{end}_{axis}_mm" for end in ("low", "high") for axis in "xyz"], np.nan)

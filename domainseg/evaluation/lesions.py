@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from domainseg.evaluation.groups import SIZE_NAMES, SIZES, in_words
-from domainseg.evaluation.intervals import Array, Metric, empty, proportion, weighted, wilson
+from domainseg.evaluation.intervals import LEVEL, Array, Metric, empty, proportion, weighted, wilson
 from domainseg.evaluation.tables import Rows, numbers, texts
 
 RATES = (0.25, 1.0, 4.0)  # false lesions a scan
@@ -92,13 +92,20 @@ def lesion_sensitivity(rows: Rows, lesions: pd.DataFrame, kind: str, resamples: 
 
 
 def _per_normal(rows: Rows, resamples: int, seed: int) -> Metric:
-    """The mean of called lesions in exams without a hemorrhage."""
+    """The mean of called lesions in exams without a hemorrhage.
+
+    Where there is none, every resample is the same: the bound is then that of no event in as many patients (Poisson).
+    """
     count = numbers(rows.table, "false_lesions")
     count = np.where(np.isnan(count) & np.isnan(rows.score), 1.0, count)
     normal = (rows.label == 0) & ~np.isnan(count)
     if "false_lesions" not in rows.table or not normal.any():
         return empty()
-    return weighted(mean(count[normal]), rows.clusters[normal], resamples=resamples, seed=seed)
+    found = weighted(mean(count[normal]), rows.clusters[normal], resamples=resamples, seed=seed)
+    if found["value"] == 0:
+        most = -np.log((1 - LEVEL) / 2) / found["n_clusters"]
+        return {**found, "high": float(most), "method": "Poisson at the number of patients"}
+    return found
 
 
 def _nothing_shown(rows: Rows, lesions: pd.DataFrame, resamples: int, seed: int) -> Metric:

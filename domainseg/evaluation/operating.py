@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from domainseg.evaluation.calibration import logit
-from domainseg.evaluation.intervals import RESAMPLES, Array, Metric, codes, drawn_sums, empty, percentiles, proportion
+from domainseg.evaluation.intervals import LEVEL, RESAMPLES, Array, Metric, codes, drawn_sums, empty, proportion
 
 ENOUGH = 40  # tune cases of the class that the rule keeps; with fewer the threshold is provisional
 JUDGED = 3  # scored positives that a filter may throw away most of the negatives for (our choice)
@@ -160,7 +160,8 @@ def likelihood_ratios(
     Intervals on the logarithmic scale (Simel, Samsa and Matchar 1991) where patients have one row each, else patient
     bootstrap. Where a cell of the table of calls and labels is 0 the bounds are on the logarithmic scale, with 1/2
     added to each cell, the cells first scaled to the patients of their class where these have several rows, and named
-    so; a ratio may be infinite. Of calls that no case got nothing is said.
+    so; a ratio may be infinite. So are those of a bootstrap in which too many resamples have an infinite ratio, or
+    none, to have a bound. Of calls that no case got nothing is said.
     """
     positive, called = np.asarray(label) == 1, np.asarray(called, dtype=bool)
     n = len(positive)
@@ -185,7 +186,11 @@ def likelihood_ratios(
         if k < n and add:
             method = "log scale at the number of patients"
         elif k < n:
-            low, high, method = *_ratio_bounds(side, positive, clusters, resamples, seed), "patient bootstrap"
+            drawn = _ratio_bounds(side, positive, clusters, resamples, seed)
+            if np.isfinite(drawn).all():
+                low, high, method = *drawn, "patient bootstrap"
+            else:
+                method = "log scale at the number of patients"
         low, high = (0.0 if hits == 0 else low), (np.inf if false == 0 else high)
         out.append(Metric(value=value, low=low, high=high, n=n, n_clusters=k, method=method))
     return out[0], out[1]
@@ -198,9 +203,14 @@ def _ratio_bounds(
     columns = (side & positive, positive, side & ~positive, ~positive)
     counts = np.array([np.bincount(rows, weights=column, minlength=k) for column in columns], np.float64)
     a, b, c, d = drawn_sums(counts, resamples=resamples, seed=seed)
-    out = np.full(resamples, np.nan)
-    np.divide(a * d, b * c, out=out, where=b * c > 0)
-    return percentiles(out)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = (a / b) / (c / d)  # infinite without false calls; NaN, and left out, where a class was not drawn
+    ratios = np.sort(ratios[~np.isnan(ratios)])
+    if not len(ratios):
+        return np.nan, np.nan
+    # Without interpolation: between a number and infinity there is nothing.
+    low, high = np.quantile(ratios, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
+    return float(low), float(high)
 
 
 def excludes_above(rule: str) -> bool:

@@ -156,12 +156,13 @@ def _means(call: Array, label: Array, score: Array) -> Callable[[Array], Array]:
         ill, well = weights * positive, weights * (1 - positive)
         with np.errstate(divide="ignore", invalid="ignore"):
             sensitivity = np.mean((ill @ yes) / (ill @ known), axis=1)
-            specificity = np.mean(1 - (well @ yes) / (well @ known), axis=1)
+            false_calls = np.mean((well @ yes) / (well @ known), axis=1)
             true = np.cumsum(ill[:, order], axis=1)[:, last] / ill.sum(axis=1, keepdims=True)
             false = np.cumsum(well[:, order], axis=1)[:, last] / well.sum(axis=1, keepdims=True)
         start = np.zeros((len(weights), 1))
         true, false = np.concatenate([start, true], axis=1), np.concatenate([start, false], axis=1)
-        at = np.array([np.interp(x, f, t) for x, f, t in zip(1 - specificity, false, true, strict=True)])
-        return np.stack([sensitivity, specificity, at, at - sensitivity], axis=1)
+        # The top of a step of the curve that lies at the readers' share of false calls, but for rounding.
+        at = np.array([np.interp(x + 1e-9, f, t) for x, f, t in zip(false_calls, false, true, strict=True)])
+        return np.stack([sensitivity, 1 - false_calls, at, at - sensitivity], axis=1)
 
     return statistic

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainseg.cascade.head_rows import JOINED
-from domainseg.evaluation.intervals import Array, Metric, weighted, weighted_all
+from domainseg.evaluation.intervals import Array, Metric, empty, weighted, weighted_all
 from domainseg.evaluation.lesions import mean
 from domainseg.evaluation.tables import Rows, labels, numbers
 
 LIMITS = ("volume_bias", "volume_limit_low", "volume_limit_high")
+FEWEST = 4  # patients that a correlation needs (our choice): two always lie on a line
 _Z = 1.96  # standard deviations to either side (Bland and Altman 1986)
 
 Pair = tuple[dict[str, Metric], dict[str, Metric]]
@@ -58,6 +59,11 @@ def _overlap(rows: Rows, name: str, resamples: int, seed: int) -> dict[str, Metr
     def over(mask: NDArray[np.bool_], statistic: Callable[[Array], Array]) -> Metric:
         return weighted(statistic, rows.clusters[mask], resamples=resamples, seed=seed)
 
+    def correlation(mask: NDArray[np.bool_]) -> Metric:  # of too few patients it says nothing
+        found = over(mask, pearson(true[mask], measured[mask]))
+        patients = found["n_clusters"]
+        return found if patients >= FEWEST else empty(f"fewer than {FEWEST} patients", found["n"], patients)
+
     drawn, both = has & ~np.isnan(dice), has & ~np.isnan(surface)
     known = ~np.isnan(true) & ~np.isnan(measured)
     held = known & has
@@ -67,8 +73,8 @@ def _overlap(rows: Rows, name: str, resamples: int, seed: int) -> dict[str, Metr
     return {
         "dice": over(drawn, mean(dice[drawn])),
         "surface_mm": over(both, mean(surface[both])),
-        "volume_r": over(held, pearson(true[held], measured[held])),
-        "volume_r_all": over(known, pearson(true[known], measured[known])),
+        "volume_r": correlation(held),
+        "volume_r_all": correlation(known),
         **dict(zip(LIMITS, bland, strict=True)),
     }
 

@@ -13,7 +13,8 @@ from domainseg.imaging.slices import ENHANCED_CLASSES, LEFT_OUT, Image, left_out
 from domainseg.imaging.stack import FEWEST
 
 _THICKNESS = (2.5, 5.0)  # mm: slices of this thickness are preferred
-_BEYOND = 20.0  # mm, our choice: series of one region end within that of each other
+_BEYOND = 10.0  # mm, our choice: series of one region end within that of each other
+_WHOLE = 110.0  # mm, our choice: a series of less is a piece of the head where another one shows more
 _AXIAL = 0.7  # least cosine between the normal and the patient's long axis
 
 Series = Mapping[tuple[str, str], Sequence[Image]]
@@ -36,7 +37,9 @@ def choose(images: Sequence[Image], beside: int) -> tuple[Sequence[Image], list[
     large = {key: members for key, members in series.items() if len(members) >= FEWEST or is_enhanced(members)}
     if not large:
         raise Refusal(f"holds {sum(map(len, series.values()))} CT slices: a volume needs {FEWEST} of a series")
-    best = min(large, key=lambda key: _rank(large[key]))
+    reaches = {key: _length(members) for key, members in large.items()}
+    pieces = {key for key, length in reaches.items() if 0 < length < min(_WHOLE, max(reaches.values()) - _BEYOND)}
+    best = min(large, key=lambda key: _rank(large[key], key in pieces))
     members = large[best]
     notes = []
     if unread := [value for key, value in series.items() if key != best]:
@@ -89,8 +92,11 @@ def _nothing(left: Mapping[str, Sequence[Image]], told: str) -> Refusal:
     return kind(f"holds no CT series to be read{shown}; there are only: {told}")
 
 
-def _rank(members: Sequence[Image]) -> tuple[bool, bool, int, float, int, float, str]:
-    """Lowest for the series to read: axial, original, of the head, 2.5 to 5 mm thick, more slices, a lower number."""
+def _rank(members: Sequence[Image], piece: bool) -> tuple[bool, bool, int, bool, float, int, float, str]:
+    """Lowest for the series to read: axial, original, of the head, not a piece of it, 2.5 to 5 mm thick.
+
+    Then more slices, a lower number. piece: another series shows more of what may be the head.
+    """
     values = members[0].values
     thickness = _thickness(members)
     distance = max(_THICKNESS[0] - thickness, thickness - _THICKNESS[1], 0.0)
@@ -98,6 +104,7 @@ def _rank(members: Sequence[Image]) -> tuple[bool, bool, int, float, int, float,
         not _axial(members),
         not values.get("ImageType", "ORIGINAL").upper().startswith("ORIGINAL"),
         of_head(values),
+        piece,
         distance,
         -len(members),
         members[0].number("SeriesNumber") or 0.0,
@@ -119,6 +126,17 @@ def _beyond(others: Sequence[Image], members: Sequence[Image]) -> float:
         return 0.0
     beyond = max(first - low, high - last)
     return beyond if beyond > _BEYOND else 0.0
+
+
+def _length(members: Sequence[Image]) -> float:
+    """How much of the head an axial series that may be one of it shows, in mm; 0 where nothing tells."""
+    if not _axial(members) or of_head(members[0].values) > 1 or is_enhanced(members):
+        return 0.0
+    try:
+        low, high = _reach(members)
+    except Refusal:
+        return 0.0
+    return high - low
 
 
 def _reach(members: Sequence[Image]) -> tuple[float, float]:

@@ -60,12 +60,17 @@ def read_values(path: Path | str, tags: Sequence[str]) -> dict[str, str]:
     (or CodeValue) of its first item. Raises Refusal with one of the keys of ``PROBLEMS``; other exceptions mean
     a damaged header.
     """
-    with open(path, "rb") as stream:
-        dataset = _parse(stream, [tag_of(name) for name in tags])
+    dataset = read_elements(path, tags, defer_size=1 << 16)
     values = {name: _text(dataset[tag_of(name)].value) for name in tags if tag_of(name) in dataset}
     if not values.get("SOPClassUID"):
         values["SOPClassUID"] = str(getattr(dataset, "file_meta", {}).get("MediaStorageSOPClassUID", "") or "")
     return {name: value for name, value in values.items() if value}
+
+
+def read_elements(path: Path | str, tags: Sequence[str], defer_size: int | None = None) -> Dataset:
+    """The elements ``tags`` of the header, of bounded size where the file is deflated; raises as ``read_values``."""
+    with open(path, "rb") as stream:
+        return _parse(stream, [tag_of(name) for name in tags], defer_size)
 
 
 def film_problem(values: dict[str, str]) -> str:
@@ -90,11 +95,11 @@ def film_problem(values: dict[str, str]) -> str:
 def pixel_offset(path: Path | str) -> int:
     """Where the pixel data element begins in the file, in bytes; the length of the file when there is none."""
     with open(path, "rb") as stream:
-        _parse(stream, [Tag(0x00080018)])
+        _parse(stream, [Tag(0x00080018)], 1 << 16)
         return stream.tell()
 
 
-def _parse(stream: BinaryIO, tags: list[BaseTag | int]) -> Dataset:
+def _parse(stream: BinaryIO, tags: list[BaseTag | int], defer_size: int | None) -> Dataset:
     start = stream.read(140)
     size = stream.seek(0, 2)
     stream.seek(0)
@@ -110,7 +115,7 @@ def _parse(stream: BinaryIO, tags: list[BaseTag | int]) -> Dataset:
             return read_dataset(BytesIO(inflated), False, True, stop_when=_at_pixels, specific_tags=tags)
         stream.seek(0)
     return pydicom.filereader.read_partial(
-        stream, stop_when=_at_pixels, defer_size=1 << 16, force=True, specific_tags=tags
+        stream, stop_when=_at_pixels, defer_size=defer_size, force=True, specific_tags=tags
     )
 
 

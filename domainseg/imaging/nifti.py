@@ -153,6 +153,8 @@ def _check_place(header: Any, shape: tuple[int, int, int], place: Affine) -> Non
     if not known:
         return
     said = _LPS @ np.asarray(known[0], np.float64)
+    if not np.isfinite(said).all():
+        raise Refusal("the mask's header places it with numbers that are none; resample it onto the image's own grid")
     if (apart := _apart(said, place, shape)) > 1:
         turned = axes_of(said) != axes_of(place)
         what = "its axes run the other way" if turned else f"it lies up to {apart:.1f} voxels beside it"

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom.multival import MultiValue
 
 from domainseg.imaging.dicom import Refusal
-from domainseg.imaging.header import read_values
+from domainseg.imaging.header import read_elements, read_values
 from domainseg.imaging.radiographs import DATES, METADATA
 
 CT_CLASS = "1.2.840.10008.5.1.4.1.1.2"
@@ -23,9 +22,10 @@ _CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
 TAGS = (
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID", "Modality", "ImageType",
     "SeriesDescription", "BodyPartExamined", "ConvolutionKernel", "ContrastBolusAgent", "ContrastBolusAgentSequence",
-    "SliceThickness", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns",
-    "SamplesPerPixel", "InstanceNumber", "SeriesNumber", "GantryDetectorTilt", "KVP", "RescaleSlope",
-    "RescaleIntercept", *DATES, *METADATA.values(),
+    "ContrastBolusIngredient", "ContrastBolusRoute", "ContrastBolusStartTime", "ContrastBolusVolume",
+    "ContrastBolusTotalDose", "SliceThickness", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
+    "Rows", "Columns", "SamplesPerPixel", "InstanceNumber", "SeriesNumber", "GantryDetectorTilt", "KVP",
+    "RescaleSlope", "RescaleIntercept", *DATES, *METADATA.values(),
 )  # fmt: skip
 
 # Of multi-frame files these stand in sequences of the functional groups.
@@ -68,6 +68,12 @@ _NATIVE = re.compile(
     r"([ck]ontrast\w*|ce|km|mdc|inj(ect\w*)?)\b|unenhanced",
     re.I,
 )
+_AGENT = ("ContrastBolusAgent", "ContrastBolusAgentSequence")
+_GIVEN = (
+    "ContrastBolusIngredient", "ContrastBolusRoute", "ContrastBolusStartTime", "ContrastBolusVolume",
+    "ContrastBolusTotalDose",
+)  # fmt: skip
+_NO_AGENT = re.compile(r"no|none|non|n|n/?a|nil|null|without|w/?o|ohne|keine?s?|sans|sin|senza|-+|0*\.?0* ?(ml)?", re.I)
 _HEAD = re.compile(r"head|brain|skull|crani|cereb|neuro|sch[aä]?edel|kopf|t[eê]te", re.I)
 _OTHER_PART = re.compile(r"neck|spine|sinus|orbit|\bfac(e|ial)|temporal|petrous|\biac\b|chest|thorax|abdom|pelvi", re.I)
 _SHARP_KERNEL = re.compile(r"bone|edge|lung|sharp|detail|^(?:[cdel]|y[a-e])$|^fc(3|5|8)\d", re.I)  # GE, Philips, Canon
@@ -152,8 +158,8 @@ def headers(files: Sequence[Path]) -> tuple[list[Image], int]:
 
 def _of_frames(file: Path) -> dict[str, str]:
     """What a series is chosen by, of a multi-frame file: as its functional groups say for all frames, or the first."""
-    dataset = pydicom.dcmread(file, stop_before_pixels=True)
     sequences = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+    dataset = read_elements(file, sequences)
     groups = [group for name in sequences for group in list(dataset.get(name) or [])[:1]]
     found: dict[str, str] = {}
     for keyword, name in _GROUPED.items():
@@ -188,10 +194,16 @@ def left_out(image: Image) -> str:
         return "derived"
     if sharp(values.get("ConvolutionKernel", "")) or _BONE.search(description):
         return "bone"
-    agents = {values.get(tag, "").strip(" .").lower() for tag in ("ContrastBolusAgent", "ContrastBolusAgentSequence")}
-    if agents - {"", "no", "none", "n", "0"} or _CONTRAST.search(_NATIVE.sub("", description)):
+    if _contrast_given(values) or _CONTRAST.search(_NATIVE.sub("", description)):
         return "contrast"
     return ""
+
+
+def _contrast_given(values: Mapping[str, str]) -> bool:
+    """Whether the header says that contrast was given: an agent, or, where de-identification emptied that, the rest."""
+    agents = [text for tag in _AGENT if (text := values.get(tag, "").strip(" .").lower())]
+    said = agents or [text for tag in _GIVEN if (text := values.get(tag, "").strip(" .").lower())]
+    return any(not (_NO_AGENT.fullmatch(text) or _NATIVE.fullmatch(text)) for text in said)
 
 
 def sharp(kernel: str) -> bool:

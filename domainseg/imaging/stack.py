@@ -133,22 +133,32 @@ def _check_runs(slices: Sequence[Slice], upward: NDArray[np.float64]) -> None:
     if None in numbers or len(set(numbers)) < len(numbers):
         return
     heights = np.array([float(one.position @ upward) for one in sorted(slices, key=lambda one: one.number or 0)])
-    steps = np.diff(heights)
-    back = np.flatnonzero(steps * np.sign(np.sum(np.sign(steps))) < 0) + 1
-    runs = np.split(heights, back)
-    if not 1 <= len(back) <= _RUNS or min(map(len, runs)) < FEWEST:
+    runs = _runs(heights)
+    if not 2 <= len(runs) <= _RUNS + 1 or min(map(len, runs)) < FEWEST:
         return
-    gap = float(np.median(np.abs(steps)))
+    gap = float(np.median(np.abs(np.diff(heights))))
     between = np.diff(np.sort(heights))
     thickness = float(np.median([one.thickness for one in slices]))
     if between.max() <= (1 + _UNEVEN) * between.min() and 0 < thickness <= (1 + _UNEVEN) * between.min():
         return
-    ordered = sorted(runs, key=lambda run: float(run.min()))
-    if any(below.max() > above.min() + gap for below, above in pairwise(ordered)):
+    ordered = sorted(runs, key=min)
+    if any(max(below) > min(above) + gap for below, above in pairwise(ordered)):
         raise Refusal(
             f"its slices run over the same part of the body {len(runs)} times, by their instance numbers: a repeated "
             "scan in one series; export one of them"
         )
+
+
+def _runs(heights: NDArray[np.float64]) -> list[list[float]]:
+    """Heights in pieces of one direction each: a scan that is repeated may run back or begin again."""
+    runs: list[list[float]] = [[float(heights[0])]]
+    for height in map(float, heights[1:]):
+        run = runs[-1]
+        if len(run) == 1 or (height - run[-1]) * (run[-1] - run[-2]) >= 0:
+            run.append(height)
+        else:
+            runs.append([height])
+    return runs
 
 
 def _grouped(ordered: Sequence[Slice], upward: NDArray[np.float64]) -> list[tuple[Slice, ...]]:

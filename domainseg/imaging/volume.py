@@ -16,7 +16,7 @@ from domainseg.imaging.geometry import Affine
 AIR = -1024  # HU of padding and of what lies outside
 
 # Part of every cache key: a change of what read_volume makes of its files raises it.
-VOLUME_READER_VERSION = "2"
+VOLUME_READER_VERSION = "3"
 
 
 class VolumeTooLargeError(ImageReadError):
@@ -100,11 +100,16 @@ class Volume:
     def to_source(self, labels: NDArray[Any]) -> NDArray[Any]:
         """Labels [z, y, x] on the voxels of this volume, as an array of ``source_shape`` in the source's own order.
 
-        Each source slice gets the labels of the nearest slice of the volume.
+        Each source slice gets the labels of the nearest slice of the volume; of one that is nearest to no source slice
+        the labels go, where there are none yet, to its own nearest one: nothing that is labelled is lost.
         """
         depth = self.voxels.shape[0]
-        z = np.arange(depth) if self.source_z is None else np.clip(np.rint(self.source_z).astype(int), 0, depth - 1)
+        places = np.arange(depth, dtype=float) if self.source_z is None else self.source_z
+        z = np.clip(np.rint(places).astype(int), 0, depth - 1)
         placed = labels[z]
+        for between in np.setdiff1d(np.arange(depth), z):
+            nearest = int(np.abs(places - between).argmin())
+            placed[nearest] = np.where(placed[nearest] > 0, placed[nearest], labels[between])
         # [z, y, x] -> axes (x, y, z), each undone: first its direction, then its place.
         placed = placed.transpose(2, 1, 0)
         for axis, (_, direction) in enumerate(self.source_axes):

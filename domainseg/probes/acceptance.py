@@ -51,7 +51,7 @@ def run(
     if cfg["predictions"]:
         table, said = read_predictions(cfg)
     else:
-        table, said = predicted(cfg, output), list[str]()
+        table, said = predicted(cfg, output)
     target = str(bundle.record["target"]) if bundle and cfg["target"] is None else target_of(cfg, table)
     table = with_threshold(table, target, bundle)
     if override and bundle:
@@ -76,23 +76,27 @@ def check(rule: str, precision: float, override: bool, by: str | None, cfg: Mapp
         raise ProbeError('probe.override=true: say who decides it, probe.by="A. Name"')
 
 
-def predicted(cfg: Mapping[str, Any], output: Path) -> pd.DataFrame:
-    """Predictions of all films of ``data=`` by the bundle, with their labels; also written to ``output``."""
+def predicted(cfg: Mapping[str, Any], output: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Predictions by the bundle of the films of ``data=`` that it has not learned from, with their labels.
+
+    Also written to ``output``. And, for people, which films they are.
+    """
     from domainseg.bundle.load import load_bundle
     from domainseg.bundle.predict import predict_manifest
     from domainseg.cascade.reads import reading_of
     from domainseg.cascade.table import write_table
     from domainseg.data.privacy import patient_key
-    from domainseg.probes.common import all_films, check_output
+    from domainseg.probes.common import check_output
+    from domainseg.probes.held_out import unseen
 
     check_output(output)
     bundle = load_bundle(cfg["bundle"])
-    manifest = all_films(cfg)
+    manifest, origin = unseen(cfg, bundle.record)
     truth = reading_of(bundle.stages).truth(manifest)
     table = predict_manifest(bundle.stages, manifest, truth, patient_key(None, output))
     table["bundle_sha256"] = bundle.sha256
     write_table(table, output)
-    return table
+    return table, [origin]
 
 
 def with_threshold(table: pd.DataFrame, target: str, bundle: Verified | None) -> pd.DataFrame:

@@ -134,6 +134,8 @@ def _brief(found: Record) -> list[str]:
     records = _all(found)
     loud = _strongest_first([each for each in records if each[1]["verdict"] in ("alarm", "at hand")])
     questions = several(found["about"]["questions"], "question", "questions")
+    one = [f"{record['attribute']} for {target}" for target, record in records if record["verdict"] == "inseparable"]
+    few = sum(record["verdict"] in ("too few", "undecided") for _, record in records)
     if not loud:
         lines = [
             f"No alarm in {questions} (an attribute and a target each). That is no proof that there is no shortcut."
@@ -147,6 +149,10 @@ def _brief(found: Record) -> list[str]:
             else several(len(loud), "shortcut at hand", "shortcuts at hand")
         )
         lines = [f"{word} in {questions}: {named}{more}."]
+    if one:
+        lines.insert(0, f"Cannot be told apart from the label: {', '.join(one)}. No score can be judged against these.")
+    if few:
+        lines.append(f"{several(few, 'question', 'questions')} could not be decided, for too few patients.")
     return [*lines, *(f"{target}: {record['said'][0]}" for target, record in loud[:3])]
 
 

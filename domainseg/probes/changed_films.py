@@ -24,7 +24,7 @@ from domainseg.evaluation.calibration import logit
 from domainseg.evaluation.intervals import Metric, weighted
 from domainseg.evaluation.tables import Rows, rows_of
 from domainseg.imaging import Film, ImageReadError
-from domainseg.probes.common import ProbeError, all_films, both_classes, check_output, enough
+from domainseg.probes.common import ProbeError, both_classes, check_output, enough, films_in_cohort
 from domainseg.probes.effects import holm
 from domainseg.probes.held_out import held_out
 
@@ -49,7 +49,7 @@ def bundle_and_films(cfg: Mapping[str, Any], films: str) -> tuple[Bundle, Manife
         raise ProbeError(f"{cfg['bundle']}: reads volumes; this probe changes films")
     if films == "all":
         manifest, origin = (
-            all_films(cfg),
+            films_in_cohort(cfg),
             "All films are judged: that none of them trained the model is taken on trust.",
         )
     else:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from domainseg.bundle.kinds import MADE_OF, RUN
 from domainseg.data.manifest import Manifest
-from domainseg.data.splits import DIVIDING, divided
+from domainseg.data.splits import DIVIDING, divided, in_cohort
 from domainseg.evaluation.tables import Rows, read_table, repaired, rows_of, targets_of, texts
 from domainseg.files import DomainsegError, write_json
 from domainseg.reporting.page import Page, Table, write_page
@@ -117,6 +117,12 @@ def all_films(cfg: Mapping[str, Any]) -> Manifest:
             raise error.__cause__ from None
         raise
     return manifest
+
+
+def films_in_cohort(cfg: Mapping[str, Any]) -> Manifest:
+    """The films of ``data=`` that are in data.cohort, all where none is given. Raises ProbeError."""
+    films = all_films(cfg)
+    return films.where(in_cohort(films.images, cfg["data"].get("cohort")))
 
 
 def load_films(cfg: Mapping[str, Any]) -> Manifest:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from domainseg.data.manifest import Manifest
 from domainseg.evaluation.intervals import empty, proportion
+from domainseg.evaluation.tables import clusters_of
 from domainseg.files import atomic_path
 from domainseg.imaging import ImageReadError
 from domainseg.probes.common import ProbeError, all_films, load_films, write_results
@@ -154,6 +155,8 @@ def summary(images: pd.DataFrame, table: pd.DataFrame, pairs: Sequence[tuple[int
         for image in part.loc[part["split"] == "test", "image"]
     }
     hit = np.array([image in leaking for image in test], dtype=bool)
+    patients = clusters_of(images.loc[test].reset_index())
+    seen = proportion(hit, patients) if len(test) else empty("no test split")
     across = [group for group in groups if group["across_splits"]]
     record: dict[str, Any] = {
         "n": len(images),
@@ -163,7 +166,7 @@ def summary(images: pd.DataFrame, table: pd.DataFrame, pairs: Sequence[tuple[int
         "groups_across_splits": len(across),
         "of_one_patient": sum(group["patients"] == "one" for group in groups),
         "of_several_patients": sum(group["patients"] == "several" for group in groups),
-        "test_films_seen_before": proportion(hit, np.asarray(test, dtype=str)) if len(test) else empty("no test split"),
+        "test_films_seen_before": seen,
     }
     return record | {"verdict": _verdict(record)}
 

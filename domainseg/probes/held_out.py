@@ -7,7 +7,18 @@ from typing import Any
 
 from domainseg.data.manifest import Manifest
 from domainseg.data.splits import divided
-from domainseg.probes.common import ProbeError, all_films, as_training_divides
+from domainseg.probes.common import ProbeError, all_films, as_training_divides, films_in_cohort
+
+
+def unseen(cfg: Mapping[str, Any], record: Mapping[str, Any]) -> tuple[Manifest, str]:
+    """The films of ``data=`` and its cohort, and for people which; of those that a bundle was made from its test films.
+
+    record: bundle.json. Raises ProbeError, ManifestError.
+    """
+    if all_films(cfg).identity() == record["data"].get("identity"):
+        return held_out(cfg, record)
+    films = films_in_cohort(cfg)
+    return films, f"{len(films)} films are judged: that none of them trained the model is taken on trust."
 
 
 def held_out(cfg: Mapping[str, Any], record: Mapping[str, Any], split: str = "test") -> tuple[Manifest, str]:

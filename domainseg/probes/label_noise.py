@@ -113,7 +113,7 @@ def explained(
 
 
 def needed(internal: Metric, external: Metric, seed: int = 0) -> Metric:
-    """PPV + NPV that turn the internal AUC into the external one; interval by drawing both AUCs (normal logits)."""
+    """PPV + NPV that turn the internal AUC into the external one; interval by drawing both AUCs (ours, by logits)."""
     if not internal["value"] > 0.5:
         return empty("the internal AUC is not above 0.5")
     value = 1 + (external["value"] - 0.5) / (internal["value"] - 0.5)
@@ -194,8 +194,12 @@ def _side(table: pd.DataFrame, target: str, names: Named) -> Rows:
 
 
 def _drawn(auc: Metric, rng: np.random.Generator) -> Array:
-    if not np.isfinite(auc["low"]) or not 0 < auc["value"] < 1:
+    if not np.isfinite(auc["low"]):
         return np.full(DRAWS, auc["value"])
+    if auc["value"] in (0, 1):  # no normal logit: a beta distribution that has the interval's other end where it is
+        end = auc["low"] if auc["value"] == 1 else 1 - auc["high"]
+        away = rng.beta(np.log((1 - LEVEL) / 2) / np.log(min(max(end, 1e-9), 1 - 1e-9)), 1, DRAWS)
+        return np.asarray(away if auc["value"] == 1 else 1 - away)
     low, value, high = (
         np.log(at / (1 - at)) for at in (max(auc["low"], 1e-9), auc["value"], min(auc["high"], 1 - 1e-9))
     )

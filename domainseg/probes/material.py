@@ -11,11 +11,10 @@ from typing import Any
 import pandas as pd
 
 from domainseg.data.manifest import Manifest, ManifestError
-from domainseg.data.splits import in_cohort
 from domainseg.data.tables import is_binary_label
 from domainseg.evaluation.tables import EvaluationError, read_table, repaired, texts
 from domainseg.overrides import UsageError
-from domainseg.probes.common import all_films
+from domainseg.probes.common import films_in_cohort
 from domainseg.probes.held_out import held_out
 
 log = logging.getLogger(__name__)
@@ -48,18 +47,12 @@ def material(cfg: Mapping[str, Any], output: Path) -> Material:
             "(data=manifest data.path=films.csv)"
         )
     if predictions is not None:
-        return _of_table(Path(predictions), cfg, None if data is None else _films(cfg))
+        return _of_table(Path(predictions), cfg, None if data is None else films_in_cohort(cfg))
     if bundle is not None:
         return _of_bundle(Path(bundle), cfg, output)
-    films = _films(cfg)
+    films = films_in_cohort(cfg)
     table, said = repaired(labelled(films))
     return Material(table, films.name, scored=False, files=_paths(films), said=said)
-
-
-def _films(cfg: Mapping[str, Any]) -> Manifest:
-    """The manifest of ``data=``, restricted to data.cohort where that is given."""
-    films = all_films(cfg)
-    return films.where(in_cohort(films.images, cfg["data"].get("cohort")))
 
 
 def labelled(films: Manifest) -> pd.DataFrame:
@@ -117,7 +110,10 @@ def _of_bundle(bundle: Path, cfg: Mapping[str, Any], output: Path) -> Material:
     from domainseg.data.privacy import patient_key
 
     if cfg["split"] == "all":
-        films, origin = _films(cfg), "All films are audited: that none of them trained the model is taken on trust."
+        films, origin = (
+            films_in_cohort(cfg),
+            "All films are audited: that none of them trained the model is taken on trust.",
+        )
     else:
         films, origin = held_out(cfg, verify_bundle(bundle).record, cfg["split"])
     settings = {

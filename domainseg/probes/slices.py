@@ -34,7 +34,7 @@ from domainseg.evaluation.intervals import Array, Metric, codes
 from domainseg.evaluation.tables import clusters_of
 from domainseg.imaging import ImageReadError
 from domainseg.imaging.volume import Volume
-from domainseg.probes.common import ProbeError, all_films, write_results
+from domainseg.probes.common import ProbeError, films_in_cohort, write_results
 from domainseg.reporting.page import Page, Section, Table
 from domainseg.reporting.words import interval
 
@@ -55,7 +55,7 @@ def run(cfg: dict[str, Any], output: Path) -> dict[str, Any]:
     asked fold by fold about the exams that it has not seen, another about all of them, or about its test split where
     it was trained on exams of that name. Raises ProbeError.
     """
-    manifest = all_films(cfg)
+    manifest = films_in_cohort(cfg)
     if not cfg["run"]:
         raise ProbeError("run=DIR is needed: the folder of a trained run of the hemorrhage pipeline")
     table = pd.DataFrame([row for part in asked(Path(cfg["run"]), manifest) for row in part])
@@ -120,7 +120,7 @@ def of_exam(stages: list[Stage], manifest: Manifest, truth: HeadTruth, image: st
     labels = volumes.slices_on_grid(case, truth.slices(image, volume), float(settings["thickness"]))[:, 0]
     middle = sample.pictures[:, int(settings["slices"]) // 2]
     exam = {
-        "exam_label": truth.exam(image)["hemorrhage"],
+        "exam_label": truth.exam(image, volume)["hemorrhage"],
         "exam_score": stage.frozen.probability(stage.decision.logits(outputs)[""]),
         "called": int(stage.frozen.probability(stage.decision.logits(outputs)[""]) >= stage.frozen.threshold),
     }

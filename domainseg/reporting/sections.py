@@ -112,7 +112,8 @@ def brief(content: Content) -> list[str]:
         if known(metric)
     ]
     if at:
-        said.append(f"At the threshold frozen on tune, {' and '.join(at)}.")
+        frozen = "frozen on tune" if content.thresholds else "that the table gives"
+        said.append(f"At the threshold {frozen}, {' and '.join(at)}.")
     mean = record(results, "findings", "intention", "auc_mean")
     if mean is not None and known(mean):
         said.append(f"The mean of the findings' areas under the curve is {interval(mean)}.")

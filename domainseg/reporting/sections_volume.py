@@ -47,7 +47,10 @@ def _rows(content: Content, names: Sequence[str]) -> dict[str, Any]:
         if not any(found):
             continue
         have = record(metrics, "intention", "sensitivity") or record(metrics, "intention", "dice")
-        cells = [interval(metric, 2) for metric in found]
+        cells = [
+            interval(metric, 2) + (f", n {metric['n']}" if have and metric and metric["n"] != have["n"] else "")
+            for metric in found
+        ]
         rows.append({"title": title(target, TITLES), "n": have["n"] if have else "–", "cells": cells})
     return {"heads": [METRICS[name] for name in names], "rows": rows}
 

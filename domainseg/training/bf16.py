@@ -83,7 +83,7 @@ class Judge:
 
     def _label(self, case: Case, part: str) -> float:
         if self.reads == VOLUMES.name:
-            return float(self.truth.exam(case.image)[self.target])
+            return float(self.truth.exam(case.image, case.film)[self.target])
         if not (part or case.part):
             known = self.truth.film(case.image)
             return float(known.get(f"label_{self.target}", known.get(self.target, np.nan)))

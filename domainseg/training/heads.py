@@ -18,7 +18,7 @@ from domainseg.cascade import volumes
 from domainseg.cascade.cascade import Cascade
 from domainseg.cascade.case import Case, Exclusion
 from domainseg.cascade.head import HemorrhageDetector
-from domainseg.cascade.head_truth import HeadTruth, codes_in, shows_all
+from domainseg.cascade.head_truth import HeadTruth, doubt
 from domainseg.cascade.lens import fit_lens
 from domainseg.cascade.operations import preprocess, versioned
 from domainseg.cascade.reads import VOLUMES
@@ -171,23 +171,23 @@ class HeadSampler(Sampler):
     def _exams_of(
         self, stage: Stage, before: Cascade, image: str, volume: Film | Volume | ImageReadError, report: Counter[str]
     ) -> list[Exam]:
-        known = self.truth.exam(image)
         if isinstance(volume, ImageReadError):
             report["unreadable"] += 1
             return []
         assert isinstance(volume, Volume)
+        known = self.truth.exam(image, volume)
         try:
             labels, slices = self.truth.labels(image, volume), self.truth.slices(image, volume)
         except ImageReadError as error:  # one exam does not end a run
             log.warning("%s: left out: %s", image, error.reason)
             report["mask_unreadable"] += 1
             return []
-        if labels is not None and known["hemorrhage"] == 0 and labels.any():
-            log.warning("%s: left out: its mask shows a bleed and its label says that there is none", image)
-            report["mask_contradicts_label"] += 1
-            return []
-        if labels is not None and not shows_all(codes_in(labels), known):  # what it leaves blank may be blood
-            report["mask_incomplete"] += 1
+        if labels is not None and (why := doubt(labels, known)):
+            if known["hemorrhage"] == 0:
+                log.warning("%s: left out: %s", image, why)
+                report["mask_contradicts_label"] += 1
+                return []
+            report["mask_incomplete"] += 1  # what it leaves blank may be blood
             labels, slices = None, np.where(slices == 1, 1.0, np.nan)
         # Labels of types alone teach nothing.
         if labels is None and np.isnan(slices[:, 0]).all() and np.isnan(known["hemorrhage"]):

@@ -24,7 +24,7 @@ class TorchNetwork:
         """Network outputs for a batch."""
         self.module.eval().to(self.device)
         batch = torch.from_numpy(np.ascontiguousarray(pictures))
-        parts = [self._answers(part) for part in batch.split(AT_ONCE)]
+        parts = [self._answers(part) for part in torch.split(batch, AT_ONCE)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _answers(self, batch: Tensor) -> dict[str, NDArray[np.float32]]:

@@ -22,7 +22,7 @@ from domainseg.cascade import volumes
 from domainseg.cascade.candidates import MOST, STRONGEST, logit, top
 from domainseg.cascade.case import Case, Exclusion
 from domainseg.cascade.head import HemorrhageDetector
-from domainseg.cascade.head_truth import HeadTruth
+from domainseg.cascade.head_truth import HeadTruth, doubt
 from domainseg.cascade.operations import Sample, preprocess
 from domainseg.cascade.overlap import TrueLesion, dice, matches, true_lesions
 from domainseg.cascade.stages import Frozen, Outputs, Stage
@@ -74,10 +74,14 @@ class Tuned:
         outputs = {name: np.asarray(array, np.float32) for name, array in stage.network(sample.pictures).items()}
         settings = stage.preprocessing[0]
         assert isinstance(case.film, Volume)
+        known = truth.exam(case.image, case.film)
         try:
             codes = truth.labels(case.image, case.film)
-        except ImageReadError as error:  # its label still counts
-            log.warning("%s: its mask is left out: %s", case.image, error.reason)
+            why = "" if codes is None else doubt(codes, known)
+        except ImageReadError as error:
+            codes, why = None, error.reason
+        if why:  # its label still counts
+            log.warning("%s: its mask is left out: %s", case.image, why)
             codes = None
         if codes is not None:
             codes = volumes.on_grid(case, codes, int(settings["size"]), float(settings["thickness"]))
@@ -89,7 +93,7 @@ class Tuned:
         if "masks" in outputs:
             outputs["masks"] = outputs["masks"].astype(np.float16)
         return cls(
-            labels=dict(truth.exam(case.image)),
+            labels=dict(known),
             outputs=outputs,
             where=where,
             kept=kept,
@@ -163,8 +167,10 @@ def tune_hemorrhage(
     for case, truth in exams:
         if isinstance(case, Exclusion):
             lost.append(truth.exam(case.image))
-        elif not np.isnan(truth.exam(case.image)["hemorrhage"]):
-            tuned.append(Tuned.of(stage, case, truth))
+        else:
+            assert isinstance(case.film, Volume)
+            if not np.isnan(truth.exam(case.image, case.film)["hemorrhage"]):
+                tuned.append(Tuned.of(stage, case, truth))
         del case  # before the next volume is read
     labels = np.array([exam.labels["hemorrhage"] for exam in tuned])
     record: dict[str, Any] = {"exams": len(tuned), "with_hemorrhage": int((labels == 1).sum()), "rule": rule}
