@@ -101,6 +101,19 @@ def test_a_lesion_in_patient_millimetres() -> None:
     assert set(np.unique(on_voxels)) == {0, CODES["subdural"]}
 
 
+def test_a_thinner_uppermost_slice_counts_as_what_it_holds() -> None:
+    """41 slices of 1 mm in slabs of 5: the last holds one. A column of 3 mm pixels in the last two slabs."""
+    thin = Volume(np.zeros((41, 64, 64), np.int16), np.diag([3.0, 3.0, 1.0, 1.0]), source_shape=(41, 64, 64))
+    found = decided(
+        outputs(9, (np.s_[7:9, 20, 30], 3.0, {"subdural": 9})), HemorrhageDetector(smallest=1), Case.of("a", thin)
+    )
+    (lesion,) = found.lesions
+    assert (lesion["first_slice"], lesion["last_slice"]) == (35, 40)
+    assert lesion["z_mm"] == pytest.approx(np.mean(range(35, 41)))
+    assert lesion["diameter_mm"] == pytest.approx(np.sqrt(3**2 + 3**2 + (40 - 37) ** 2))
+    assert (lesion["box_low_z_mm"], lesion["box_high_z_mm"]) == pytest.approx((34.5, 40.5))
+
+
 def test_thin_slices_count_as_many_as_there_are() -> None:
     thin = Case.of("a", volume(depth=9, thickness=1.25))
     found = decided(outputs(3, (np.s_[1:3, 0:4, 0:4], 3.0, {"subdural": 9})), HemorrhageDetector(), thin)

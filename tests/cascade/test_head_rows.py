@@ -107,6 +107,42 @@ def test_a_label_comes_before_the_mask_and_one_that_shows_less_says_nothing(make
         assert np.isnan(exam["subdural"])
 
 
+def test_a_mask_that_does_not_lie_on_its_exam_says_nothing_of_it(make: Make) -> None:
+    truth = make({"mask": np.zeros((20, 32, 32), np.uint8)})
+    assert truth.exam("a")["hemorrhage"] == 0, "of an exam that was not read nothing else is known"
+    assert np.isnan(truth.exam("a", volume())["hemorrhage"])
+    (row,) = volume_rows("a", volume(), [], truth)
+    assert np.isnan(row["label_hemorrhage"])
+    assert row["outlined"] == 0
+
+
+def test_a_mask_of_one_type_says_nothing_of_the_others(make: Make) -> None:
+    subdural = (codes() == CODES["subdural"]).astype(np.uint8)
+    exam = make({"mask": subdural, "mask_type": "subdural"}).exam("a")
+    assert (exam["hemorrhage"], exam["subdural"]) == (1, 1)
+    assert np.isnan([exam[name] for name in TYPES if name != "subdural"]).all()
+    empty = make({"mask": subdural * 0, "mask_type": "subdural"}).exam("a")
+    assert np.isnan([empty[name] for name in ("hemorrhage", *TYPES)]).all()
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"label_hemorrhage": 1, "mask": codes() * 0},
+        {"label_epidural": 1, "mask": codes()},
+        {"label_hemorrhage": 0, "mask": codes()},
+    ],
+)
+def test_a_mask_that_shows_not_what_the_labels_say_measures_nothing(make: Make, labels: dict[str, Any]) -> None:
+    (row,) = volume_rows("a", volume(), [decided(codes())], make(labels))
+    assert row["outlined"] == 0
+    assert "its mask shows" in row["notes"]
+    assert not {"dice_hemorrhage", "true_volume_ml", "false_lesions"} & {
+        key for key, cell in row.items() if cell == cell
+    }
+    assert all(lesion["source"] == "predicted" for lesion in row["lesions"])
+
+
 def test_masks_lie_on_the_volume(make: Make) -> None:
     found = make({"label_hemorrhage": 1, "mask": codes()}).labels("a", volume())
     assert found is not None

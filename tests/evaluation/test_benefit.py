@@ -60,6 +60,16 @@ def test_likelihood_ratios_of_patients_with_two_rows_are_wider_by_the_root_of_tw
     assert np.log(twice["high"] / twice["low"]) == pytest.approx(np.log(once["high"] / once["low"]), rel=0.15)
 
 
+def test_resamples_without_a_false_call_are_not_left_out() -> None:
+    """50 and 100 patients of two rows each, one false call: a third of the resamples have no false call."""
+    label = np.repeat([1.0, 0.0], [50, 100])
+    called = np.r_[np.repeat([True, False], [40, 10]), True, np.zeros(99, dtype=bool)]
+    once = likelihood_ratios(label, called, np.arange(150))[0]
+    twice = likelihood_ratios(*(np.tile(v, 2) for v in (label, called, np.arange(150))))[0]
+    assert (twice["value"], twice["low"], twice["high"]) == pytest.approx((80, once["low"], once["high"]))
+    assert twice["method"] == "log scale at the number of patients"
+
+
 def test_a_count_of_0_leaves_a_bound() -> None:
     label, called = np.repeat([1.0, 0.0], [20, 50]), np.repeat([True, False], [15, 55])
     positive, negative = likelihood_ratios(label, called, np.arange(70))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import poisson
 
 from domainseg.evaluation import evaluate, get
 from domainseg.evaluation.intervals import wilson
@@ -125,6 +126,13 @@ def test_scans_are_those_whose_lesions_are_known() -> None:
     assert list(kept.table["image"]) == ["a", "b", "c", "d", "lost"]
     assert found.false.max() == np.inf
     assert kept.table["image"].iloc[found.false_exam[np.argmax(found.false)]] == "lost"
+
+
+def test_no_false_lesion_at_all_has_a_bound() -> None:
+    """None in two patients: the mean of a Poisson count that is 0 with a chance of 2.5 %."""
+    found = get(measured(EXAMS.assign(false_lesions=0.0)), "test.hemorrhage.false_lesions_per_normal")
+    assert (found["value"], found["low"]) == (0, 0)
+    assert poisson.cdf(0, found["high"] * found["n_clusters"]) == pytest.approx(0.025)
 
 
 def test_all_found_has_an_interval() -> None:

@@ -88,6 +88,17 @@ def test_points_on_the_roc_curve() -> None:
     assert readers.points(call, list("ABCD"), np.full(420, np.nan), rows.score, rows.clusters) == {}
 
 
+def test_a_readers_specificity_at_a_step_of_the_curve_is_the_top_of_the_step() -> None:
+    """10 positives and 10 negatives: one negative above all, nine positives next. 1 - 0.9 is not 0.1 in a computer."""
+    label = np.repeat([1.0, 0.0], 10)
+    score = np.r_[np.full(9, 0.9), 0.1, 0.99, np.full(9, 0.2)]
+    call = np.r_[np.ones(9), 0, 1, np.zeros(9)][:, None]
+    found = readers.points(call, ["A"], label, score, np.arange(20), resamples=20)
+    assert found["mean"]["specificity"]["value"] == pytest.approx(0.9)
+    assert found["model"]["value"] == pytest.approx(0.9)
+    assert found["difference"]["value"] == pytest.approx(0)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -80,6 +80,13 @@ def test_overlap_and_volumes_of_exams_that_have_it() -> None:
     assert np.isnan(get(metrics, "test.epidural.dice")["value"])
 
 
+def test_a_correlation_needs_more_than_points_on_a_line() -> None:
+    few = table().iloc[[0, 1, 2, 39]]
+    assert np.isnan(get(evaluate(few, resamples=20), "test.hemorrhage.volume_r")["value"])
+    assert get(evaluate(few, resamples=20), "test.hemorrhage.volume_r")["method"] == "fewer than 4 patients"
+    assert np.isfinite(get(evaluate(few, resamples=20), "test.hemorrhage.volume_r_all")["value"])
+
+
 def test_excluded_exams_have_no_overlap_and_no_volume() -> None:
     lost = table()
     measured = [name for name in lost if name.startswith(("score", "dice", "surface", "volume"))]

@@ -99,6 +99,24 @@ def test_labels_go_to_the_source_and_back(layout: str, make_series: Series) -> N
     assert len(volume.files) == depth
 
 
+def test_no_label_of_a_resampled_series_is_lost_on_the_way_to_the_source(make_series: Series) -> None:
+    """Some slices of the grid are nearest to no slice of the source: a bleed in one of them must be seen all the same."""
+    volume = read_volume(make_series(**LAYOUTS["uneven"]))
+    assert volume.source_z is not None
+    between = set(range(volume.shape[0])) - set(np.rint(volume.source_z).astype(int).tolist())
+    assert between
+    for k in range(volume.shape[0]):
+        labels = np.zeros(volume.shape, np.uint8)
+        labels[k, 3, 5] = 4
+        drawn = np.flatnonzero((volume.to_source(labels) == 4).any(axis=(1, 2)))
+        assert len(drawn), k
+        assert np.abs(volume.source_z[drawn] - k).min() == np.abs(volume.source_z - k).min()
+    labels[sorted(between)[0]] = 1
+    labels[sorted(between)[0] - 1] = 2
+    kept = volume.to_source(labels)[int(np.abs(volume.source_z - (sorted(between)[0] - 1)).argmin())]
+    assert (kept == 2).all(), "what is nearest comes first"
+
+
 def test_uneven_slices_lie_where_they_were(make_series: Series) -> None:
     volume = read_volume(make_series(**LAYOUTS["tilted gantry, uneven"]))
     assert volume.affine is not None
@@ -206,6 +224,12 @@ def test_a_scan_that_was_repeated_in_one_series_is_refused(shift: float, make_se
     make_series(AXIAL)
     again = make_series([(x, y, z + shift) for x, y, z in AXIAL], start=9)
     assert "run over the same part of the body 2 times" in refusal(again).reason
+
+
+def test_a_scan_that_was_repeated_the_other_way_is_refused(make_series: Series) -> None:
+    make_series(AXIAL, SliceThickness=5)
+    back = [(x, y, z + 2.5) for x, y, z in reversed(AXIAL)]
+    assert "run over the same part of the body 2 times" in refusal(make_series(back, start=9, SliceThickness=5)).reason
 
 
 def test_two_passes_that_fill_each_others_gaps_are_one_scan(make_series: Series) -> None:
@@ -317,6 +341,20 @@ def test_a_head_in_two_series_is_told(make_series: Series) -> None:
     assert not any("two parts" in note for note in read_volume(folder).notes)
     notes = read_volume(add(4, 50, 6)).notes
     assert notes[1] == "another series shows 30 mm more of the head: the exam may be in two parts"
+
+
+def test_a_series_of_the_whole_head_comes_before_a_piece_of_it(make_series: Series) -> None:
+    def add(number: int, heights: Any, **tags: Any) -> Path:
+        positions = [(-43.75, -46.5, float(z)) for z in heights]
+        return make_series(positions, start=500 * number, SeriesInstanceUID=f"1.2.826.1.{number}", **tags)
+
+    add(1, np.arange(60, 90, 5), SliceThickness=5)
+    folder = add(2, np.arange(0, 140, 1.0), SliceThickness=1)
+    assert read_volume(folder).shape[0] == 140
+    add(3, np.arange(0, 120, 5), SliceThickness=5)
+    volume = read_volume(folder)
+    assert volume.shape[0] == 24, "of two that show the head the one of 5 mm"
+    assert "another series shows 24 mm more of the head: the exam may be in two parts" in volume.notes
 
 
 def test_padding_with_the_other_sign_is_found(tmp_path: Path, make_slice: Callable[..., bytes]) -> None:

@@ -41,6 +41,27 @@ def test_descriptions(reason: str, descriptions: tuple[str, ...]) -> None:
         assert left_out(Image(Path("a"), "", values)) == reason, description
 
 
+@pytest.mark.parametrize(
+    ("reason", "header"),
+    [
+        ("contrast", {"ContrastBolusAgent": "Iomeron 400"}),
+        ("contrast", {"ContrastBolusAgent": "APPLIED"}),
+        ("contrast", {"ContrastBolusVolume": "100", "ContrastBolusRoute": "IV"}),
+        ("contrast", {"ContrastBolusIngredient": "IODINE"}),
+        ("contrast", {"ContrastBolusStartTime": "101500"}),
+        ("", {"ContrastBolusAgent": "NO CONTRAST"}),
+        ("", {"ContrastBolusAgent": "Without"}),
+        ("", {"ContrastBolusAgent": "N/A"}),
+        ("", {"ContrastBolusAgent": "none", "ContrastBolusRoute": "IV"}),
+        ("", {"ContrastBolusVolume": "0.0", "ContrastBolusTotalDose": "0"}),
+    ],
+)
+def test_contrast_by_the_header(reason: str, header: dict[str, str]) -> None:
+    """De-identification may have emptied the agent and left volume and route."""
+    values = {"Rows": "512", "Columns": "512", "Modality": "CT", **header}
+    assert left_out(Image(Path("a"), "", values)) == reason
+
+
 def test_parts_of_the_body() -> None:
     assert of_head({"SeriesDescription": "Brain 5mm"}) == of_head({"BodyPartExamined": "HEAD"}) == 0
     assert of_head({"SeriesDescription": "5mm"}) == 1

@@ -307,12 +307,15 @@ def test_no_verdict_where_the_groups_share_no_label(ask: Any) -> None:
     record = found["targets"]["finding"]["attributes"][0]
     assert (record["attribute"], record["verdict"]) == ("site", "undecided")
     assert "no two groups have enough patients of both labels" in record["said"][0]
+    assert any("could not be decided" in line for line in page(found).brief)
 
 
 def test_site_and_label_one_and_the_same(simulated: Any, ask: Any) -> None:
     table = simulated.table("off", 600, 1)
     table["label_finding"] = (table["site"] == "A").astype(float)
-    assert verdict(ask(table, target="finding"), "finding", "site") == "inseparable"
+    found = ask(table, target="finding")
+    assert verdict(found, "finding", "site") == "inseparable"
+    assert page(found).brief[0].startswith("Cannot be told apart from the label: site for finding.")
 
 
 def test_few_cases_get_no_verdict(simulated: Any, ask: Any) -> None:

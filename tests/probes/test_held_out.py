@@ -12,7 +12,7 @@ import pytest
 from domainseg.data.manifest import Manifest
 from domainseg.data.splits import divided
 from domainseg.probes.common import ProbeError, all_films, check_output
-from domainseg.probes.held_out import held_out
+from domainseg.probes.held_out import held_out, unseen
 from domainseg.training.described import described
 
 FRACTIONS = {"train": 0.6, "tune": 0.2, "test": 0.2}
@@ -63,6 +63,20 @@ def test_the_bundles_own_films_are_divided_as_its_run_divided_them(
     found, said = held_out(asked, record)
     assert list(found.images["image"]) == list(own.split("test").images["image"])
     assert "own run kept as test" in said
+
+
+def test_of_all_films_those_are_judged_that_the_bundle_has_not_learned_from(
+    cfg: dict[str, Any], tmp_path: Path
+) -> None:
+    own, record = made_from(cfg, tmp_path / "run", 5)
+    found, said = unseen(cfg, record)
+    assert list(found.images["image"]) == list(own.split("test").images["image"])
+    assert "own run kept as test" in said
+    other = cfg | {"data": cfg["data"] | {"cohort": {"department": ["emergency"]}}}
+    found, said = unseen(other, {"data": {"identity": "another"}})
+    assert set(found.images["department"]) == {"emergency"}
+    assert len(found) == (all_films(cfg).images["department"] == "emergency").sum()
+    assert "on trust" in said
 
 
 def test_a_column_that_was_added_later_changes_nothing(cfg: dict[str, Any], tmp_path: Path) -> None:

@@ -119,6 +119,19 @@ def test_interval_covers_the_truth() -> None:
     assert 182 <= hits <= 198
 
 
+def test_an_auc_of_1_is_as_sure_as_its_interval() -> None:
+    """At the lower bound of 0.7 the labels of 0.8 elsewhere would need no noise at all."""
+    perfect = {**label_noise._given("internal", 1.0), "low": 0.7, "high": 1.0}
+    external = {**label_noise._given("external", 0.8), "low": 0.75, "high": 0.85}
+    found = needed(perfect, external)
+    assert found["value"] == pytest.approx(1.6)
+    assert found["high"] > 2
+    draws = label_noise._drawn(perfect, np.random.default_rng(0))
+    assert np.quantile(draws, 0.025) == pytest.approx(0.7, abs=0.02)
+    none = {**perfect, "value": 0.0, "low": 0.0, "high": 0.3}
+    assert np.quantile(label_noise._drawn(none, np.random.default_rng(0)), 0.975) == pytest.approx(0.3, abs=0.02)
+
+
 def test_bare_numbers_have_no_interval() -> None:
     found = needed(label_noise._given("internal", 0.931), label_noise._given("external", 0.815))
     assert found["value"] == pytest.approx(1 + 0.315 / 0.431)
