@@ -100,7 +100,7 @@ def test_labels_go_to_the_source_and_back(layout: str, make_series: Series) -> N
 
 
 def test_no_label_of_a_resampled_series_is_lost_on_the_way_to_the_source(make_series: Series) -> None:
-    """Some slices of the grid are nearest to no slice of the source: a bleed in one of them must be seen all the same."""
+    """Some slices of the grid are nearest to no slice of the source: a bleed there is seen all the same."""
     volume = read_volume(make_series(**LAYOUTS["uneven"]))
     assert volume.source_z is not None
     between = set(range(volume.shape[0])) - set(np.rint(volume.source_z).astype(int).tolist())
