@@ -315,7 +315,7 @@ def test_site_and_label_one_and_the_same(simulated: Any, ask: Any) -> None:
     table["label_finding"] = (table["site"] == "A").astype(float)
     found = ask(table, target="finding")
     assert verdict(found, "finding", "site") == "inseparable"
-    assert page(found).brief[0].startswith("Cannot be told apart from the label: site for finding.")
+    assert page(found).brief[0].startswith("Cannot be told apart from the label: site for finding")
 
 
 def test_few_cases_get_no_verdict(simulated: Any, ask: Any) -> None:
