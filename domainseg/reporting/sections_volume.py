@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from domainseg.evaluation import proportion
+from domainseg.evaluation import Metric, proportion
 from domainseg.evaluation.lesions import exam_of
 from domainseg.evaluation.published import PRINTED
 from domainseg.evaluation.tables import clusters_of, numbers, rows_of, texts
@@ -19,6 +19,7 @@ from domainseg.reporting.content import Content, record
 from domainseg.reporting.words import METRICS, TITLES, interval, known, title
 
 _BY_TYPE = ("auc", "sensitivity", "lesion_sensitivity", "dice", "surface_mm", "volume_r")
+_OF_MASKS = ("dice", "surface_mm", "volume_r")
 _BALANCED = ("accuracy", "sensitivity", "specificity", "dice", "volume_r_all")
 
 
@@ -47,12 +48,17 @@ def _rows(content: Content, names: Sequence[str]) -> dict[str, Any]:
         if not any(found):
             continue
         have = record(metrics, "intention", "sensitivity") or record(metrics, "intention", "dice")
-        cells = [
-            interval(metric, 2) + (f", n {metric['n']}" if have and metric and metric["n"] != have["n"] else "")
-            for metric in found
-        ]
+        cells = [_cell(name, metric, have) for name, metric in zip(names, found, strict=True)]
         rows.append({"title": title(target, TITLES), "n": have["n"] if have else "–", "cells": cells})
     return {"heads": [METRICS[name] for name in names], "rows": rows}
+
+
+def _cell(name: str, metric: Metric | None, have: Metric | None) -> str:
+    """A figure, with its n where it is one of exams that have it, as only masks give it, and the table's are more."""
+    text = interval(metric, 2)
+    if name in _OF_MASKS and metric is not None and have is not None and metric["n"] != have["n"]:
+        return f"{text}, n {metric['n']}"
+    return text
 
 
 def size_rows(content: Content) -> list[tuple[str, int, str]]:

@@ -120,7 +120,7 @@ def test_patients_are_numbers_and_joined_as_elsewhere(monkeypatch: pytest.Monkey
 
 
 def test_a_run_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(slices, "all_films", lambda cfg: None)
+    monkeypatch.setattr(slices, "films_in_cohort", lambda cfg: None)
     with pytest.raises(ProbeError, match="run=DIR"):
         slices.run({"run": None}, tmp_path)
     with pytest.raises(ProbeError, match="finished run"):

@@ -107,6 +107,17 @@ def test_types_have_a_table_and_no_blocks_of_their_own(run: Path) -> None:
     assert types["rows"][2]["cells"][0] == interval(metrics["auc"], 2)
 
 
+def test_dice_of_fewer_exams_than_have_it_says_so(run: Path) -> None:
+    """As where some have labels and no masks."""
+    content = gather(run)
+    content.results["subdural"]["intention"]["dice"]["n"] -= 2
+    types = sections_volume.type_rows(content)
+    assert types is not None
+    row = types["rows"][2]
+    assert row["cells"][3].endswith(f", n {row['n'] - 2}")
+    assert ", n" not in row["cells"][0]
+
+
 def test_evaluate_reads_the_lesions_beside_the_table(run: Path, tmp_path: Path) -> None:
     cfg = {"predictions": str(run / "predictions.parquet"), "targets": ["hemorrhage"], "resamples": 20}
     evaluate_command(cfg, tmp_path / "out")

@@ -101,7 +101,7 @@ def test_each_threshold_is_judged_with_or_without_cases_of_its_own() -> None:
 class Edema:
     """A decision on whole films that calls two findings."""
 
-    target, reads, part = "edema", "film", "whole"
+    target, reads, version, part = "edema", "film", 1, "whole"
 
     def logits(self, outputs: Any) -> dict[str, float]:
         return {"": float(outputs["x"])}

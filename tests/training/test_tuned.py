@@ -42,7 +42,7 @@ class Exams:
             codes[2:4, 8:14, 8:14] = 1 + number % 3
         return codes
 
-    def exam(self, image: str) -> dict[str, float]:
+    def exam(self, image: str, volume: Volume | None = None) -> dict[str, float]:
         number = int(image)
         known = {name: float(bool(number % 2) and number % 3 == k) for k, name in enumerate(TYPES)}
         return {"head_filter": 1.0, "hemorrhage": float(number % 2), **known}
