@@ -18,6 +18,8 @@ from domainseg.imaging.volume import Volume
 
 # Truth that gives an exam its place in subgroups of the results.
 TRUTH_COLUMNS = ("size_class", "density", "mimic")
+CONTRADICTS = "its mask shows a bleed and its label says that there is none"
+INCOMPLETE = "its mask shows less than its labels say"
 _PARTS = ("head", "whole")  # a head CT has one part: what is said of the whole is said of the head
 
 Codes = NDArray[np.uint8]
@@ -49,35 +51,39 @@ class HeadTruth:
     def exam(self, image: str, volume: Volume | None = None) -> Mapping[str, float]:
         """head_filter, hemorrhage and the types: 1, 0 or NaN. No hemorrhage means no type, a type means hemorrhage.
 
-        What no label says, a mask does that shows all that the labels name; one of a single type (``mask_type``) says
-        what it shows, and not what is absent. volume: the exam, where it was read: a mask that does not lie on it says
-        nothing.
+        What no label says, masks do that show all that the labels name: those with codes of all types, those of one
+        type (``mask_type``) of that. volume: the exam, where it was read: a mask that does not lie on it says nothing.
         """
-        known = {name: self._label(image, name) for name in ("head_filter", "hemorrhage", *TYPES)}
+        known = {name: self._label(image, name) for name in ("hemorrhage", *TYPES)}
         if any(known[name] == 1 for name in TYPES):
             known["hemorrhage"] = 1.0
         if known["hemorrhage"] == 0:
             known |= dict.fromkeys(TYPES, 0.0)
-        if unknown := [name for name in ("hemorrhage", *TYPES) if np.isnan(known[name])]:
+        if unknown := [name for name in known if np.isnan(known[name])]:
             shown = self._shown(image, volume)
-            if shown is not None and shows_all(shown, known):
-                partial = any(self.kinds(image))
-                said = {name: cell for name, cell in presence(shown).items() if cell == 1 or not partial}
-                known |= {name: cell for name, cell in said.items() if name in unknown}
-        if np.isnan(known["head_filter"]) and self.has(image):
-            known["head_filter"] = 1.0
-        return known
+            if shown is not None and _all_shown(shown, known):
+                known |= {name: cell for name, cell in _said(shown, self.kinds(image)).items() if name in unknown}
+        return {"head_filter": self.is_head(image), **known}
+
+    def is_head(self, image: str) -> float:
+        """1, 0 or NaN: whether the exam is a CT of the head; one of which a bleed is said or drawn is."""
+        known = self._label(image, "head_filter")
+        return 1.0 if np.isnan(known) and self.has(image) else known
 
     def _shown(self, image: str, volume: Volume | None) -> frozenset[int] | None:
         """The codes in the exam's masks, None where there is none that can be read."""
-        if volume is not None or image not in self._seen:
+        key = (image, volume is not None)
+        if key not in self._seen:
             grid = (volume or self.grid(image)) if self._masks(image) else None
-            codes = None if grid is None else self.readable(image, grid)
-            self._seen[image] = None if codes is None else codes_in(codes)
-        return self._seen[image]
+            try:
+                codes = None if grid is None else self.labels(image, grid)
+            except ImageReadError:
+                codes = None
+            self._seen[key] = None if codes is None else codes_in(codes)
+        return self._seen[key]
 
     @cached_property
-    def _seen(self) -> dict[str, frozenset[int] | None]:
+    def _seen(self) -> dict[tuple[str, bool], frozenset[int] | None]:
         return {}
 
     def _label(self, image: str, name: str) -> float:
@@ -134,12 +140,13 @@ class HeadTruth:
         except ImageReadError:
             return None
 
-    def readable(self, image: str, volume: Volume) -> Codes | None:
-        """``labels``, None also where a mask cannot be read."""
+    def outlines(self, image: str, volume: Volume) -> Codes | None:
+        """``labels``, None also where a mask cannot be read or shows not what the labels say."""
         try:
-            return self.labels(image, volume)
+            labels = self.labels(image, volume)
         except ImageReadError:
             return None
+        return None if labels is None or doubt(labels, self.exam(image, volume)) else labels
 
     def mimics(self, image: str, volume: Volume) -> Codes | None:
         """What looks like a bleed and is none, as codes on the volume's voxels (0 is none, 1, 2, ... are MIMICS).
@@ -155,12 +162,13 @@ class HeadTruth:
     def slices(self, image: str, volume: Volume) -> NDArray[np.float64]:
         """Labels of the volume's slices [z, 6] (any hemorrhage, the types): 1, 0 or NaN.
 
-        From the masks, or else from what the table says of slices and of the exam.
+        From the masks, or else from what the table says of slices and of the exam. Of masks that show not what the
+        labels say only the slices with blood are known.
         """
-        labels = self.labels(image, volume)
+        labels, exam = self.labels(image, volume), self.exam(image, volume)
         if labels is not None:
-            return slices_of(labels)
-        exam = self.exam(image)
+            shown = slices_of(labels)
+            return np.where(shown == 1, 1.0, np.nan) if doubt(labels, exam) else shown
         # Axial slices of the source: its own axis that runs along the body, which in NIfTI need not be the third.
         depth = volume.source_shape[2 - volume.source_axes[2][0]]
         known = np.full((depth, 1 + len(TYPES)), np.nan)
@@ -184,25 +192,32 @@ def codes_in(labels: Codes) -> frozenset[int]:
     return frozenset(np.unique(labels).tolist()) - {0}
 
 
-def shows_all(shown: Collection[int], known: Mapping[str, float]) -> bool:
-    """Whether a mask with these codes shows every bleed that its exam is labelled with; an unknown type may be any."""
+def doubt(labels: Codes, known: Mapping[str, float]) -> str:
+    """CONTRADICTS or INCOMPLETE where a mask is not taken for all that an exam with these labels shows, else ""."""
+    shown = codes_in(labels)
+    if (known["hemorrhage"] == 0 and shown) or any(known[name] == 0 and CODES[name] in shown for name in TYPES):
+        return CONTRADICTS
+    nothing = not shown and np.isnan(known["hemorrhage"])  # of one type, and there may be another
+    return "" if _all_shown(shown, known) and not nothing else INCOMPLETE
+
+
+def _all_shown(shown: Collection[int], known: Mapping[str, float]) -> bool:
+    """Whether codes in a mask are all that its exam is labelled with; one of unknown type may be any."""
     if known["hemorrhage"] == 1 and not shown:
         return False
     return UNKNOWN in shown or all(CODES[name] in shown for name in TYPES if known[name] == 1)
 
 
-def doubt(labels: Codes, known: Mapping[str, float]) -> str:
-    """Why a mask is not taken for all that an exam with these labels shows; "" where it is."""
-    shown = codes_in(labels)
-    if known["hemorrhage"] == 0 and shown:
-        return "its mask shows a bleed and its label says that there is none"
-    return "" if shows_all(shown, known) else "its mask shows less than its labels say"
+def _said(shown: Collection[int], kinds: Collection[str]) -> dict[str, float]:
+    """hemorrhage and the types by the codes in masks of these kinds: 1 or 0; NaN where nothing tells.
 
-
-def presence(shown: Collection[int]) -> dict[str, float]:
-    """hemorrhage and the types that a mask with these codes shows, 1 or 0; NaN where one of unknown type may be it."""
-    absent = np.nan if UNKNOWN in shown else 0.0
-    return {"hemorrhage": float(bool(shown)), **{name: 1.0 if CODES[name] in shown else absent for name in TYPES}}
+    One of unknown type may be any; a mask of one type tells of no other.
+    """
+    asked = {name for name in TYPES if "" in kinds or name in kinds}
+    absent = {name: 0.0 if name in asked and UNKNOWN not in shown else np.nan for name in TYPES}
+    types = {name: 1.0 if CODES[name] in shown else absent[name] for name in TYPES}
+    nothing = 0.0 if len(asked) == len(TYPES) else np.nan
+    return {"hemorrhage": 1.0 if shown else nothing, **types}
 
 
 def slices_of(labels: Codes) -> NDArray[np.float64]:

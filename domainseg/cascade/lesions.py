@@ -133,12 +133,7 @@ class Grid:
 
     def source_slices(self, z: NDArray[np.intp]) -> tuple[int, int]:
         """First and last source slice, zero-based, of slices of the grid."""
-        volume = self.volume
-        low, high = self.first[z.min()], self.last[z.max()]
-        places = np.arange(volume.shape[0], dtype=float) if volume.source_z is None else volume.source_z
-        inside = np.flatnonzero((np.rint(places) >= low) & (np.rint(places) <= high))
-        if not len(inside):  # a slice that was missing and made of its neighbours
-            inside = np.array([int(np.abs(places - (low + high) / 2).argmin())])
+        inside = self.volume.source_slices(int(self.first[z.min()]), int(self.last[z.max()]))
         return int(inside.min()), int(inside.max())
 
 

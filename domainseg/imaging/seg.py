@@ -39,8 +39,8 @@ _SEXES = ("M", "F", "O", "", None)
 def write_seg(volume: Volume, labels: NDArray[Any], path: Path | str) -> Path | None:
     """Write labels [z, y, x] on the voxels of ``volume`` as DICOM SEG: one segment for each type that is there.
 
-    Its frames lie on the slices of the source series and name their SOPInstanceUIDs; a source slice has the labels of
-    the nearest slice of the volume. As every DICOM object it carries the patient of its source: handle it as the
+    Its frames lie on the slices of the source series and name their SOPInstanceUIDs; a source slice has the labels
+    that ``Volume.to_source`` gives it. As every DICOM object it carries the patient of its source: handle it as the
     images. Returns the path; None, and writes nothing, when no voxel is labelled. Raises DomainsegError when highdicom
     is missing or the source is no DICOM series of single-frame images, ImageReadError when its files are gone.
     """

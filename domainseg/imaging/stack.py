@@ -150,11 +150,12 @@ def _check_runs(slices: Sequence[Slice], upward: NDArray[np.float64]) -> None:
 
 
 def _runs(heights: NDArray[np.float64]) -> list[list[float]]:
-    """Heights in pieces of one direction each: a scan that is repeated may run back or begin again."""
+    """Heights in pieces of one direction and without a leap: a scan that is repeated may run back or begin again."""
     runs: list[list[float]] = [[float(heights[0])]]
     for height in map(float, heights[1:]):
         run = runs[-1]
-        if len(run) == 1 or (height - run[-1]) * (run[-1] - run[-2]) >= 0:
+        onward = len(run) == 1 or (height - run[-1]) * (run[-1] - run[-2]) >= 0
+        if onward and abs(height - run[-1]) <= WIDEST:
             run.append(height)
         else:
             runs.append([height])

@@ -93,9 +93,21 @@ class Volume:
             if direction < 0 and axis != 2:
                 placed = np.flip(placed, axis)
         depth = self.voxels.shape[0]
-        z = np.arange(depth, dtype=float) if self.source_z is None else self.source_z
-        nearest = np.abs(z[None] - np.arange(depth)[:, None]).argmin(axis=1)
+        nearest = np.abs(self._places[None] - np.arange(depth)[:, None]).argmin(axis=1)
         return np.ascontiguousarray(placed.transpose(2, 1, 0)[nearest])
+
+    @property
+    def _places(self) -> NDArray[np.float64]:
+        """Where on the slices of this volume each source slice lies."""
+        return np.arange(self.voxels.shape[0], dtype=float) if self.source_z is None else self.source_z
+
+    def source_slices(self, first: int, last: int) -> NDArray[np.intp]:
+        """The source slices, zero-based, that ``to_source`` gives the labels of these slices of the volume to."""
+        depth, places = self.voxels.shape[0], self._places
+        z = np.clip(np.rint(places).astype(int), 0, depth - 1)
+        between = np.setdiff1d(np.arange(first, last + 1), z)
+        own = np.flatnonzero((z >= first) & (z <= last))
+        return np.union1d(own, np.abs(places[None] - between[:, None]).argmin(axis=1)).astype(np.intp)
 
     def to_source(self, labels: NDArray[Any]) -> NDArray[Any]:
         """Labels [z, y, x] on the voxels of this volume, as an array of ``source_shape`` in the source's own order.
@@ -103,12 +115,11 @@ class Volume:
         Each source slice gets the labels of the nearest slice of the volume; of one that is nearest to no source slice
         the labels go, where there are none yet, to its own nearest one: nothing that is labelled is lost.
         """
-        depth = self.voxels.shape[0]
-        places = np.arange(depth, dtype=float) if self.source_z is None else self.source_z
+        depth, places = self.voxels.shape[0], self._places
         z = np.clip(np.rint(places).astype(int), 0, depth - 1)
         placed = labels[z]
         for between in np.setdiff1d(np.arange(depth), z):
-            nearest = int(np.abs(places - between).argmin())
+            (nearest,) = self.source_slices(int(between), int(between))
             placed[nearest] = np.where(placed[nearest] > 0, placed[nearest], labels[between])
         # [z, y, x] -> axes (x, y, z), each undone: first its direction, then its place.
         placed = placed.transpose(2, 1, 0)

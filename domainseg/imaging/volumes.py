@@ -14,8 +14,9 @@ MAX_FILES = 10_000  # in one folder: more than any exam
 def read_volume(path: Path | str, *, max_voxels: int | None = None) -> Volume:
     """Read a CT: a DICOM series (a folder), a NIfTI file, an Enhanced CT file, or a folder of brain-window pictures.
 
-    DICOM: of several series of one exam the axial, original one of the head with slices of 2.5 to 5 mm is preferred;
-    scouts, captures, reports, projections, bone kernels and series with contrast are left out, and the notes say so.
+    DICOM: of several series of one exam the axial, original one of the head with slices of 2.5 to 5 mm is preferred,
+    but not a piece of the head that another one shows whole; scouts, captures, reports, projections, bone kernels and
+    series with contrast are left out, and the notes say so.
     Slices are sorted along their normal and rescaled to HU, padding becomes AIR. Gantry tilt is kept as a shear of the
     affine; uneven slice distances are resampled along z (linearly) and noted. NIfTI needs a sform or qform that is no
     identity. Linked folders are refused.

@@ -152,7 +152,7 @@ def _brief(found: Record) -> list[str]:
     if one:
         lines.insert(0, f"Cannot be told apart from the label: {', '.join(one)}. No score can be judged against these.")
     if few:
-        lines.append(f"{several(few, 'question', 'questions')} could not be decided, for too few patients.")
+        lines.append(f"{several(few, 'question', 'questions')} could not be decided.")
     return [*lines, *(f"{target}: {record['said'][0]}" for target, record in loud[:3])]
 
 

@@ -103,6 +103,12 @@ def against_rest(score: Array, member: NDArray[np.bool_]) -> tuple[float, Array]
     return value, (placement - value) / np.where(member, g, r)
 
 
+def holm_of_known(values: Sequence[float]) -> list[float]:
+    """``holm`` among the p-values that are known; the others stay NaN and do not count."""
+    adjusted = iter(holm([value for value in values if not np.isnan(value)]))
+    return [float("nan") if np.isnan(value) else next(adjusted) for value in values]
+
+
 def holm(values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values (1979), in the order given; one that is NaN counts as 1."""
     p = np.array([1.0 if np.isnan(value) else value for value in values])

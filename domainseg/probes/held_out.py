@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from domainseg.data.manifest import Manifest
-from domainseg.data.splits import divided
+from domainseg.data.splits import divided, in_cohort
 from domainseg.probes.common import ProbeError, all_films, as_training_divides, films_in_cohort
 
 
@@ -16,7 +16,10 @@ def unseen(cfg: Mapping[str, Any], record: Mapping[str, Any]) -> tuple[Manifest,
     record: bundle.json. Raises ProbeError, ManifestError.
     """
     if all_films(cfg).identity() == record["data"].get("identity"):
-        return held_out(cfg, record)
+        films, said = held_out(cfg, record)
+        cohort = in_cohort(films.images, cfg["data"].get("cohort"))
+        part = films.where(cohort)
+        return part, said if len(part) == len(films) else f"{said} Of these, {len(part)} are in data.cohort."
     films = films_in_cohort(cfg)
     return films, f"{len(films)} films are judged: that none of them trained the model is taken on trust."
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from domainseg.probes.common import p_text
-from domainseg.probes.effects import holm
+from domainseg.probes.effects import holm_of_known
 from domainseg.reporting.page import Figure, Page, Section, Table
 from domainseg.reporting.words import interval, number
 
@@ -44,12 +44,10 @@ def page_of(record: Mapping[str, Any]) -> Page:
     """The report."""
     sections = [Section("Cohorts", text=[TEXT], tables=[_drawn(record["drawn"])])] if record["drawn"] else []
     if record["cohorts"]:
-        judged = [entry["where"] for entry in record["trends"] if not entry["few"]]
-        adjusted = dict(zip(judged, holm([e["p"] for e in record["trends"] if not e["few"]]), strict=True))
+        adjusted = holm_of_known([np.nan if entry["few"] else entry["p"] for entry in record["trends"]])
         trends = [
-            (WHERE[name], interval(entry), p_text(adjusted[name]) if name in adjusted else "too few", str(entry["n"]))
-            for entry in record["trends"]
-            for name in [entry["where"]]
+            (WHERE[entry["where"]], interval(entry), "too few" if entry["few"] else p_text(p), str(entry["n"]))
+            for entry, p in zip(record["trends"], adjusted, strict=True)
         ]
         heads = ("Tested", "AUC for each doubling (95 %)", "p (Holm)", "n")
         figures = [Figure(_drawing(record["cohorts"]), "AUC over the ratio of prevalences, 95 % intervals")]

@@ -221,13 +221,9 @@ def to_voxels(case: Case, tile: int) -> Affine:
 
 
 def source_slices(volume: Volume, place: range) -> str:
-    """The source slices, zero-based, that lie on some slices of the volume: 12, 12-16, or 12/13 between two."""
-    places = np.arange(volume.shape[0], dtype=float) if volume.source_z is None else volume.source_z
-    here = np.flatnonzero((np.rint(places) >= place.start) & (np.rint(places) < place.stop))
-    if len(here):
-        return f"{here[0]}" if len(here) == 1 else f"{here[0]}-{here[-1]}"
-    near = np.sort(np.abs(places - (place.start + place.stop - 1) / 2).argsort()[:2])
-    return "/".join(str(k) for k in near)
+    """The source slices, zero-based, that get the labels of some slices of the volume: 12, or 12-16."""
+    here = volume.source_slices(place.start, place.stop - 1)
+    return f"{here[0]}" if len(here) == 1 else f"{here[0]}-{here[-1]}"
 
 
 def _labels(layer: Outlines, place: range, plane: Affine) -> list[tuple[str, NDArray[np.float64]]]:

@@ -18,7 +18,7 @@ from domainseg.cascade import volumes
 from domainseg.cascade.cascade import Cascade
 from domainseg.cascade.case import Case, Exclusion
 from domainseg.cascade.head import HemorrhageDetector
-from domainseg.cascade.head_truth import HeadTruth, doubt
+from domainseg.cascade.head_truth import CONTRADICTS, HeadTruth, doubt
 from domainseg.cascade.lens import fit_lens
 from domainseg.cascade.operations import preprocess, versioned
 from domainseg.cascade.reads import VOLUMES
@@ -123,7 +123,7 @@ class Heads:
         for image, volume in sampler.films.each("hemorrhage: numbers of the decision", share=False):
             # An exam that is known to be no head is none of those that the threshold is chosen on.
             cases: list[Case | Exclusion] = []
-            if sampler.truth.exam(image)["head_filter"] != 0:
+            if sampler.truth.is_head(image) != 0:
                 if isinstance(volume, ImageReadError):
                     cases.append(Exclusion(image, "", "read", volume.kind))
                 else:
@@ -146,7 +146,7 @@ class HeadSampler(Sampler):
         """Every readable exam of which is known whether it is a head."""
         items = []
         for image, volume in self.films.each(f"{stage.name}: samples"):
-            label = self.truth.exam(image)["head_filter"]
+            label = self.truth.is_head(image)
             if isinstance(volume, ImageReadError):
                 report["unreadable"] += 1
             elif not np.isnan(label):
@@ -183,12 +183,12 @@ class HeadSampler(Sampler):
             report["mask_unreadable"] += 1
             return []
         if labels is not None and (why := doubt(labels, known)):
-            if known["hemorrhage"] == 0:
+            if why == CONTRADICTS:
                 log.warning("%s: left out: %s", image, why)
                 report["mask_contradicts_label"] += 1
                 return []
             report["mask_incomplete"] += 1  # what it leaves blank may be blood
-            labels, slices = None, np.where(slices == 1, 1.0, np.nan)
+            labels = None
         # Labels of types alone teach nothing.
         if labels is None and np.isnan(slices[:, 0]).all() and np.isnan(known["hemorrhage"]):
             report["without_truth"] += 1

@@ -147,7 +147,7 @@ def _false(test: pd.DataFrame, lesions: pd.DataFrame | None) -> Iterator[Shown]:
 
 def draw(one: Shown, volume: Volume, result: Case | Exclusion, truth: HeadTruth) -> Picture:
     """The picture of one exam: the slices with truth (in one colour) and called lesions (in another)."""
-    labels = truth.readable(result.image, volume)
+    labels = truth.outlines(result.image, volume)
     true = [] if labels is None or not labels.any() else [Outlines(labels, TRUE, "true")]
     lines = described(result)
     if isinstance(result, Exclusion):
@@ -195,7 +195,7 @@ def contact_sheet(manifest: Manifest, truth: HeadTruth, count: int = 16, columns
             continue
         frame = head_frame(volume)
         case = Case(image, volume, frame.affine, frame.shape)
-        places, labels = paged(case), truth.readable(image, volume)
+        places, labels = paged(case), truth.outlines(image, volume)
         areas = [0 if labels is None else np.count_nonzero(labels[place.start : place.stop]) for place in places]
         k = int(np.argmax(np.array(areas))) if any(areas) else round(0.6 * (len(places) - 1))
         tile = page(case, places[k], ())

@@ -120,9 +120,18 @@ def test_a_mask_of_one_type_says_nothing_of_the_others(make: Make) -> None:
     subdural = (codes() == CODES["subdural"]).astype(np.uint8)
     exam = make({"mask": subdural, "mask_type": "subdural"}).exam("a")
     assert (exam["hemorrhage"], exam["subdural"]) == (1, 1)
-    assert np.isnan([exam[name] for name in TYPES if name != "subdural"]).all()
-    empty = make({"mask": subdural * 0, "mask_type": "subdural"}).exam("a")
-    assert np.isnan([empty[name] for name in ("hemorrhage", *TYPES)]).all()
+    others = [name for name in TYPES if name != "subdural"]
+    assert np.isnan([exam[name] for name in others]).all()
+    blank = {"mask": subdural * 0, "mask_type": "subdural"}
+    empty = make(blank).exam("a")
+    assert empty["subdural"] == 0
+    assert np.isnan([empty[name] for name in ("hemorrhage", *others)]).all()
+    assert np.isnan(make(blank).slices("a", volume())).all(), "there may be blood of another type"
+    every = make(*({"mask": subdural * (name == "subdural"), "mask_type": name} for name in TYPES)).exam("a")
+    assert {name for name, cell in every.items() if cell} == {"head_filter", "hemorrhage", "subdural"}
+    assert every["hemorrhage"] == 1
+    assert not np.isnan(list(every.values())).any()
+    assert make(*({"mask": subdural * 0, "mask_type": name} for name in TYPES)).exam("a")["hemorrhage"] == 0
 
 
 @pytest.mark.parametrize(
@@ -131,6 +140,7 @@ def test_a_mask_of_one_type_says_nothing_of_the_others(make: Make) -> None:
         {"label_hemorrhage": 1, "mask": codes() * 0},
         {"label_epidural": 1, "mask": codes()},
         {"label_hemorrhage": 0, "mask": codes()},
+        {"label_subdural": 0, "label_intraventricular": 1, "mask": codes()},
     ],
 )
 def test_a_mask_that_shows_not_what_the_labels_say_measures_nothing(make: Make, labels: dict[str, Any]) -> None:
@@ -192,6 +202,11 @@ def test_a_mask_that_says_another_place_is_refused(make: Make, tmp_path: Path) -
     nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), beside), tmp_path / "beside.nii.gz")
     with pytest.raises(ImageReadError, match=r"up to 2\.5 voxels beside"):
         make({"mask": "beside.nii.gz"}).labels("a", there)
+    stored = nibabel.Nifti1Image(np.asarray(image.dataobj)[:, ::-1], None)
+    stored.header.set_sform(np.where(flip == 31, np.nan, image.affine @ flip), 1)
+    nibabel.save(stored, tmp_path / "nan.nii.gz")
+    with pytest.raises(ImageReadError, match="places it with numbers that are none"):
+        make({"mask": "nan.nii.gz"}).labels("a", there)
 
 
 def test_slices_of_a_source_whose_third_axis_is_not_the_bodys(make: Make) -> None:
@@ -345,7 +360,7 @@ def test_an_exam_whose_mask_cannot_be_read_is_judged_by_its_labels(make: Make) -
     assert row["score_hemorrhage"] > 0.5
     assert row["notes"] == "one; two; mask not read: unreadable"
     assert "dice_hemorrhage" not in row
-    assert truth.readable("a", volume()) is None
+    assert truth.outlines("a", volume()) is None
     assert volume_rows("a", volume(), [], make({"label_hemorrhage": 1}))[0]["outlined"] == 0
     assert volume_rows("a", volume(), [], make({"label_hemorrhage": 0}))[0]["outlined"] == 1
 

@@ -232,6 +232,13 @@ def test_a_scan_that_was_repeated_the_other_way_is_refused(make_series: Series) 
     assert "run over the same part of the body 2 times" in refusal(make_series(back, start=9, SliceThickness=5)).reason
 
 
+def test_a_base_upward_and_a_vertex_downward_are_one_stack(make_series: Series) -> None:
+    """Numbers leap upward from one to the other: nothing is there twice."""
+    make_series([(0.0, 0.0, 2.5 * k) for k in range(13)], SliceThickness=2.5)
+    vertex = [(0.0, 0.0, 70 - 5.0 * k) for k in range(8)]
+    assert read_volume(make_series(vertex, start=14, SliceThickness=5)).source_shape[0] == 21
+
+
 def test_two_passes_that_fill_each_others_gaps_are_one_scan(make_series: Series) -> None:
     make_series(AXIAL[::2], SliceThickness=5)
     assert read_volume(make_series(AXIAL[1::2], start=5, SliceThickness=5)).shape[0] == len(AXIAL)

@@ -65,7 +65,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Pat
         rows.append({"image": f"copy{k}", "path": f"copy{k}.png", "patient": who, "split": split})
     for k in range(4):
         cv2.imwrite(str(folder / f"new{k}.png"), film(100 + k))
-        rows.append({"image": f"new{k}", "path": f"new{k}.png", "patient": f"n{k}", "split": "test"})
+        rows.append({"image": f"new{k}", "path": f"new{k}.png", "patient": "n", "split": "test"})
     (folder / "broken.png").write_bytes(b"nothing")
     rows.append({"image": "broken", "path": "broken.png", "patient": "b", "split": "test"})
     pd.DataFrame(rows).to_csv(folder / "films.csv", index=False)
@@ -88,6 +88,7 @@ def test_planted_copies_are_found(found: tuple[dict[str, Any], Path]) -> None:
     assert record["groups_across_splits"] == 4
     assert (record["of_one_patient"], record["of_several_patients"]) == (3, 4)
     assert record["test_films_seen_before"]["value"] == 4 / 8
+    assert record["test_films_seen_before"]["n_clusters"] == 5, "four films are one patient's"
     assert record["unread"] == 1
     assert "4 groups lie in two splits" in record["verdict"]
     assert read_json(output / "duplicates.json")["n"] == 41

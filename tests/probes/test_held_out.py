@@ -73,6 +73,9 @@ def test_of_all_films_those_are_judged_that_the_bundle_has_not_learned_from(
     assert list(found.images["image"]) == list(own.split("test").images["image"])
     assert "own run kept as test" in said
     other = cfg | {"data": cfg["data"] | {"cohort": {"department": ["emergency"]}}}
+    part, said = unseen(other, record)
+    assert list(part.images["image"]) == list(found.images.loc[found.images["department"] == "emergency", "image"])
+    assert f"Of these, {len(part)} are in data.cohort." in said
     found, said = unseen(other, {"data": {"identity": "another"}})
     assert set(found.images["department"]) == {"emergency"}
     assert len(found) == (all_films(cfg).images["department"] == "emergency").sum()

@@ -117,7 +117,7 @@ class Truth:
     def __init__(self, manifest: Any) -> None:
         pass
 
-    def readable(self, image: str, volume: Volume) -> Any:
+    def outlines(self, image: str, volume: Volume) -> Any:
         codes = np.zeros(volume.shape, np.uint8)
         codes[10:13, 20:30, 30:40] = 2
         return codes
