@@ -499,6 +499,25 @@ def test_enhanced_ct_is_chosen_by_its_functional_groups(make_slice: Callable[...
     assert "left out: bone or lung kernel (1)" in volume.notes
 
 
+def test_a_header_that_inflates_without_end_takes_no_memory(
+    make_slice: Callable[..., bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("domainseg.imaging.header._INFLATED", 1 << 20)
+    whole = _enhanced(make_slice, range(8))
+    whole.add_new(0x00110010, "LO", "MAKER")
+    whole.add_new(0x00111001, "OB", bytes(32 << 20))
+    whole.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
+    path = tmp_path / "enhanced.dcm"
+    whole.save_as(path)
+    assert path.stat().st_size < 1 << 20
+    tracemalloc.start()
+    try:
+        assert "no CT series" in refusal(path).reason
+        assert tracemalloc.get_traced_memory()[1] < 12 << 20
+    finally:
+        tracemalloc.stop()
+
+
 def test_incomplete_enhanced_ct_is_refused(make_slice: Callable[..., bytes], tmp_path: Path) -> None:
     path = tmp_path / "enhanced.dcm"
     for spoilt, reason in (
