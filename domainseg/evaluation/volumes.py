@@ -24,11 +24,11 @@ def overlap_metrics(rows: Rows, name: str, resamples: int, seed: int) -> Pair:
 
     dice: the mean over those exams, one that was missed having 0. surface_mm: the mean over those where both sides have
     voxels. volume_r: Pearson's r of measured and true millilitres, a missed one having measured 0; volume_r_all: the
-    same over all exams whose true volume is known, those without it having 0. volume_bias and volume_limit_low, _high:
-    mean of measured minus true millilitres and 1.96 standard deviations to either side of it. Conditional: scored
-    exams. On intention: eligible exams; an excluded one has Dice 0 and volume 0, unless there is no mask to measure a
-    scored one against (column outlined = 0; of a type also typed = 0, masks that do not tell the types). Nothing
-    without the columns.
+    same over all exams whose true volume is known, those without it having 0; neither of fewer than FEWEST patients.
+    volume_bias and volume_limit_low, _high: mean of measured minus true millilitres and 1.96 standard deviations to
+    either side of it. Conditional: scored exams. On intention: eligible exams; an excluded one has Dice 0 and volume 0,
+    unless there is no mask to measure a scored one against (column outlined = 0; of a type also typed = 0, masks that
+    do not tell the types). Nothing without the columns.
     """
     if f"dice_{name}" not in rows.table:
         return {}, {}
