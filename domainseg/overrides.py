@@ -58,9 +58,9 @@ def rewrite(arguments: Sequence[str], *, word: str | None = None) -> list[str]:
     """Turn the arguments as typed into Hydra's grammar.
 
     Values of path keys are quoted; `stage.<name>.network=NAME` becomes `network@stage.<name>.network=NAME`; added
-    groups get their plus; `+experiment=` goes last, since an overlay must follow what it overlays, and NAME may stand
-    for the pipeline's own experiment <pipeline>_NAME; with ``word`` a bare first argument becomes
-    `+<word>@_global_=<argument>`. Raises UsageError for a path that holds `${`.
+    groups get their plus; `data.cohort=` replaces what stands there; `+experiment=` goes last, since an overlay must
+    follow what it overlays, and NAME may stand for the pipeline's own experiment <pipeline>_NAME; with ``word`` a bare
+    first argument becomes `+<word>@_global_=<argument>`. Raises UsageError for a path that holds `${`.
     """
     arguments = list(arguments)
     if word is not None:
@@ -68,7 +68,11 @@ def rewrite(arguments: Sequence[str], *, word: str | None = None) -> list[str]:
             known = ", ".join(options([conf_folder()], word))
             raise UsageError(f"the first argument names the {word}, one of: {known}")
         arguments[0] = f"+{word}@_global_={arguments[0]}"
-    rewritten = [_rewrite_one(argument) for argument in arguments]
+    rewritten = []
+    for argument in arguments:
+        if re.match(r"\+{0,2}data\.cohort=", argument):  # Hydra would add it to the one that stands there
+            rewritten.append("data.cohort=null")
+        rewritten.append(_rewrite_one(argument))
     last = [_of_pipeline(argument, rewritten) for argument in rewritten if typed_key(argument) == "experiment"]
     rest = [argument for argument in rewritten if typed_key(argument) != "experiment"]
     # Behind the last setting, and not behind a flag: Hydra's parser wants the settings in one piece.
@@ -102,7 +106,9 @@ def _rewrite_one(argument: str) -> str:
         return f"{plus}network@{key}={value}"
     if key in ADDED_GROUPS and not plus:
         return f"+{argument}"
-    if not plus and (key == "columns" or key.startswith("data.cohort.")):  # names that only the user's table knows
+    if not plus and (
+        key == "columns" or f"{key}.".startswith("data.cohort.")
+    ):  # names that only the user's table knows
         return f"++{argument}"
     return argument
 

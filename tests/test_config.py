@@ -253,6 +253,13 @@ def test_a_cohort_names_columns_that_only_the_table_knows(plus: str) -> None:
     assert got["data"]["cohort"] == {"region": ["hip"]}
 
 
+@pytest.mark.parametrize("plus", ["", "+"])
+def test_a_cohort_that_is_typed_as_a_whole_replaces_the_one_that_stands_there(plus: str) -> None:
+    for typed, expected in (("{region: [hip]}", {"region": ["hip"]}), ("{}", {}), ("null", None)):
+        got = train("+pipeline=toy", "data.cohort.department=[emergency]", f"{plus}data.cohort={typed}")
+        assert got["data"]["cohort"] == expected
+
+
 def test_missing_values_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "not given: input=" in refused(capsys, command="predict")
 

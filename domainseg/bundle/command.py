@@ -149,7 +149,7 @@ def predict_table(
 
 
 def fingerprint(manifest: Manifest) -> str:
-    """SHA-256 of what is predicted: the manifest's cells, and the size and time of each film's file.
+    """SHA-256 of what is predicted: the manifest's cells, and the size and time of each film's file and each mask.
 
     Of an exam in a folder those of all files below it, with their names.
     """
@@ -160,6 +160,9 @@ def fingerprint(manifest: Manifest) -> str:
         if path.is_dir():
             for file in sorted(os.path.join(place, name) for place, _, names in os.walk(path) for name in names):
                 digest.update(f"{film_name(Path(file).relative_to(path))}\0{_state(file)}\n".encode())
+    for column in ("mask", "mimics"):
+        for cell in sorted(set(manifest.targets.get(column, [])) - {""}):
+            digest.update(f"{cell}\0{_state(manifest.file(cell))}\n".encode())
     return digest.hexdigest()
 
 

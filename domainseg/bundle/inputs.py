@@ -11,7 +11,7 @@ import pandas as pd
 
 from domainseg.cascade.reads import FILMS, VOLUMES, Reading
 from domainseg.data.manifest import Manifest, ManifestError, build_manifest, load_manifest
-from domainseg.imaging.header import read_values
+from domainseg.imaging.header import looks_like_dicom, read_values
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def read_input(
 ) -> Manifest:
     """A manifest from a film or an exam, a folder of them, or an images table. Raises ManifestError.
 
-    reading: what the cascade reads. An exam is a NIfTI file, or a folder that itself holds slices: DICOM files, the
+    reading: what the cascade reads. An exam is a NIfTI file, or the folder of a study's slices: DICOM files, the
     multi-frame ones of Enhanced CT too, or pictures. output: where results go; a folder of films or exams may hold it,
     and its pictures are no films; that of one exam must not. labels: the targets table that goes with an images table.
     """
@@ -47,7 +47,7 @@ def _manifest(path: Path, output: Path | None, labels: Path | None, reading: Rea
         there, linked = _below(path, output)
         if reading is VOLUMES:
             found, passed = exams(there)
-            log.info("%d exams in the folder: each NIfTI file is one, each folder with slices is one", len(found))
+            log.info("%d exams in the folder: each NIfTI file is one, and each study's folder", len(found))
         else:
             found = [file for file in there if is_film(file)]
             passed = len(there) - len(found)
@@ -78,26 +78,25 @@ def _manifest(path: Path, output: Path | None, labels: Path | None, reading: Rea
 def exams(files: list[Path]) -> tuple[list[Path], int]:
     """The exams that files make, sorted, and the number of files that belong to none.
 
-    Each NIfTI file is one. All slices that lie in one folder are one, named by the folder: which of its series is read,
-    ``read_volume`` decides and tells. It reads what lies in folders below, too: where all of that is of the same study,
-    it is no exam of its own, or one study would count twice.
+    Each NIfTI file is one. All slices that lie in one folder are one, named by the folder, and so are those of several
+    folders of one study (a folder a series, say), named by the folder that holds them and nothing else: which series is
+    read, ``read_volume`` decides and tells. Else one study would count several times.
     """
     volumes = [file for file in files if is_nifti(file)]
     slices: dict[Path, list[Path]] = {}
     for file in files:
         if not is_nifti(file) and is_film(file):
             slices.setdefault(file.parent, []).append(file)
-    below: dict[Path, list[Path]] = {}
-    for folder in slices:
-        for above in folder.parents:
-            if above in slices:
-                below.setdefault(above, []).append(folder)
-    parts: set[Path] = set()
-    for folder, inner in below.items():
-        studies = {_study(slices[each]) for each in (folder, *inner)}
-        if len(studies) == 1 and "" not in studies:
-            parts.update(inner)
-    found = {*volumes, *slices} - parts
+    study = {folder: _study(own) for folder, own in slices.items()}
+    below: dict[Path, set[str]] = {}
+    for folder, own in study.items():
+        for above in (folder, *folder.parents):
+            below.setdefault(above, set()).add(own)
+    together: dict[Path, list[Path]] = {}
+    for folder, own in study.items():
+        alone = [above for above in (folder, *folder.parents) if own and below[above] == {own}]
+        together.setdefault(alone[-1] if alone else folder, []).append(folder)
+    found = [*volumes, *(Path(os.path.commonpath(folders)) for folders in together.values())]
     return sorted(found), len(files) - len(volumes) - sum(map(len, slices.values()))
 
 
@@ -158,6 +157,6 @@ def is_film(file: Path) -> bool:
         return True
     try:
         with open(file, "rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
+            return looks_like_dicom(stream.read(132))
     except OSError:
         return True

@@ -69,10 +69,8 @@ def volume_rows(
         else:
             try:
                 labels = truth.labels(image, place)
-                mimics = truth.mimics(image, volume) if isinstance(volume, Volume) else None
             except ImageReadError as error:  # its scores and labels still count, its outlines are unknown
                 log.warning("%s: judged without its mask: %s", image, error.reason)
-                mimics = None
                 why = f"mask not read: {error.kind}"
             else:
                 why = "" if labels is None else doubt(labels, known)
@@ -82,6 +80,7 @@ def volume_rows(
             if labels is not None:
                 row |= {name: ml for name, ml in _true_volumes(labels, place).items() if not np.isnan(ml)}
                 row["typed"] = int(not (labels == UNKNOWN).any())
+                mimics = _mimics(image, truth, volume) if isinstance(volume, Volume) else None
                 lesions, measures = _compared(place, labels, mimics, case, lesions)
                 row |= measures
     for column in ("matched", "mimic"):
@@ -89,6 +88,14 @@ def volume_rows(
             lesion.setdefault(column, np.nan if column == "matched" else "")
     row["lesions"] = [{"image": image, **lesion} for lesion in lesions]
     return [row]
+
+
+def _mimics(image: str, truth: HeadTruth, volume: Volume) -> NDArray[np.uint8] | None:
+    try:
+        return truth.mimics(image, volume)
+    except ImageReadError as error:
+        log.warning("%s: judged without its look-alikes: %s", image, error.reason)
+        return None
 
 
 def _described(volume: Volume) -> dict[str, Any]:

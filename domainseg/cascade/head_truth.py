@@ -162,13 +162,14 @@ class HeadTruth:
     def slices(self, image: str, volume: Volume) -> NDArray[np.float64]:
         """Labels of the volume's slices [z, 6] (any hemorrhage, the types): 1, 0 or NaN.
 
-        From the masks, or else from what the table says of slices and of the exam. Of masks that show not what the
-        labels say only the slices with blood are known.
+        From the masks, or else from what the table says of slices and of the exam. Where masks show less than the
+        labels say, the table's word and the slices with blood count; where they contradict, the latter alone.
         """
         labels, exam = self.labels(image, volume), self.exam(image, volume)
-        if labels is not None:
-            shown = slices_of(labels)
-            return np.where(shown == 1, 1.0, np.nan) if doubt(labels, exam) else shown
+        shown = None if labels is None else slices_of(labels)
+        why = "" if labels is None else doubt(labels, exam)
+        if shown is not None and why != INCOMPLETE:
+            return np.where(shown == 1, 1.0, np.nan) if why else shown
         # Axial slices of the source: its own axis that runs along the body, which in NIfTI need not be the third.
         depth = volume.source_shape[2 - volume.source_axes[2][0]]
         known = np.full((depth, 1 + len(TYPES)), np.nan)
@@ -184,7 +185,8 @@ class HeadTruth:
         # Each slice of the volume is what the nearest source slice is, as masks are.
         places = np.arange(depth, dtype=float) if volume.source_z is None else volume.source_z
         nearest = np.abs(places[None] - np.arange(volume.shape[0])[:, None]).argmin(axis=1)
-        return np.asarray(known[nearest], np.float64)
+        known = known[nearest]
+        return known if shown is None else np.where(shown == 1, 1.0, known)
 
 
 def codes_in(labels: Codes) -> frozenset[int]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from domainseg.cascade.case import Case
 from domainseg.cascade.stages import PARTS
 from domainseg.data.lesions import draw_polygons, lesion_to_part, polygon_points
-from domainseg.data.manifest import Manifest, truth_table
+from domainseg.data.manifest import Manifest, first_known, truth_table
 from domainseg.data.tables import is_binary_label
 from domainseg.imaging.geometry import Affine, inverse, transform, warp
 
@@ -41,7 +41,7 @@ class Truth:
     def _films(self) -> Mapping[str, Mapping[str, Any]]:
         whole = self.manifest.targets[self.manifest.targets["part"] == "whole"]
         columns = [name for name in _FILM_LABELS if name in whole]
-        first = whole.groupby("image", sort=False)[columns].first().to_dict("index")
+        first = first_known(whole[["image", *columns]], ["image"]).to_dict("index")
         missing = {name: ("" if name == "label_view" else np.nan) for name in _FILM_LABELS}
         return {image: missing | _named(first.get(image, {})) for image in self.manifest.images["image"]}
 

@@ -30,7 +30,7 @@ from domainseg.data.tables import (
     read_table,
 )
 
-__all__ = ["Manifest", "ManifestError", "build_manifest", "load_manifest", "truth_table"]
+__all__ = ["Manifest", "ManifestError", "build_manifest", "first_known", "load_manifest", "truth_table"]
 
 HIPS = ("hip_left", "hip_right")
 PATHS = f"{PRIVATE}/paths.parquet"  # image, path; of a manifest that was made from a PACS export
@@ -213,6 +213,9 @@ def _build(
     for column in TARGET_COLUMNS:
         if column not in targets:
             targets[column] = np.full(len(targets), np.nan) if is_numeric(column) else ""
+    if (marked := targets["part"].isin(HIPS) & targets["x"].notna()).any():  # a hip whose head is marked is in the film
+        known = targets.get("label_localizer", pd.Series(np.nan, targets.index))
+        targets["label_localizer"] = known.mask(marked & known.isna(), 1.0)
     images = images.astype({column: str for column in images.columns if not is_numeric(column)})
     targets = targets.astype({column: str for column in targets.columns if not is_numeric(column)})
     _check_targets(images, targets, sources)
@@ -288,7 +291,7 @@ def truth_table(manifest: Manifest, parts: Sequence[str] = HIPS) -> pd.DataFrame
     index = pd.MultiIndex.from_product([images, parts], names=["image", "part"])
     targets = manifest.targets
     rows = targets.groupby(["image", "part"], sort=False)
-    merged = _first_known(targets, ["image", "part"])
+    merged = first_known(targets, ["image", "part"])
     table = merged.reindex(index)
     whole = merged[merged.index.get_level_values("part") == "whole"].droplevel("part").reindex(images)
     film = whole.loc[index.get_level_values("image")].set_axis(index)
@@ -315,13 +318,14 @@ def truth_table(manifest: Manifest, parts: Sequence[str] = HIPS) -> pd.DataFrame
     return table.drop(columns=["box", "mask", "polygon"]).reset_index()
 
 
-def _first_known(targets: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Of each group of rows the first cell that is known, per column."""
+def first_known(targets: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Of each group of rows the first cell that is known, per column; "" or NaN where none is."""
     text = [column for column in targets.columns if not is_numeric(column) and column not in keys]
     return (
         targets.assign(**{column: targets[column].where(targets[column] != "") for column in text})
         .groupby(keys, sort=False)
         .first()
+        .fillna(dict.fromkeys(text, ""))
     )
 
 

@@ -64,6 +64,8 @@ def divided(manifest: Manifest, settings: Mapping[str, Any], seed: int) -> Manif
     """The manifest with the splits that the settings data.* ask for; see ``assign_splits``. Raises ManifestError."""
     if (way := settings.get("split") or BY_PATIENT) not in (BY_PATIENT, BY_DATE):
         raise ManifestError(f"data.split={way}: known are {BY_PATIENT} and {BY_DATE}")
+    if settings.get("date") is not None and way != BY_DATE:
+        raise ManifestError(f"data.date={settings['date']}: divides nothing without data.split={BY_DATE}")
     return assign_splits(
         manifest,
         seed=seed,
@@ -122,6 +124,8 @@ def assign_splits(
     if (images["split"] != "").any():
         if folds:
             raise ManifestError("data.folds makes its own splits: remove the split column or data.folds")
+        if by_date:
+            raise ManifestError(f"data.split={BY_DATE} makes its own: remove the split column or data.split")
         check_split(images["split"], cluster)
         return manifest.with_images(split=_only_cohort(images["split"], member, "the given split"))
     if by_date:

@@ -73,6 +73,11 @@ def read_elements(path: Path | str, tags: Sequence[str], defer_size: int | None 
         return _parse(stream, [tag_of(name) for name in tags], defer_size)
 
 
+def looks_like_dicom(start: bytes) -> bool:
+    """Whether a file that begins so (132 bytes) is DICOM, with the usual preamble or, as from old archives, without."""
+    return start[128:132] == b"DICM" or start[:2] in (b"\x02\x00", b"\x08\x00")
+
+
 def film_problem(values: dict[str, str]) -> str:
     """Why a file with these header values is no film, as a key of ``PROBLEMS``; "" when it may be one."""
     name = UID(values.get("SOPClassUID", "")).name
@@ -105,7 +110,7 @@ def _parse(stream: BinaryIO, tags: list[BaseTag | int], defer_size: int | None) 
     stream.seek(0)
     if size > MAX_BYTES:
         raise Refusal("unreadable")
-    if start[128:132] != b"DICM" and start[:2] not in (b"\x02\x00", b"\x08\x00"):
+    if not looks_like_dicom(start):
         raise Refusal("not_dicom")
     if start[128:132] == b"DICM":
         stream.seek(132)

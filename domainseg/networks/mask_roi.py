@@ -96,13 +96,9 @@ class MaskRoiCnn(Network):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         levels, deepest = self.pyramid(self.prepare(x))
         proposals, _ = self.rpn(_images(x), _named(levels))
-        found = []
         with roi_align_kernel(x):
-            for k, boxes in enumerate(proposals):
-                of_one = _named([level[k : k + 1] for level in levels])
-                found.append(self.roi.detect(of_one, boxes, _shape(x), self.detections))
-        outputs = {name: torch.stack([each[name] for each in found]) for name in found[0]}
-        return {**outputs, "presence": in_float32(self.presence, pools(deepest))}
+            found = self.roi.detect(_named(levels), proposals, _shape(x), self.detections)
+        return {**found, "presence": in_float32(self.presence, pools(deepest))}
 
     def detection_losses(
         self, x: Tensor, targets: Targets, outlined: Tensor
@@ -313,24 +309,30 @@ class Heads(RoIHeads):  # type: ignore[misc]
         return losses, {"class": every, "box": every, "mask": found.sum(), "type": (types > 0).sum()}
 
     def detect(
-        self, features: dict[str, Tensor], proposals: Tensor, shape: tuple[int, int], count: int
+        self, features: dict[str, Tensor], proposals: list[Tensor], shape: tuple[int, int], count: int
     ) -> dict[str, Tensor]:
-        """The ``count`` strongest boxes of one picture and what is in them, padded with zeros."""
-        x = self.box_head(self.box_roi_pool(features, [proposals], [shape]))
+        """The ``count`` strongest boxes of each picture and what is in them, padded with zeros.
+
+        proposals: as many [n, 4] for each picture.
+        """
+        x = self.box_head(self.box_roi_pool(features, proposals, [shape] * len(proposals)))
         logits = in_float32(self.score, x)
-        boxes = self.box_coder.decode(in_float32(self.refine, x), [proposals])[:, 1]
-        boxes = clip_boxes_to_image(boxes, shape)
+        refined = clip_boxes_to_image(self.box_coder.decode(in_float32(self.refine, x), proposals)[:, 1], shape)
         # By logits: probabilities near 1 are equal in float32, and the order of equals differs between runtimes.
-        chosen, strength = strongest(boxes, logits[:, 1] - logits[:, 0], self.nms_thresh, count)
-        boxes, types, scores = boxes[chosen], in_float32(self.types, x)[chosen], strength.sigmoid()
+        of_pictures = (each.chunk(len(proposals)) for each in (refined, logits[:, 1] - logits[:, 0]))
+        found = [strongest(boxes, scores, self.nms_thresh, count) for boxes, scores in zip(*of_pictures, strict=True)]
+        chosen = torch.cat([k * len(proposals[0]) + indices for k, (indices, _) in enumerate(found)])
+        boxes, types = refined[chosen], in_float32(self.types, x)[chosen]
+        scores = torch.cat([strength for _, strength in found]).sigmoid()
         there = (scores >= self.score_thresh).float()
-        return {
+        outputs = {
             "boxes": boxes * there[:, None],
             "scores": scores * there,
             "labels": (types.argmax(1) + 1) * there,
             "types": types * there[:, None],
-            "masks": self._masks(features, [boxes], shape)[:, 0] * there[:, None, None],
+            "masks": self._masks(features, list(boxes.split(count)), shape)[:, 0] * there[:, None, None],
         }
+        return {name: each.unflatten(0, (len(proposals), count)) for name, each in outputs.items()}
 
     def _masks(self, features: dict[str, Tensor], boxes: list[Tensor], shape: tuple[int, int]) -> Tensor:
         """Mask logits [boxes, 1, 56, 56]."""

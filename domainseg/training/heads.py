@@ -98,7 +98,10 @@ class Heads:
         if stage.decision.target != "hemorrhage":
             return stage, {}
         if previous is not None:  # what tune is too poor to choose stays as it was, not as an untrained stage has it
-            stage = replace(stage, decision=previous.decision)
+            assert isinstance(previous.decision, HemorrhageDetector)
+            typed = [name for name in self.builder.cfg["stage"][stage.name]["decision"] if name != "_target_"]
+            own = {name: getattr(stage.decision, name) for name in typed}
+            stage = replace(stage, decision=replace(previous.decision, **own))
             bleeds = sum(exam["hemorrhage"] == 1 for exam in self._asked())
             if bleeds < FEW:  # the threshold of init_from is kept, and means something with its numbers only
                 return stage, {"kept": f"{bleeds} exams with hemorrhage on tune: the numbers of init_from"}
@@ -214,6 +217,7 @@ class HeadSampler(Sampler):
         key = self._key(case.image, stage, case)
         masks = zip(self.truth.files(case.image), self.truth.kinds(case.image), strict=True)
         key["masks"] = [[self.films.file_sha256(path), kind] for path, kind in masks]
+        key["outlined"] = labels is not None  # masks in doubt are not taken, until labels say otherwise
         planes = SlabPlanes(self, key, frame, size, thickness, labels is not None)
         planes()
         volume = case.film

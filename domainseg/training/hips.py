@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,7 +123,7 @@ class Hips:
         """Where the ROIs of the training hips lie: as imperfect as on films that the localizer has not seen.
 
         rois: jittered (true heads moved by errors drawn from tune), true, or cross_fitted (each film localised by a
-        network that was trained without its patient). Films without marked heads are localised by the localizer itself.
+        network that was trained without its patient). Hips without a marked head are localised by the localizer itself.
         """
         key = (rois, variants)
         if key not in self._heads:
@@ -134,14 +134,14 @@ class Hips:
     def _find_heads(self, upto: Cascade, rois: str, variants: int) -> Heads:
         images = list(self.builder.train.images["image"])
         films = self._films(self.builder.train)
-        true = true_heads(Truth(self.builder.train), images)
-        marked = {image for image, _ in true}
-        rest = [image for image in images if image not in marked and _may_hold_hip(Truth(self.builder.train), image)]
+        truth = Truth(self.builder.train)
+        true = true_heads(truth, images)
+        rest = [image for image in images if _may_hold_unmarked_hip(truth, image, true)]
         found: dict[tuple[str, str], list[Head]] = {}
         if rois == "cross_fitted":
             return self._cross_fitted(upto)
         if rest:
-            found = found_heads(films, upto, "localizer: unmarked films", rest)
+            found = found_heads(films, upto, "localizer: unmarked hips", rest)
         if rois == "true":
             return {**found, **true}
         tune = found_heads(self._films(self.builder.tune), upto, "localizer: errors on tune")
@@ -162,12 +162,12 @@ class Hips:
             for fold in range(folds):
                 mine = set(self.builder.train.images.loc[patients.isin(order[fold::folds]), "image"])
                 settings = self.builder.cfg["stage"]["localizer"]
-                other = new_stage("localizer", settings, str(self.builder.cfg["trainer"]["accelerator"]), seed=fold + 1)
+                fresh = new_stage("localizer", settings, str(self.builder.cfg["trainer"]["accelerator"]), seed=fold + 1)
+                other = replace(localizer, network=fresh.network)
                 if (start := self.builder.cfg["init_from"]) is not None:
                     load_weights(other, Path(start) / "stages" / "localizer")
                 folder = cached.parent / f"cross_fit_{fold}"
                 self.builder.fit(other, [item for item in items if item.image not in mine], folder)
-                other = replace(other, frozen=localizer.frozen)
                 cascade = Cascade([*upto.stages[:-1], other])
                 found = found_heads(self._films(self.builder.train), cascade, f"cross-fit {fold + 1}", sorted(mine))
                 heads += [[*key, list(map(float, center)), size] for key, ((center, size),) in found.items()]
@@ -194,5 +194,8 @@ def _whole_heads(cached: Path) -> list[Any] | None:
     return heads
 
 
-def _may_hold_hip(truth: Truth, image: str) -> bool:
-    return bool(truth.film(image)["label_view_filter"] != 0)
+def _may_hold_unmarked_hip(truth: Truth, image: str, marked: Container[tuple[str, str]]) -> bool:
+    """A film of which no head is marked may; of others those of which a hip without a mark is known."""
+    unmarked = [(image, part) for part in PARTS if (image, part) not in marked]
+    known = len(unmarked) == len(PARTS) or any(truth.has(*hip) for hip in unmarked)
+    return known and bool(truth.film(image)["label_view_filter"] != 0)

@@ -146,8 +146,9 @@ def check_same_films(cfg: Mapping[str, Any], manifest: Manifest, output: Path) -
     if not (run / "splits.csv").is_file() or not (run / "config.yaml").is_file():
         return
     before, now = (_source(data) for data in (yaml.safe_load((run / "config.yaml").read_text())["data"], cfg["data"]))
-    ways = (*DIVIDING, "n", "workers")  # to choose or divide films that are otherwise the same
-    if any(before.get(key) != value for key, value in now.items() if key not in ways):
+    # To find, label, choose or divide films that are otherwise the same.
+    ways = (*DIVIDING, "path", "root", "targets", "check_files", "n", "workers")
+    if any(before[key] != now[key] for key in before.keys() & now.keys() - set(ways)):
         return
     table = pd.read_csv(run / "splits.csv", dtype=str, keep_default_na=False)
     fold = f"split_fold{start.name}"
@@ -160,10 +161,13 @@ def check_same_films(cfg: Mapping[str, Any], manifest: Manifest, output: Path) -
     patients = clusters(images)
     known = set(patients[images["image"].isin(table.loc[seen, "image"])])
     if leaked := sorted(images.loc[tested & patients.isin(known), "image"]):
-        raise RunError(
+        said = (
             f"init_from={start}: it learned from patients of {len(leaked)} films that are tested here, "
-            f"first {leaked[0]}; use the same seed, data.fractions and data.cohort, or begin from other films"
+            f"first {leaked[0]}; use the same labels, seed, data.fractions and data.cohort, or begin from other films"
         )
+        if before.get("path") == now.get("path"):
+            raise RunError(said)
+        log.warning("%s. Unless the films of %s are others of the same names", said, now.get("path"))
 
 
 def _source(data: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -109,16 +109,43 @@ def test_an_exam_is_a_nifti_file_or_a_folder_that_holds_slices(exams: Path, capl
     assert "3 of 11 files in the folder are no slices and no NIfTI by name or content: passed over" in caplog.text
 
 
+def write_header(path: Path, study: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = Dataset()
+    header.StudyInstanceUID = study
+    header.file_meta = FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    header.file_meta.MediaStorageSOPClassUID = header.file_meta.MediaStorageSOPInstanceUID = "1.2"
+    header.save_as(path, enforce_file_format=True)
+
+
+def test_a_folder_a_series_is_one_exam_a_study(tmp_path: Path) -> None:
+    for name, study in {
+        "ann/2019/head/1/a.dcm": "1.1", "ann/2019/head/2/a.dcm": "1.1", "ann/2020/7/a.dcm": "1.2",
+        "bob/1/a.dcm": "1.3", "bob/2/a.dcm": "1.3", "mixed/1/a.dcm": "1.4", "mixed/2/a.dcm": "1.4",
+        "mixed/3/a.dcm": "1.5", "unnamed/1/a.dcm": "", "unnamed/2/a.dcm": "",
+    }.items():  # fmt: skip
+        write_header(tmp_path / name, study)
+    # Where a folder holds other studies as well, nothing can be read as a whole.
+    assert list(read_input(tmp_path, reading=VOLUMES).images["image"]) == [
+        "ann/2019/head", "ann/2020/7", "bob", "mixed/1", "mixed/2", "mixed/3", "unnamed/1", "unnamed/2",
+    ]  # fmt: skip
+    assert list(read_input(tmp_path / "bob", reading=VOLUMES).images["image"]) == ["bob"]
+    assert list(read_input(tmp_path / "ann/2019", reading=VOLUMES).images["image"]) == ["head"]
+
+
+def test_a_film_without_the_preamble_is_none_to_be_passed_over(tmp_path: Path) -> None:
+    """Old archives wrote the data set alone, under names that end in a number."""
+    write_header(tmp_path / "CT.1.2.840.7", "1.1")
+    bare = (tmp_path / "CT.1.2.840.7").read_bytes()[132:]
+    (tmp_path / "CT.1.2.840.7").write_bytes(bare)
+    assert list(read_input(tmp_path).images["image"]) == ["CT.1.2.840.7"]
+
+
 def test_a_study_in_a_folder_and_folders_below_is_one_exam(tmp_path: Path) -> None:
     """The outer folder is read with all below it: a series inside would count twice."""
     for name, study in (("p/1", "1.1"), ("p/thin/1", "1.1"), ("p/thin/more/1", "1.1"), ("1", "1.2"), ("q/1", "1.3")):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        header = Dataset()
-        header.StudyInstanceUID = study
-        header.file_meta = FileMetaDataset()
-        header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        header.file_meta.MediaStorageSOPClassUID = header.file_meta.MediaStorageSOPInstanceUID = "1.2"
-        header.save_as(tmp_path / name, enforce_file_format=True)
+        write_header(tmp_path / name, study)
     # The file on top is of another study: it must not swallow those below, one of which would then be read as it.
     found = list(read_input(tmp_path, reading=VOLUMES).images["image"])
     assert found == [tmp_path.name, f"{tmp_path.name}/p", f"{tmp_path.name}/q"]
@@ -153,6 +180,17 @@ def test_what_is_predicted_is_known_by_each_file_of_an_exam(exams: Path) -> None
     changed = fingerprint(found)
     (exams / "c/d/3.png").touch()
     assert len({before, changed, fingerprint(found)}) == 3
+
+
+def test_what_is_predicted_is_known_by_its_masks(tmp_path: Path) -> None:
+    (tmp_path / "images.csv").write_text("image,path\na,a.nii\nb,b.nii\n")
+    (tmp_path / "targets.csv").write_text("image,part,mask\na,head,m.nii\nb,head,\n")
+    (tmp_path / "m.nii").write_bytes(b"one")
+    found = read_input(tmp_path / "images.csv", labels=tmp_path / "targets.csv", reading=VOLUMES)
+    before = fingerprint(found)
+    assert fingerprint(found) == before
+    (tmp_path / "m.nii").write_bytes(b"corrected")
+    assert fingerprint(found) != before
 
 
 def _denied(path: object) -> None:

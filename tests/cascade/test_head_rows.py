@@ -126,7 +126,9 @@ def test_a_mask_of_one_type_says_nothing_of_the_others(make: Make) -> None:
     empty = make(blank).exam("a")
     assert empty["subdural"] == 0
     assert np.isnan([empty[name] for name in ("hemorrhage", *others)]).all()
-    assert np.isnan(make(blank).slices("a", volume())).all(), "there may be blood of another type"
+    known = make(blank).slices("a", volume())
+    assert not known[:, 1 + TYPES.index("subdural")].any()
+    assert np.isnan(np.delete(known, 1 + TYPES.index("subdural"), axis=1)).all(), "there may be blood of another type"
     every = make(*({"mask": subdural * (name == "subdural"), "mask_type": name} for name in TYPES)).exam("a")
     assert {name for name, cell in every.items() if cell} == {"head_filter", "hemorrhage", "subdural"}
     assert every["hemorrhage"] == 1
@@ -237,6 +239,14 @@ def test_slices_from_lists_or_masks(make: Make) -> None:
     assert np.isnan(make({"label_hemorrhage": 1}).slices("a", volume())).all()
     with pytest.raises(ManifestError, match="slice 12, but the exam ends with slice 11"):
         make({"slices_hemorrhage": "12"}).slices("a", volume())
+    # A mask that lacks a bleed that its labels name adds its blood to what the table says.
+    partial = make(
+        {"label_subdural": 1, "label_intraventricular": 1, "label_epidural": 1, "slices_hemorrhage": "2 3",
+         "mask": codes()},
+    )  # fmt: skip
+    known = partial.slices("a", volume())
+    assert np.flatnonzero(known[:, 0]).tolist() == [1, 4, 5, 6, 7, 8, 9]
+    assert known[1, 1 + TYPES.index("subdural")] == 1
     unsure = slices_of(np.where(codes() == 5, UNKNOWN, codes()).astype(np.uint8))
     assert unsure[4, 0] == 1
     assert np.isnan(unsure[4, 1:]).all()
@@ -302,6 +312,13 @@ def test_rows_beside_their_truth(make: Make) -> None:
     assert table["score"].isna().tolist() == [False, False, False, True]
     assert table["ml"].tolist() == pytest.approx([32, 1.28, 32, 0.32])
     json.dumps(row)
+
+
+def test_a_bleed_is_judged_though_its_look_alikes_cannot_be_read(make: Make) -> None:
+    truth = make({"label_hemorrhage": 1, "mask": codes(), "mimics": "gone.nii.gz"})
+    (row,) = volume_rows("a", volume(), [decided(codes())], truth)
+    assert (row["dice_hemorrhage"], row["outlined"]) == (1, 1)
+    assert {lesion["mimic"] for lesion in row["lesions"]} == {""}
 
 
 def test_a_bleed_of_unknown_type_is_judged_as_a_bleed(make: Make) -> None:

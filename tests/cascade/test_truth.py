@@ -78,6 +78,7 @@ def test_what_is_known_of_the_hip_goes_before_the_outline() -> None:
         ({"label_localizer": 0}, False),
         ({"label_localizer": 0, "label_fracture": 0}, False),
         ({"label_fracture": ""}, False),
+        ({"x": 9, "y": 9}, True),
     ],
 )
 def test_a_hip_is_known_by_a_label_of_its_own(row: dict[str, Any], there: bool) -> None:
@@ -85,6 +86,19 @@ def test_a_hip_is_known_by_a_label_of_its_own(row: dict[str, Any], there: bool) 
     assert known.has("a", "hip_left") == there
     assert not known.has("a", "hip_right")
     assert not known.has("blank", "hip_left")
+
+
+def test_a_hip_with_a_marked_head_is_in_the_film() -> None:
+    marks = [{"image": name, "part": "hip_left", "x": 9, "y": 9} for name in "ab"]
+    assert truth(*marks).label("localizer", "a", "hip_left") == 1
+    known = truth({**marks[0], "label_localizer": ""}, {**marks[1], "label_localizer": 0})
+    assert known.label("localizer", "a", "hip_left") == 1
+    assert known.label("localizer", "b", "hip_left") == 0
+
+
+def test_what_one_row_of_a_film_says_another_need_not() -> None:
+    rows = [{"image": "a", "part": "whole", "label_view": view} for view in ("", "hip_other")]
+    assert truth(*rows).film("a")["label_view"] == "hip_other"
 
 
 def test_a_label_of_the_film_makes_no_hip() -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from domainseg.data.manifest import ManifestError, build_manifest
-from domainseg.data.splits import assign_splits, clusters, fold_manifest, write_splits
+from domainseg.data.splits import assign_splits, clusters, divided, fold_manifest, write_splits
 
 FRACTIONS = {"train": 0.6, "tune": 0.15, "test": 0.25}
 EMERGENCY = {"department": ["emergency"]}
@@ -106,8 +106,9 @@ def test_a_given_split_is_kept_and_checked():
     images["patient"] = ["a", "b", "a", "d"]
     with pytest.raises(ManifestError, match="1 patients stand on two sides of the split: patient /a in test and tune"):
         assign_splits(manifest(images), seed=0, fractions=FRACTIONS)
-    with pytest.raises(ManifestError, match="remove the split column"):
-        assign_splits(manifest(images), seed=0, fractions=FRACTIONS, folds=3)
+    for asked in ({"folds": 3}, {"by_date": True}):
+        with pytest.raises(ManifestError, match="remove the split column"):
+            assign_splits(manifest(images), seed=0, fractions=FRACTIONS, **asked)
 
 
 def test_a_group_on_two_sides_is_named():
@@ -254,6 +255,8 @@ def test_by_date_says_what_it_cannot_divide():
     for odd in ("2024-6-1", "20240601", "June"):  # as texts these do not lie where they do as days
         with pytest.raises(ManifestError, match="no date as YYYY-MM-DD"):
             assign_splits(manifest(films), seed=0, fractions=FRACTIONS, by_date=True, date=odd)
+    with pytest.raises(ManifestError, match=r"data.date=2024-06-01: divides nothing without data.split=by_date"):
+        divided(manifest(films), {"fractions": FRACTIONS, "split": "by_patient", "date": "2024-06-01"}, 0)
     undated = dated()
     undated.loc[:1, "date"] = ""
     with pytest.raises(ManifestError, match="2 films have no date: i0, i1"):

@@ -188,3 +188,13 @@ def test_two_exams_of_one_patient_are_one_patient(base, tmp_path):
     assert painted.patients(str(tmp_path)) == {
         "early": "early", "late": "early", "other": "other", "pictures": "pictures",
     }  # fmt: skip
+
+
+def test_two_series_of_one_deidentified_study_are_one_patient(base, tmp_path):
+    for name, study in (("thick", "1.2.3"), ("thin", "1.2.3"), ("other", "1.2.4")):
+        shutil.copytree(base / "series", tmp_path / name)
+        for file in (tmp_path / name).iterdir():
+            series = pydicom.dcmread(file)
+            series.PatientID, series.StudyInstanceUID = "", study
+            series.save_as(file)
+    assert painted.patients(str(tmp_path)) == {"other": "other", "thick": "thick", "thin": "thick"}

@@ -93,8 +93,9 @@ def test_a_mask_that_cannot_be_read_costs_its_exam_and_not_the_run(tmp_path: Pat
     assert report == {"used_label_1": 2, "mask_unreadable": 1}
 
 
-def lessons(tune: Manifest, folder: Path) -> Heads:
-    cfg = {"seed": 0, "stage": {"hemorrhage": {"rule": "sensitivity_0.95"}}}
+def lessons(tune: Manifest, folder: Path, **typed: Any) -> Heads:
+    decision = {"_target_": "domainseg.cascade.head.HemorrhageDetector", **typed}
+    cfg = {"seed": 0, "stage": {"hemorrhage": {"rule": "sensitivity_0.95", "decision": decision}}}
     return Heads(SimpleNamespace(cfg=cfg, tune=tune, cache=Cache(folder / "cache", 10**8)))  # type: ignore[arg-type]
 
 
@@ -128,6 +129,9 @@ def test_a_threshold_that_is_kept_keeps_its_numbers(tmp_path: Path) -> None:
     assert stage.decision == previous.decision
     assert "init_from" in record["kept"]
     assert not read  # nothing is read for it
+    stage = replace(STAGE, decision=HemorrhageDetector(overlap=0.3))  # as typed
+    stage, _ = lessons(few.builder.tune, tmp_path, overlap=0.3).tuned(stage, [], previous)
+    assert stage.decision == replace(previous.decision, overlap=0.3)
     # Many of one kind choose a threshold and no numbers: those of init_from stay.
     many = lessons(exams(tmp_path, ["subdural"] * 12), tmp_path)
     stage, record = many.tuned(STAGE, [], previous)
@@ -178,6 +182,11 @@ def test_a_mask_that_shows_only_some_of_the_bleeds_outlines_nothing(tmp_path: Pa
     assert set(np.unique(found[0].slices[~np.isnan(found[0].slices)])) == {1}
     assert (found[0].slices[:, 0] == 1).sum() == (found[1].slices[:, 0] == 1).sum() == 2
     assert report == {"used_label_1": 2, "mask_incomplete": 1}
+    # Once its label is right, the mask is learned from: what the cache has is the blank that stood in for it.
+    manifest.targets["label_intraparenchymal"] = 0.0
+    for exam in sampler(manifest, tmp_path).exams(STAGE, Cascade([]), report):
+        assert exam.has_mask
+        assert set(np.unique(exam.planes()[1])) == {0, CODES["subdural"]}
 
 
 def test_a_mask_with_blood_in_an_exam_without_a_bleed_is_left_out(

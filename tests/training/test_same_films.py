@@ -22,8 +22,9 @@ def films(*splits: str) -> Manifest:
     return build_manifest(images, pd.DataFrame({"image": [], "part": []}, dtype=object), ".", "made")
 
 
-def settings(start: Path | None = None, *, resume: bool = False, path: str = "films.csv") -> dict[str, Any]:
-    return {"resume": resume, "init_from": None if start is None else str(start), "data": {"path": path}}
+def settings(start: Path | None = None, *, resume: bool = False, **data: Any) -> dict[str, Any]:
+    data = {"_target_": "domainseg.data.sources.manifest.load", "path": "films.csv", "targets": "old.csv", **data}
+    return {"resume": resume, "init_from": None if start is None else str(start), "data": data}
 
 
 def write_run(folder: Path, manifest: Manifest) -> Path:
@@ -36,9 +37,22 @@ def write_run(folder: Path, manifest: Manifest) -> Path:
 def test_weights_that_saw_the_test_films_are_refused(tmp_path: Path) -> None:
     start = write_run(tmp_path / "old", films("train", "tune", "test"))
     check_same_films(settings(start), films("train", "tune", "test"), tmp_path / "new")
-    check_same_films(settings(start, path="others.csv"), films("test", "train", "tune"), tmp_path / "new")
-    with pytest.raises(RunError, match=r"learned from patients of 2 films that are tested here, first film_0"):
-        check_same_films(settings(start), films("test", "test", "train"), tmp_path / "new")
+    for data in ({"seed": 1}, {"_target_": "domainseg.data.sources.ct_ich.load"}):  # films of other settings
+        config = yaml.safe_load((start / "config.yaml").read_text())
+        config["data"] |= {"seed": 0}
+        (start / "config.yaml").write_text(yaml.safe_dump(config))
+        check_same_films(settings(start, **data), films("test", "train", "tune"), tmp_path / "new")
+    for data in ({}, {"targets": "corrected.csv"}, {"split": "by_date"}, {"added_later": True}):
+        with pytest.raises(RunError, match=r"learned from patients of 2 films that are tested here, first film_0"):
+            check_same_films(settings(start, **data), films("test", "test", "train"), tmp_path / "new")
+
+
+def test_films_of_the_same_names_elsewhere_are_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    start = write_run(tmp_path / "old", films("train", "tune", "test"))
+    check_same_films(settings(start, path="moved/films.csv"), films("train", "tune", "test"), tmp_path / "new")
+    assert not caplog.text
+    check_same_films(settings(start, path="moved/films.csv"), films("test", "test", "train"), tmp_path / "new")
+    assert "learned from patients of 2 films that are tested here, first film_0" in caplog.text
 
 
 def test_folds_test_every_film(tmp_path: Path) -> None:

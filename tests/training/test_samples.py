@@ -17,13 +17,14 @@ import pytest
 from domainseg.cascade.cascade import Cascade
 from domainseg.cascade.case import Case
 from domainseg.cascade.operations import preprocess
-from domainseg.cascade.stages import Stage
+from domainseg.cascade.stages import PARTS, Stage
 from domainseg.cascade.truth import Truth
 from domainseg.data.cache import Cache
 from domainseg.data.manifest import Manifest, build_manifest
 from domainseg.imaging import read_film
 from domainseg.imaging.geometry import inverse, quarter_turns, transform
 from domainseg.tasks.items import Item
+from domainseg.training import hips
 from domainseg.training.hips import Hips
 from domainseg.training.samples import Films, Head, Sampler, found_heads, head_errors, jittered_heads, true_heads
 from domainseg.training.stages import new_stage
@@ -279,6 +280,35 @@ def test_a_labelled_hip_without_a_head_is_counted(
     report: Counter[str] = Counter()
     sampler_of(train, tmp_path).hips(stages["fracture"], behind(stages, "fracture"), heads, report)
     assert report[f"head_unknown_label_{int(label)}"] == 1
+
+
+def test_hips_without_a_mark_are_looked_for_on_films_with_one(
+    toy_films: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who marks the broken hip alone, and labels both, has taught with the other one as well."""
+    train = toy_films.split("train")
+    both = [image for image in train.images["image"] if len(true_heads(Truth(train), [image])) == 2]
+    targets = train.targets.copy()
+    right = (targets["image"] == both[0]) & (targets["part"] == "hip_right")
+    place = ["x", "y", "diameter"]
+    targets.loc[right, place] = np.nan
+    absent = (targets["image"] == both[1]) & (targets["part"] == "hip_right")
+    targets.loc[absent, [*place, "label_fracture"]] = np.nan
+    targets.loc[absent, "label_localizer"] = 0
+    partly = replace(train, targets=targets)
+    asked: list[str] = []
+
+    def find(films: Films, upto: Cascade, what: str, images: list[str]) -> dict[tuple[str, str], list[Head]]:
+        asked.extend(images)
+        return {(image, part): [(np.zeros(2), 9.0)] for image in images for part in PARTS}
+
+    monkeypatch.setattr(hips, "found_heads", find)
+    lessons = SimpleNamespace(builder=SimpleNamespace(train=partly), _films=lambda manifest: None)
+    heads = Hips._find_heads(lessons, Cascade([]), "true", 1)  # type: ignore[arg-type]
+    assert both[0] in asked
+    assert not {both[1], *both[2:]} & set(asked)
+    assert heads[both[0], "hip_right"][0][1] == 9
+    assert heads[both[0], "hip_left"][0][1] == true_heads(Truth(train), both[:1])[both[0], "hip_left"][0][1]
 
 
 def test_a_mask_that_was_drawn_anew_is_used(toy_films: Manifest, stages: dict[str, Stage], tmp_path: Path) -> None:

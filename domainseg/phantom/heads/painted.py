@@ -38,20 +38,25 @@ def exams(base: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=2)
 def patients(base: str) -> dict[str, str]:
-    """For each of ``exams`` the first one of the same patient by DICOM's PatientID; itself where there is none."""
+    """For each of ``exams`` the first one of the same patient by DICOM's PatientID, or else of the same study.
+
+    Itself where a header tells neither, as of NIfTI and pictures.
+    """
     first: dict[str, str] = {}
     return {name: first.setdefault(_patient(Path(base) / name) or f"exam {name}", name) for name in exams(base)}
 
 
 def _patient(exam: Path) -> str:
-    """Issuer and number of an exam's patient; "" for NIfTI and pictures. In memory only."""
+    """Issuer and number of an exam's patient, or its study; "" for NIfTI and pictures. In memory only."""
     for file in sorted(exam.iterdir()) if exam.is_dir() else ():
         try:
-            values = read_values(file, ("PatientID", "IssuerOfPatientID"))
+            values = read_values(file, ("PatientID", "IssuerOfPatientID", "StudyInstanceUID"))
         except Exception:  # no DICOM, or damaged: reading the exam says so
             continue
         if number := values.get("PatientID", ""):
             return f"patient {values.get('IssuerOfPatientID', '')} {number}"
+        if study := values.get("StudyInstanceUID", ""):  # de-identified
+            return f"study {study}"
     return ""
 
 
