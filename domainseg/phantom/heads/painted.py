@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainseg.files import DomainsegError, write_bytes
+from domainseg.imaging import exams as imaging_exams
 from domainseg.imaging.header import read_values
 from domainseg.imaging.hemorrhage import CODES, TYPES
 from domainseg.imaging.volumes import read_volume
@@ -23,14 +24,11 @@ from domainseg.phantom.heads.settings import HeadSettings
 
 @lru_cache(maxsize=2)
 def exams(base: str) -> tuple[str, ...]:
-    """The exams below a folder, as relative paths: NIfTI files, and folders that hold files and no folders."""
+    """The exams below a folder, as relative paths, by the rule of ``domainseg.imaging.exams``."""
     root = Path(base)
     if not root.is_dir():
         raise DomainsegError(f"base={base}: is no folder of exams")
-    found = [path for path in root.rglob("*") if path.is_file() and path.name.lower().endswith((".nii", ".nii.gz"))]
-    nifti = {path.parent for path in found}
-    folders = [path for path in (root, *root.rglob("*")) if path.is_dir() and path not in nifti]
-    found += [path for path in folders if _is_leaf(path)]
+    found, _ = imaging_exams.exams(sorted(file for file in root.rglob("*") if file.is_file()))
     if not found:
         raise DomainsegError(f"base={base}: holds no exam, neither a folder of slices nor a NIfTI file")
     return tuple(sorted(str(path.relative_to(root)) for path in found))
@@ -58,11 +56,6 @@ def _patient(exam: Path) -> str:
         if study := values.get("StudyInstanceUID", ""):  # de-identified
             return f"study {study}"
     return ""
-
-
-def _is_leaf(folder: Path) -> bool:
-    inside = list(folder.iterdir())
-    return bool(inside) and not any(path.is_dir() for path in inside)
 
 
 def write(settings: HeadSettings, index: int, output: Path) -> dict[str, Any]:
