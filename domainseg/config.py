@@ -188,7 +188,8 @@ def _resume(config_name: str, typed: list[Override], groups: list[Override], fol
         for override in others:
             check_key(override, saved, folders)
         now = OmegaConf.create(plain(_updated(OmegaConf.create(), others)))
-        compared = {override.key_or_group for override in others}
+        cohort = any(override.key_or_group == "data.cohort" for override in others)  # replaced as a whole
+        compared = {*keys(now), *(key for key in keys(saved) if cohort and key.startswith("data.cohort."))}
     changed = sorted(key for key in compared if _differ(OmegaConf.select(now, key), OmegaConf.select(saved, key)))
     if changed:
         raise UsageError(f"resume=true: differs from {file}: {', '.join(changed)}. Only trainer settings may change")

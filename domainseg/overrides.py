@@ -71,7 +71,7 @@ def rewrite(arguments: Sequence[str], *, word: str | None = None) -> list[str]:
     rewritten = []
     for argument in arguments:
         if re.match(r"\+{0,2}data\.cohort=", argument):  # Hydra would add it to the one that stands there
-            rewritten.append("data.cohort=null")
+            rewritten.append("++data.cohort=null")
         rewritten.append(_rewrite_one(argument))
     last = [_of_pipeline(argument, rewritten) for argument in rewritten if typed_key(argument) == "experiment"]
     rest = [argument for argument in rewritten if typed_key(argument) != "experiment"]

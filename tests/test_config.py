@@ -322,6 +322,17 @@ def test_resume_takes_the_saved_config_and_new_trainer_settings(tmp_path: Path) 
     assert (tmp_path / "run/config.yaml").read_text() == saved
 
 
+def test_a_resumed_run_keeps_its_cohort(capsys: pytest.CaptureFixture[str]) -> None:
+    first = train("+pipeline=toy", "data.cohort={region: [hip], site: [A]}")
+    for typed in ("data.cohort={region: [hip], site: [A]}", "data.cohort.region=[hip]"):
+        assert train("resume=true", typed) == first | {"resume": True}
+    for typed, named in (
+        ("data.cohort={region: [hip]}", "data.cohort.site"), ("data.cohort={}", "data.cohort.region"),
+        ("data.cohort={region: [pelvis], site: [A]}", "data.cohort.region"), ("data.cohort=null", "data.cohort"),
+    ):  # fmt: skip
+        assert f": {named}" in refused(capsys, "resume=true", "output=run", typed)
+
+
 def test_a_run_of_an_older_version_gets_defaults_for_what_came_later(tmp_path: Path) -> None:
     first = train("+pipeline=toy", "trainer=gpu", "trainer.devices=1")
     file = tmp_path / "run/config.yaml"

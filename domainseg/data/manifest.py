@@ -215,7 +215,10 @@ def _build(
             targets[column] = np.full(len(targets), np.nan) if is_numeric(column) else ""
     if (marked := targets["part"].isin(HIPS) & targets["x"].notna()).any():  # a hip whose head is marked is in the film
         known = targets.get("label_localizer", pd.Series(np.nan, targets.index))
-        targets["label_localizer"] = known.mask(marked & known.isna(), 1.0)
+        said = known.notna() & (targets["part"] == "whole")
+        said = targets["image"].isin(targets.loc[said, "image"])
+        said |= known.notna().groupby([targets["image"], targets["part"]]).transform("any")
+        targets["label_localizer"] = known.mask(marked & ~said, 1.0)
     images = images.astype({column: str for column in images.columns if not is_numeric(column)})
     targets = targets.astype({column: str for column in targets.columns if not is_numeric(column)})
     _check_targets(images, targets, sources)

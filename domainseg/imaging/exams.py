@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
 from domainseg.imaging.header import looks_like_dicom, read_values
+from domainseg.imaging.slices import lies_beside
+
+log = logging.getLogger(__name__)
 
 ENDINGS = {".dcm", ".dicom", ".png", ".jpg", ".jpeg", ".tif", ".tiff"}  # of films, and of the slices of an exam
 NIFTI = (".nii", ".nii.gz")
@@ -15,36 +19,51 @@ def exams(files: list[Path]) -> tuple[list[Path], int]:
     """The exams that files make, sorted, and the number of files that belong to none.
 
     Each NIfTI file is one. All slices that lie in one folder are one, named by the folder, and so are those of several
-    folders of one study (a folder a series, say), named by the folder that holds them and nothing else: which series is
-    read, ``read_volume`` decides and tells. Else one study would count several times.
+    folders of one patient and study (a folder a series, say), named by the folder that holds these and nothing else:
+    which series is read, ``read_volume`` decides and tells. Else one study would count several times.
     """
     volumes = [file for file in files if is_nifti(file)]
     slices: dict[Path, list[Path]] = {}
     for file in files:
         if not is_nifti(file) and is_film(file):
             slices.setdefault(file.parent, []).append(file)
+    of_none = set(files).difference(volumes, *slices.values())
     study = {folder: _study(own) for folder, own in slices.items()}
-    below: dict[Path, set[str]] = {}
-    for folder, own in study.items():
+    held: dict[Path, set[str]] = {}  # by each folder and all below it; "": what is read with no other folder
+    strangers = ((file.parent, "") for file in (*volumes, *of_none) if not (lies_beside(file) or _is_index(file)))
+    for folder, own in (*study.items(), *strangers):
         for above in (folder, *folder.parents):
-            below.setdefault(above, set()).add(own)
+            held.setdefault(above, set()).add(own)
     together: dict[Path, list[Path]] = {}
     for folder, own in study.items():
-        alone = [above for above in (folder, *folder.parents) if own and below[above] == {own}]
+        alone = [above for above in (folder, *folder.parents) if own and held[above] == {own}]
         together.setdefault(alone[-1] if alone else folder, []).append(folder)
+    if len(together) < len(study):
+        log.info("%d folders with slices are %d exams: those of one study are read as one", len(study), len(together))
     found = [*volumes, *(Path(os.path.commonpath(folders)) for folders in together.values())]
-    return sorted(found), len(files) - len(volumes) - sum(map(len, slices.values()))
+    return sorted(found), len(of_none)
+
+
+def below(folder: Path) -> list[Path]:
+    """All files below a folder and folders that are linked there, sorted."""
+    walk = os.walk(folder, followlinks=True)
+    return sorted(path for place, _, names in walk for name in names if (path := Path(place, name)).is_file())
 
 
 def _study(files: list[Path]) -> str:
-    """StudyInstanceUID of the first file that has one; "" where none is DICOM. In memory only."""
+    """Patient and study of the first file that names a study; "" where none is DICOM. In memory only."""
     for file in files:
         try:
-            if found := read_values(file, ("StudyInstanceUID",)).get("StudyInstanceUID", ""):
-                return found
+            values = read_values(file, ("StudyInstanceUID", "PatientID", "IssuerOfPatientID"))
         except Exception:  # no DICOM, or damaged: reading the exam says so
             continue
+        if "StudyInstanceUID" in values:
+            return repr(values)
     return ""
+
+
+def _is_index(file: Path) -> bool:
+    return file.name.upper() == "DICOMDIR"
 
 
 def is_nifti(file: Path) -> bool:
@@ -58,7 +77,7 @@ def is_film(file: Path) -> bool:
     A file without an ending counts, unless it is hidden or a DICOMDIR; one that cannot be opened counts too, so that
     the table says so.
     """
-    if file.name.startswith(".") or file.name.upper() == "DICOMDIR":
+    if file.name.startswith(".") or _is_index(file):
         return False
     if file.suffix.lower() in {*ENDINGS, ""}:
         return True

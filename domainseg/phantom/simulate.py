@@ -26,7 +26,7 @@ VERSION = VERSIONS["pelvis"]
 AnySettings = Settings | HeadSettings | ChestSettings
 _SETTINGS: Mapping[str, type[AnySettings]] = {"pelvis": Settings, "head": HeadSettings, "chest": ChestSettings}
 
-PAINTED = "3"  # likewise, of what is painted into a base
+PAINTED = "4"  # likewise, of what is painted into a base
 
 
 def version_of(kind: str, base: str | None) -> str:

@@ -113,8 +113,10 @@ class Builder:
                 raise RunError(f"only={','.join(only)}: stage {name} comes before and needs init_from=RUN")
             stage = load_stage(start, accelerator)
             own = stage_record(start)["settings"]  # its weights belong to these, whatever this run says
-            if other := [key for key in settings if key != "decision" and settings[key] != own.get(key)]:
-                log.warning("%s: taken over as it is; this run's %s of it do not count", name, ", ".join(other))
+            asked = {**settings, "decision": {**own["decision"], **settings["decision"]}}  # not the numbers from tune
+            if other := [key for key in own if asked[key] != own[key]]:
+                what = ", ".join(other)
+                log.warning("%s: taken over as it is; what this run says of its %s does not count", name, what)
             if ranks.is_first():
                 if (start / "threshold.json").is_file():
                     write_json(folder / "threshold.json", read_json(start / "threshold.json"))

@@ -146,9 +146,7 @@ def check_same_films(cfg: Mapping[str, Any], manifest: Manifest, output: Path) -
     if not (run / "splits.csv").is_file() or not (run / "config.yaml").is_file():
         return
     before, now = (_source(data) for data in (yaml.safe_load((run / "config.yaml").read_text())["data"], cfg["data"]))
-    # To find, label, choose or divide films that are otherwise the same.
-    ways = (*DIVIDING, "path", "root", "targets", "check_files", "n", "workers")
-    if any(before[key] != now[key] for key in before.keys() & now.keys() - set(ways)):
+    if _other_films(before, now):
         return
     table = pd.read_csv(run / "splits.csv", dtype=str, keep_default_na=False)
     fold = f"split_fold{start.name}"
@@ -168,6 +166,17 @@ def check_same_films(cfg: Mapping[str, Any], manifest: Manifest, output: Path) -
         if before.get("path") == now.get("path"):
             raise RunError(said)
         log.warning("%s. Unless the films of %s are others of the same names", said, now.get("path"))
+
+
+def _other_films(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether settings differ that are none of finding, labelling, choosing or dividing films."""
+    ways = (*DIVIDING, "path", "root", "targets", "check_files", "n", "workers")
+    for key in before.keys() & now.keys() - set(ways):
+        one, other = before[key], now[key]
+        inner = isinstance(one, Mapping) and isinstance(other, Mapping)
+        if _other_films(one, other) if inner else one != other:
+            return True
+    return False
 
 
 def _source(data: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -109,10 +109,10 @@ def test_an_exam_is_a_nifti_file_or_a_folder_that_holds_slices(exams: Path, capl
     assert "3 of 11 files in the folder are no slices and no NIfTI by name or content: passed over" in caplog.text
 
 
-def write_header(path: Path, study: str) -> None:
+def write_header(path: Path, study: str, patient: str = "") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     header = Dataset()
-    header.StudyInstanceUID = study
+    header.StudyInstanceUID, header.PatientID = study, patient
     header.file_meta = FileMetaDataset()
     header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     header.file_meta.MediaStorageSOPClassUID = header.file_meta.MediaStorageSOPInstanceUID = "1.2"
@@ -132,6 +132,26 @@ def test_a_folder_a_series_is_one_exam_a_study(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert list(read_input(tmp_path / "bob", reading=VOLUMES).images["image"]) == ["bob"]
     assert list(read_input(tmp_path / "ann/2019", reading=VOLUMES).images["image"]) == ["head"]
+
+
+def test_series_beside_what_they_cannot_be_read_with_are_exams_of_their_own(tmp_path: Path) -> None:
+    for study in ("disc", "converted", "noted"):
+        for series in "12":
+            write_header(tmp_path / study / series / "a.dcm", f"1.{len(study)}")
+    for name in ("disc/DICOMDIR", "disc/1/report.pdf", "converted/nii/x.nii.gz", "noted/notes.docx"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert list(read_input(tmp_path, reading=VOLUMES).images["image"]) == [
+        "converted/1", "converted/2", "converted/nii/x.nii.gz", "disc", "noted/1", "noted/2",
+    ]  # fmt: skip
+
+
+def test_two_patients_of_one_study_number_are_two_exams(tmp_path: Path) -> None:
+    """As an anonymiser writes that gives all the same number."""
+    for patient in ("ann", "bob"):
+        for series in "12":
+            write_header(tmp_path / patient / series / "a.dcm", "1.1", patient)
+    assert list(read_input(tmp_path, reading=VOLUMES).images["image"]) == ["ann", "bob"]
 
 
 def test_a_film_without_the_preamble_is_none_to_be_passed_over(tmp_path: Path) -> None:

@@ -78,7 +78,6 @@ def test_what_is_known_of_the_hip_goes_before_the_outline() -> None:
         ({"label_localizer": 0}, False),
         ({"label_localizer": 0, "label_fracture": 0}, False),
         ({"label_fracture": ""}, False),
-        ({"x": 9, "y": 9}, True),
     ],
 )
 def test_a_hip_is_known_by_a_label_of_its_own(row: dict[str, Any], there: bool) -> None:
@@ -94,6 +93,9 @@ def test_a_hip_with_a_marked_head_is_in_the_film() -> None:
     known = truth({**marks[0], "label_localizer": ""}, {**marks[1], "label_localizer": 0})
     assert known.label("localizer", "a", "hip_left") == 1
     assert known.label("localizer", "b", "hip_left") == 0
+    # Said elsewhere: of the hip in another row, or of the film.
+    for other in ({"image": "a", "part": "hip_left", "label_localizer": 0}, {"image": "a", "label_localizer": 0}):
+        assert truth(marks[0], {"part": "whole", **other}).label("localizer", "a", "hip_left") == 0
 
 
 def test_what_one_row_of_a_film_says_another_need_not() -> None:

@@ -198,3 +198,25 @@ def test_two_series_of_one_deidentified_study_are_one_patient(base, tmp_path):
             series.PatientID, series.StudyInstanceUID = "", study
             series.save_as(file)
     assert painted.patients(str(tmp_path)) == {"other": "other", "thick": "thick", "thin": "thick"}
+
+
+def test_a_base_of_series_in_folders_of_links_and_of_pictures_beside_volumes(base, tmp_path):
+    for study in ("1.2.3", "1.2.4"):
+        for series in "12":
+            shutil.copytree(base / "series", tmp_path / "ann" / study / series)
+            for file in (tmp_path / "ann" / study / series).iterdir():
+                data = pydicom.dcmread(file)
+                data.PatientID, data.StudyInstanceUID = "ANN", study
+                data.save_as(file)
+    for name in ("sub-1", "sub-2"):
+        (tmp_path / "bids" / name).mkdir(parents=True)
+        (tmp_path / "bids" / name / "ct.nii.gz").touch()
+        (tmp_path / "bids" / name / "preview.png").touch()
+    (tmp_path / "bids/README").touch()
+    (tmp_path / "chosen").mkdir()
+    for name in ("ann/1.2.3", "ann/1.2.4", "bids"):
+        (tmp_path / "chosen" / name.rpartition("/")[2]).symlink_to(tmp_path / name)
+    assert painted.patients(str(tmp_path / "chosen")) == {
+        "1.2.3": "1.2.3", "1.2.4": "1.2.3",
+        "bids/sub-1/ct.nii.gz": "bids/sub-1/ct.nii.gz", "bids/sub-2/ct.nii.gz": "bids/sub-2/ct.nii.gz",
+    }  # fmt: skip

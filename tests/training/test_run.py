@@ -104,12 +104,13 @@ def test_one_stage_alone_needs_a_run_to_start_from(
 
 
 def test_one_stage_alone_takes_the_others_over(
-    toy_cfg: dict[str, Any], toy_films: Manifest, tmp_path: Path, calls: Calls
+    toy_cfg: dict[str, Any], toy_films: Manifest, tmp_path: Path, calls: Calls, caplog: pytest.LogCaptureFixture
 ) -> None:
     table = run(toy_cfg, toy_films, tmp_path / "old")
     calls.clear()
     cfg = {**toy_cfg, "only": ["fracture"], "init_from": str(tmp_path / "old")}
     again = run(cfg, toy_films, tmp_path / "new")
+    assert "does not count" not in caplog.text
     assert [name for name, _ in calls] == ["fracture"]
     old, new = shas(tmp_path / "old"), shas(tmp_path / "new")
     assert [name for name in STAGES if old[name] == new[name]] == STAGES[:-1]
@@ -124,16 +125,19 @@ def test_one_stage_alone_takes_the_others_over(
 
 
 def test_a_stage_that_is_taken_over_stays_what_it_was(
-    toy_cfg: dict[str, Any], toy_films: Manifest, tmp_path: Path
+    toy_cfg: dict[str, Any], toy_films: Manifest, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its weights were trained with its own preprocessing: other settings of this run are not written beside them."""
     run(toy_cfg, toy_films, tmp_path / "old")
     other = {**toy_cfg["stage"]["localizer"], "preprocessing": [{"op": "fit", "size": 96}]}
+    other["decision"] = {**other["decision"], "size": 48}
     stages = {**toy_cfg["stage"], "localizer": other}
     cfg = {**toy_cfg, "only": ["fracture"], "init_from": str(tmp_path / "old"), "stage": stages}
     table = run(cfg, toy_films, tmp_path / "new")
     record = read_json(tmp_path / "new/stages/localizer/stage.json")
     assert record["settings"]["preprocessing"][0]["size"] == 160
+    said = [record.getMessage() for record in caplog.records if "does not count" in record.getMessage()]
+    assert said == ["localizer: taken over as it is; what this run says of its decision, preprocessing does not count"]
     pd.testing.assert_frame_equal(run(cfg, toy_films, tmp_path / "new"), table)
 
 

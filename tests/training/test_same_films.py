@@ -47,6 +47,19 @@ def test_weights_that_saw_the_test_films_are_refused(tmp_path: Path) -> None:
             check_same_films(settings(start, **data), films("test", "test", "train"), tmp_path / "new")
 
 
+def test_pooled_films_elsewhere_are_the_same_films(tmp_path: Path) -> None:
+    def pooled(root: str) -> dict[str, Any]:
+        return {"root": root, "sources": {"nih": {"_target_": "nih", "root": f"{root}/nih", "partial": False}}}
+
+    start = write_run(tmp_path / "old", films("train", "tune", "test"))
+    (start / "config.yaml").write_text(yaml.safe_dump({"data": pooled("/old")}))
+    moved = {**settings(start), "data": pooled("/new")}
+    with pytest.raises(RunError, match="first film_0"):
+        check_same_films(moved, films("test", "test", "train"), tmp_path / "new")
+    moved["data"]["sources"]["nih"]["partial"] = True
+    check_same_films(moved, films("test", "test", "train"), tmp_path / "new")
+
+
 def test_films_of_the_same_names_elsewhere_are_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     start = write_run(tmp_path / "old", films("train", "tune", "test"))
     check_same_films(settings(start, path="moved/films.csv"), films("train", "tune", "test"), tmp_path / "new")

@@ -24,11 +24,16 @@ from domainseg.phantom.heads.settings import HeadSettings
 
 @lru_cache(maxsize=2)
 def exams(base: str) -> tuple[str, ...]:
-    """The exams below a folder, as relative paths, by the rule of ``domainseg.imaging.exams``."""
+    """The exams below a folder, as relative paths, by the rule of ``domainseg.imaging.exams``.
+
+    A folder with another exam below it is none: its own files (a README, a preview) lie beside that.
+    """
     root = Path(base)
     if not root.is_dir():
         raise DomainsegError(f"base={base}: is no folder of exams")
-    found, _ = imaging_exams.exams(sorted(file for file in root.rglob("*") if file.is_file()))
+    found, _ = imaging_exams.exams(imaging_exams.below(root))
+    above = {folder for exam in found for folder in exam.parents}
+    found = [exam for exam in found if exam not in above]
     if not found:
         raise DomainsegError(f"base={base}: holds no exam, neither a folder of slices nor a NIfTI file")
     return tuple(sorted(str(path.relative_to(root)) for path in found))
@@ -46,7 +51,7 @@ def patients(base: str) -> dict[str, str]:
 
 def _patient(exam: Path) -> str:
     """Issuer and number of an exam's patient, or its study; "" for NIfTI and pictures. In memory only."""
-    for file in sorted(exam.iterdir()) if exam.is_dir() else ():
+    for file in imaging_exams.below(exam) if exam.is_dir() else ():
         try:
             values = read_values(file, ("PatientID", "IssuerOfPatientID", "StudyInstanceUID"))
         except Exception:  # no DICOM, or damaged: reading the exam says so
