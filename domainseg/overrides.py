@@ -70,8 +70,9 @@ def rewrite(arguments: Sequence[str], *, word: str | None = None) -> list[str]:
         arguments[0] = f"+{word}@_global_={arguments[0]}"
     rewritten = []
     for argument in arguments:
-        if re.match(r"\+{0,2}data\.cohort=", argument):  # Hydra would add it to the one that stands there
-            rewritten.append("++data.cohort=null")
+        if cohort := re.match(r"(\+{0,2})data\.cohort=", argument):
+            # Hydra would add it to the one that stands there. In a sweep, of two with one plus it drops the first.
+            rewritten.append("++data.cohort=null" if cohort.group(1) == "+" else "data.cohort=null")
         rewritten.append(_rewrite_one(argument))
     last = [_of_pipeline(argument, rewritten) for argument in rewritten if typed_key(argument) == "experiment"]
     rest = [argument for argument in rewritten if typed_key(argument) != "experiment"]

@@ -230,3 +230,18 @@ def test_unknown_launchers_are_answered(capsys: pytest.CaptureFixture[str]) -> N
         Runs().launch("+pipeline=toy", "seed=1,2", "hydra/launcher=submitit_slrum")
     assert end.value.code == 2
     assert "submitit_slrum" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("plus", ["", "+", "++"])
+def test_cohorts_of_a_sweep_replace_the_one_that_stands_there(plus: str) -> None:
+    cohorts = []
+
+    class Told(Runs):
+        def __call__(self, cfg: dict[str, Any], output: Path) -> float:
+            cohorts.append(cfg["data"]["cohort"])
+            return super().__call__(cfg, output)
+
+    Told().launch(
+        "+pipeline=toy", "data=phantom_pelvis", f"{plus}data.cohort={{site: [A]}},{{}},{{department: [ward]}}"
+    )
+    assert cohorts == [{"site": ["A"]}, {}, {"department": ["ward"]}]
