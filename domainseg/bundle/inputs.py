@@ -11,7 +11,7 @@ import pandas as pd
 
 from domainseg.cascade.reads import FILMS, VOLUMES, Reading
 from domainseg.data.manifest import Manifest, ManifestError, build_manifest, load_manifest
-from domainseg.imaging.exams import exams, is_film
+from domainseg.imaging.exams import below, exams, is_film
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def _manifest(path: Path, output: Path | None, labels: Path | None, reading: Rea
     if path.is_dir():
         if output is not None and path.resolve() == output.resolve():
             raise ManifestError(f"output={output}: is the folder of the {reading.plural} themselves; name another")
-        there, linked = _below(path, output)
+        there, linked = below(path, leaving=output)
         if reading is VOLUMES:
             found, passed = exams(there)
             log.info("%d exams in the folder: each NIfTI file is one, and each study's folder", len(found))
@@ -79,23 +79,3 @@ def film_name(path: Path) -> str:
     end = max(start, len(text.rstrip()))
     before, after = ("".join(f"\\x{byte:02x}" for byte in part.encode()) for part in (text[:start], text[end:]))
     return before + text[start:end] + after
-
-
-def _below(folder: Path, output: Path | None) -> tuple[list[Path], int]:
-    """All files below a folder but those of ``output``, and the number of linked folders.
-
-    Links that lead nowhere count as files: they cannot be read. Raises the OSError of a folder that cannot be
-    looked into: what lies there must not go missing in silence.
-    """
-    files, linked = [], 0
-    for place, folders, names in os.walk(folder, onerror=_raise):
-        if output is not None:
-            folders[:] = [name for name in folders if Path(place, name).resolve() != output.resolve()]
-        linked += sum(os.path.islink(os.path.join(place, name)) for name in folders)
-        found = (Path(place, name) for name in names)
-        files += [file for file in found if file.is_file() or file.is_symlink()]
-    return sorted(files), linked
-
-
-def _raise(error: OSError) -> None:
-    raise error

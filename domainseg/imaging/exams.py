@@ -13,6 +13,7 @@ log = logging.getLogger(__name__)
 
 ENDINGS = {".dcm", ".dicom", ".png", ".jpg", ".jpeg", ".tif", ".tiff"}  # of films, and of the slices of an exam
 NIFTI = (".nii", ".nii.gz")
+_STUDY = ("StudyInstanceUID", "PatientID", "IssuerOfPatientID")
 
 
 def exams(files: list[Path]) -> tuple[list[Path], int]:
@@ -44,21 +45,35 @@ def exams(files: list[Path]) -> tuple[list[Path], int]:
     return sorted(found), len(of_none)
 
 
-def below(folder: Path) -> list[Path]:
-    """All files below a folder and folders that are linked there, sorted."""
-    walk = os.walk(folder, followlinks=True)
-    return sorted(path for place, _, names in walk for name in names if (path := Path(place, name)).is_file())
+def below(folder: Path, *, leaving: Path | None = None, follow: bool = False) -> tuple[list[Path], int]:
+    """All files below a folder but those of ``leaving``, sorted, and the number of linked folders.
+
+    follow: whether linked folders are entered. Links that lead nowhere count as files: they cannot be read. Raises the
+    OSError of a folder that cannot be looked into: what lies there must not go missing in silence.
+    """
+    files, linked = [], 0
+    for place, folders, names in os.walk(folder, onerror=_raise, followlinks=follow):
+        if leaving is not None:
+            folders[:] = [name for name in folders if Path(place, name).resolve() != leaving.resolve()]
+        linked += sum(os.path.islink(os.path.join(place, name)) for name in folders)
+        found = (Path(place, name) for name in names)
+        files += [file for file in found if file.is_file() or file.is_symlink()]
+    return sorted(files), linked
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _study(files: list[Path]) -> str:
     """Patient and study of the first file that names a study; "" where none is DICOM. In memory only."""
     for file in files:
         try:
-            values = read_values(file, ("StudyInstanceUID", "PatientID", "IssuerOfPatientID"))
+            values = read_values(file, _STUDY)  # and the kind of object, which differs within a study
         except Exception:  # no DICOM, or damaged: reading the exam says so
             continue
         if "StudyInstanceUID" in values:
-            return repr(values)
+            return "\0".join(values.get(name, "") for name in _STUDY)
     return ""
 
 

@@ -165,7 +165,7 @@ def check_same_films(cfg: Mapping[str, Any], manifest: Manifest, output: Path) -
         )
         if before.get("path") == now.get("path"):
             raise RunError(said)
-        log.warning("%s. Unless the films of %s are others of the same names", said, now.get("path"))
+        log.warning("%s (unless %s has other films of the same names)", said, now.get("path"))
 
 
 def _other_films(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

@@ -109,13 +109,13 @@ def test_an_exam_is_a_nifti_file_or_a_folder_that_holds_slices(exams: Path, capl
     assert "3 of 11 files in the folder are no slices and no NIfTI by name or content: passed over" in caplog.text
 
 
-def write_header(path: Path, study: str, patient: str = "") -> None:
+def write_header(path: Path, study: str, patient: str = "", kind: str = "1.2") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     header = Dataset()
     header.StudyInstanceUID, header.PatientID = study, patient
     header.file_meta = FileMetaDataset()
     header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    header.file_meta.MediaStorageSOPClassUID = header.file_meta.MediaStorageSOPInstanceUID = "1.2"
+    header.file_meta.MediaStorageSOPClassUID, header.file_meta.MediaStorageSOPInstanceUID = kind, "1.2"
     header.save_as(path, enforce_file_format=True)
 
 
@@ -144,6 +144,12 @@ def test_series_beside_what_they_cannot_be_read_with_are_exams_of_their_own(tmp_
     assert list(read_input(tmp_path, reading=VOLUMES).images["image"]) == [
         "converted/1", "converted/2", "converted/nii/x.nii.gz", "disc", "noted/1", "noted/2",
     ]  # fmt: skip
+
+
+def test_a_report_in_a_folder_of_its_own_belongs_to_its_study(tmp_path: Path) -> None:
+    write_header(tmp_path / "ann/1/a.dcm", "1.1", kind="1.2.840.10008.5.1.4.1.1.2")
+    write_header(tmp_path / "ann/99/a.dcm", "1.1", kind="1.2.840.10008.5.1.4.1.1.88.67")
+    assert list(read_input(tmp_path / "ann", reading=VOLUMES).images["image"]) == ["ann"]
 
 
 def test_two_patients_of_one_study_number_are_two_exams(tmp_path: Path) -> None:

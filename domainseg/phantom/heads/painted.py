@@ -31,7 +31,8 @@ def exams(base: str) -> tuple[str, ...]:
     root = Path(base)
     if not root.is_dir():
         raise DomainsegError(f"base={base}: is no folder of exams")
-    found, _ = imaging_exams.exams(imaging_exams.below(root))
+    files, _ = imaging_exams.below(root, follow=True)
+    found, _ = imaging_exams.exams(files)
     above = {folder for exam in found for folder in exam.parents}
     found = [exam for exam in found if exam not in above]
     if not found:
@@ -51,7 +52,7 @@ def patients(base: str) -> dict[str, str]:
 
 def _patient(exam: Path) -> str:
     """Issuer and number of an exam's patient, or its study; "" for NIfTI and pictures. In memory only."""
-    for file in imaging_exams.below(exam) if exam.is_dir() else ():
+    for file in imaging_exams.below(exam, follow=True)[0] if exam.is_dir() else ():
         try:
             values = read_values(file, ("PatientID", "IssuerOfPatientID", "StudyInstanceUID"))
         except Exception:  # no DICOM, or damaged: reading the exam says so
